@@ -1,0 +1,31 @@
+"""A small interface to message brokers: publish, subscribe. One module per broker, chosen by URL."""
+
+from brokers.base import (
+    Acknowledged,
+    Broker,
+    Failed,
+    Message,
+    Publisher,
+    Record,
+    Refused,
+    Report,
+    Subscription,
+)
+from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable
+from brokers.urls import broker_from_url
+
+__all__ = [
+    "Acknowledged",
+    "Broker",
+    "BrokerConfigurationError",
+    "BrokerError",
+    "BrokerUnavailable",
+    "Failed",
+    "Message",
+    "Publisher",
+    "Record",
+    "Refused",
+    "Report",
+    "Subscription",
+    "broker_from_url",
+]

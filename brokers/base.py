@@ -1,0 +1,125 @@
+"""The Protocols that every broker implements; `tests/integration/test_broker_contract.py` holds
+each implementation to them.
+
+Guarantees, for all of them:
+- Messages with one key are received in the order in which they were published.
+- `Acknowledged` is reported only when the broker has the message for good.
+- What a subscription has received but not committed is received again by the next one of its group.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published: `value` goes out byte for byte, `key` chooses the partition."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is received: a message's parts and the place where the broker keeps it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The broker has the message for good."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker judged this message by itself and will never take it: too large, no such topic."""
+
+    token: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The message may or may not have arrived, and says nothing against it: publish it again."""
+
+    token: int
+    reason: str
+
+
+Report = Acknowledged | Refused | Failed
+
+
+class Publisher(Protocol):
+    def publish(self, message: Message, *, token: int) -> None:
+        """Queue a message; its fate comes out of `reports()` under `token`. Never blocks for long.
+
+        Raises:
+            BrokerUnavailable: the message was not queued.
+        """
+
+    def reports(self, *, timeout: float) -> list[Report]:
+        """The delivery reports since the last call; waits up to `timeout` seconds for the first."""
+
+    def purge(self) -> None:
+        """Give up what has not been acknowledged; each such message is reported `Failed`, at once
+        or by the next `reports()`."""
+
+    def close(self) -> None:
+        """Purge, and free every connection."""
+
+
+class Subscription(Protocol):
+    def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        """Up to `limit` records; waits up to `timeout` seconds for the first.
+
+        Raises:
+            BrokerUnavailable: no server answers; the same subscription may be used again.
+        """
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """The group is done with these and with all before them in their partitions.
+
+        Raises:
+            BrokerUnavailable: not committed; the records may be received again.
+        """
+
+    def close(self) -> None:
+        """Leave the group. Safe to call twice."""
+
+
+class Broker(Protocol):
+    in_process: bool
+    """True where messages never leave this process, so that separate commands cannot share them."""
+
+    name: str
+    """The URL without its password, for logs."""
+
+    def check(self) -> None:
+        """Ask the server whether it is there.
+
+        Raises:
+            BrokerUnavailable: no answer.
+            BrokerConfigurationError: it answers, but not to us.
+        """
+
+    def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Create the topics that are missing."""
+
+    def publisher(self) -> Publisher:
+        """A publisher of its own for one thread."""
+
+    def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
+        """A subscription of its own for one thread; a new group starts at the first message kept."""

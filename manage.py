@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Runs a management command; a user's mistake ends in one line, not in a traceback."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    from config.failures import one_line
+    from django.core.management import execute_from_command_line
+
+    try:
+        execute_from_command_line(sys.argv)
+    except Exception as error:
+        line = one_line(error)
+        if line is None:
+            raise
+        sys.exit(f"error: {line}")
+
+
+if __name__ == "__main__":
+    main()
