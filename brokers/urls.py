@@ -6,8 +6,14 @@ from brokers.errors import BrokerConfigurationError
 SCHEMES = ("memory://", "kafka://host:port[,host:port…]")
 
 
-def broker_from_url(url: str) -> Broker:
-    """The broker that a URL names.
+def broker_from_url(url: str, *, partitions: int = 12, replication_factor: int = 1) -> Broker:
+    """The broker that a URL names; connects to nothing.
+
+    Args:
+        url: one of `SCHEMES`; Kafka also takes `user:password@` and a few options, see
+            `brokers.kafka.address`.
+        partitions: of topics that `ensure_topics` creates on Kafka.
+        replication_factor: of topics that `ensure_topics` creates on Kafka.
 
     Raises:
         BrokerConfigurationError: unknown scheme, missing driver or unusable address.
@@ -17,8 +23,24 @@ def broker_from_url(url: str) -> Broker:
         from brokers.memory import memory_broker
 
         return memory_broker(parts.netloc)
+    if parts.scheme == "kafka":
+        return _kafka(parts, redacted(url), partitions, replication_factor)
     raise BrokerConfigurationError(
         f"the broker URL {redacted(url)!r} has an unknown scheme; use one of: {', '.join(SCHEMES)}"
+    )
+
+
+def _kafka(parts: SplitResult, name: str, partitions: int, replication_factor: int) -> Broker:
+    try:
+        from brokers.kafka import KafkaBroker
+        from brokers.kafka.address import parse_address
+    except ImportError as error:
+        raise BrokerConfigurationError(f"{name} needs the package kafka-python: {error}") from error
+    return KafkaBroker(
+        parse_address(parts),
+        name=name,
+        partitions=partitions,
+        replication_factor=replication_factor,
     )
 
 

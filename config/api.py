@@ -1,0 +1,87 @@
+"""The HTTP API: health here, orders from their app, every error a problem."""
+
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI, Status
+from ninja.errors import HttpError, ValidationError
+
+from config import health
+from config.parsing import StrictJSONParser
+from config.problems import Problem, problem, unavailable
+from orders.api import ApiError, router
+
+api = NinjaAPI(
+    title="django-saga-outbox",
+    version="1.0.0",
+    description="An order service that cannot lose an order.",
+    docs_url="/api/docs",
+    openapi_url="/api/openapi.json",
+    parser=StrictJSONParser(),
+)
+api.add_router("/orders", router)
+
+_PARAMETER_PLACES = ("body", "query", "path", "header", "form")
+
+
+@api.get("/health/", url_name="health", tags=["health"])
+def get_health(request: HttpRequest) -> dict[str, str]:
+    """This process answers."""
+    return {"status": "healthy"}
+
+
+@api.get(
+    "/health/ready/",
+    url_name="ready",
+    tags=["health"],
+    response={200: health.Readiness, 503: health.Readiness},
+)
+def get_ready(request: HttpRequest) -> Status[health.Readiness]:
+    """Whether orders can be taken and are on their way: database, migrations, age of the outbox."""
+    readiness = health.readiness()
+    return Status(200 if readiness.status == "ready" else 503, readiness)
+
+
+@api.exception_handler(Problem)
+def _problem(request: HttpRequest, error: Problem) -> HttpResponse:
+    return problem(error.status, error.detail, errors=error.errors)
+
+
+@api.exception_handler(ApiError)
+def _api_error(request: HttpRequest, error: ApiError) -> HttpResponse:
+    return problem(error.status, str(error), errors=error.errors)
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    errors = [{"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors]
+    fields = ", ".join(dict.fromkeys(e["field"] for e in errors if e["field"]))
+    return problem(422, f"not valid: {fields or 'the request'}", errors=errors)
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    return problem(error.status_code, str(error))
+
+
+@api.exception_handler(RequestDataTooBig)
+def _too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    return problem(413, str(error))
+
+
+@api.exception_handler(OperationalError)
+@api.exception_handler(InterfaceError)
+def _unavailable(request: HttpRequest, error: Exception) -> HttpResponse:
+    return unavailable(error)
+
+
+def _field(loc: tuple[Any, ...]) -> str:
+    """`("body", "body", "items", 0, "id")`, where the second is our parameter's name, is
+    `items[0].id`."""
+    parts = list(loc)
+    if parts and parts[0] in _PARAMETER_PLACES:
+        parts = parts[2:] if parts[0] == "body" else parts[1:]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return text.removeprefix(".")

@@ -1,0 +1,79 @@
+"""Web server, relay and consumer as threads of one process, over memory://.
+
+A part that dies takes the others down with it: half a service is worse than none.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from brokers import Broker
+from config.webserver import WebServer
+from relay.relay import Relay
+from sagas import journal
+from sagas.service import SagaService
+
+logger = logging.getLogger(__name__)
+
+CONCURRENCY = 20
+
+
+@dataclass(slots=True)
+class _Part:
+    name: str
+    run: Callable[[threading.Event], None]
+    stop: threading.Event
+    thread: threading.Thread | None = None
+
+
+class Embedded:
+    """Runs the parts until told to stop, or until one of them dies.
+
+    Args:
+        web: a bound server, so that a taken port is known before anything starts.
+        broker: an in-process broker.
+    """
+
+    def __init__(self, web: WebServer, broker: Broker) -> None:
+        self._web = web
+        self._over = threading.Event()
+        self._died: list[str] = []
+        relay = Relay(broker, source=settings.OUTBOX_SOURCE)
+        service = SagaService.from_settings(broker, concurrency=CONCURRENCY)
+        # In the order in which they stop: no new orders, then nothing new for the consumer.
+        self._parts = [
+            _Part("web server", web.run, threading.Event()),
+            _Part("relay", relay.run, threading.Event()),
+            _Part("consumer", service.run, threading.Event()),
+        ]
+
+    def stop(self) -> None:
+        """Safe to call from a signal handler."""
+        self._over.set()
+
+    def run(self) -> list[str]:
+        """Returns the names of the parts that died; empty when it was told to stop."""
+        interrupted = journal.release_all()
+        if interrupted:
+            logger.warning("taking up %d saga(s) that were interrupted", interrupted)
+        for part in self._parts:
+            part.thread = threading.Thread(target=self._guard, args=(part,), name=part.name)
+            part.thread.start()
+        self._over.wait()
+        for part in self._parts:
+            part.stop.set()
+            if part.thread is not None:
+                part.thread.join()
+        return self._died
+
+    def _guard(self, part: _Part) -> None:
+        try:
+            part.run(part.stop)
+        except Exception:
+            logger.exception("the %s died", part.name)
+        if not part.stop.is_set():
+            self._died.append(part.name)
+            self._over.set()

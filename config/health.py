@@ -1,0 +1,76 @@
+"""Readiness: can orders be taken, and are they on their way?"""
+
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from ninja import Schema
+
+from outbox.queries import oldest_age
+
+
+class Check(Schema):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(Schema):
+    """`status` is `ready`, or `unavailable` where a check is not ok."""
+
+    status: str
+    detail: str
+    checks: list[Check]
+
+
+def readiness() -> Readiness:
+    """Every check, up to the first that keeps the others from being made."""
+    checks = []
+    try:
+        checks.extend(_checks())
+    except DatabaseError as error:
+        connection.close()
+        detail = f"the database does not answer: {' '.join(str(error).split())}"
+        checks.append(Check(name="database", ok=False, detail=detail))
+    failed = [check.detail for check in checks if not check.ok]
+    return Readiness(
+        status="unavailable" if failed else "ready", detail="; ".join(failed), checks=checks
+    )
+
+
+def _checks() -> Iterator[Check]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    yield Check(name="database", ok=True, detail="answers")
+    migrations = _migrations()
+    yield migrations
+    if migrations.ok:
+        yield _outbox()
+
+
+def _migrations() -> Check:
+    executor = MigrationExecutor(connection)
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if missing:
+        detail = f"{len(missing)} migration(s) are not applied: run manage.py migrate"
+        return Check(name="migrations", ok=False, detail=detail)
+    return Check(name="migrations", ok=True, detail="applied")
+
+
+def _outbox() -> Check:
+    age = oldest_age().total_seconds()
+    limit = settings.OUTBOX_MAX_AGE
+    if age <= limit:
+        return Check(name="outbox", ok=True, detail=f"the oldest message has waited {age:.1f} s")
+    detail = (
+        f"the oldest message in the outbox has waited {age:.0f} s (limit {limit:.0f} s): "
+        f"is the relay running, and does the broker {_broker()} answer?"
+    )
+    return Check(name="outbox", ok=False, detail=detail)
+
+
+def _broker() -> str:
+    from brokers.urls import redacted
+
+    return redacted(settings.SAGAZ["BROKER_URL"])

@@ -1,0 +1,31 @@
+"""How log lines look: each carries the correlation id of the request or message it is about."""
+
+from typing import Any
+
+FORMAT = "{asctime} {levelname} {name} [{correlation_id}] {message}"
+
+
+def logging_config(*, level: str) -> dict[str, Any]:
+    """Django's LOGGING. The root handler also keeps sagaz, which calls basicConfig, from adding one."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"correlation": {"()": "outbox.correlation.CorrelationFilter"}},
+        "formatters": {"line": {"format": FORMAT, "style": "{"}},
+        "handlers": {
+            "console": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["correlation"],
+            }
+        },
+        "root": {"handlers": ["console"], "level": level.upper()},
+        "loggers": {
+            # sagaz writes two errors for each declined order, which our own journal tells better.
+            "sagaz": {"level": "CRITICAL"},
+            "saga": {"level": "CRITICAL"},
+            "kafka": {"level": "WARNING"},
+            "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
+            "django.request": {"level": "ERROR"},
+        },
+    }

@@ -1,0 +1,116 @@
+"""Every error is `application/problem+json` (RFC 9457), whichever route and status."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+
+from outbox.correlation import current
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's term
+    """Raised to answer with a problem body.
+
+    `errors`: {"field", "message"} for each part of the request that is at fault.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+
+
+def problem(
+    status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()
+) -> HttpResponse:
+    """The response for a problem."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "correlation_id": current().id,
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return HttpResponse(json.dumps(body), status=status, content_type=CONTENT_TYPE)
+
+
+def unavailable(error: Exception) -> HttpResponse:
+    """The database is away; the client may try again."""
+    logger.warning("the database does not answer: %s", " ".join(str(error).split()))
+    response = problem(503, "the database does not answer; try again in a few seconds")
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+class ProblemMiddleware:
+    """Turns errors that Django or a view answers in its own form into problems."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        if response.status_code < HTTPStatus.BAD_REQUEST or _is_told(response):
+            return response
+        replaced = problem(response.status_code, _DETAILS.get(response.status_code, ""))
+        for header in ("Allow", "Retry-After"):
+            if header in response:
+                replaced[header] = response[header]
+        replaced.cookies = response.cookies
+        return replaced
+
+    def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
+        match error:
+            case OperationalError() | InterfaceError():
+                return unavailable(error)
+            case RequestDataTooBig():
+                return problem(413, _DETAILS[413])
+        return None
+
+
+def bad_request(_request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, RequestDataTooBig):
+        return problem(413, _DETAILS[413])
+    return problem(400, " ".join(str(exception).split()) or "the request cannot be read")
+
+
+def forbidden(_request: HttpRequest, exception: Exception) -> HttpResponse:
+    return problem(403, " ".join(str(exception).split()) or "not allowed")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
+    return problem(404, f"there is nothing at {request.path}")
+
+
+def server_error(_request: HttpRequest) -> HttpResponse:
+    return problem(500, "an error of ours; it is in the log under the correlation id")
+
+
+_DETAILS = {
+    405: "this path does not answer to that method",
+    413: f"the body is over {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes",
+}
+
+
+def _is_told(response: HttpResponse) -> bool:
+    is_debug_page = settings.DEBUG and response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_debug_page or response.get("Content-Type", "").split(";")[0] in (
+        CONTENT_TYPE,
+        "application/json",
+    )

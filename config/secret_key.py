@@ -1,0 +1,17 @@
+import os
+from contextlib import suppress
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+
+def make_secret_key() -> None:
+    """Where SECRET_KEY is not given, make one and keep it in a file that only its owner reads."""
+    with suppress(ImproperlyConfigured):  # what Django raises where there is none
+        if settings.SECRET_KEY:
+            return
+    descriptor = os.open(settings.SECRET_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        settings.SECRET_KEY = get_random_secret_key()
+        file.write(settings.SECRET_KEY)

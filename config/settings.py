@@ -1,0 +1,99 @@
+"""Every setting comes from an environment variable; docs/settings.md describes each."""
+
+from pathlib import Path
+
+from config import environment
+from config.logs import logging_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environment.Environment()
+
+DEBUG = env.bool("DEBUG", default=False)
+DATABASES = {"default": environment.database(env, base_dir=BASE_DIR)}
+SECRET_KEY_FILE = environment.secret_key_file(DATABASES, base_dir=BASE_DIR)
+SECRET_KEY = environment.secret_key(env, SECRET_KEY_FILE)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "ninja",
+    "config",
+    "outbox",
+    "relay",
+    "sagas",
+    "orders",
+]
+MIDDLEWARE = [
+    "outbox.middleware.CorrelationMiddleware",
+    "config.problems.ProblemMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SESSION_COOKIE_HTTPONLY = True
+BEHIND_TLS_PROXY = env.bool("BEHIND_TLS_PROXY", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS_PROXY
+if BEHIND_TLS_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+LOGGING = logging_config(level=env.str("LOG_LEVEL", default="INFO"))
+
+# What sagaz is told, in its own terms; sagas/apps.py hands it over.
+SAGAZ = {
+    "STORAGE_URL": env.str("SAGAZ_STORAGE_URL", default="django://"),
+    "BROKER_URL": env.str("SAGAZ_BROKER_URL", default="memory://"),
+    "METRICS": env.bool("SAGAZ_METRICS", default=True),
+    "LOGGING": env.bool("SAGAZ_LOGGING", default=True),
+}
+DATABASE_URL = env.str("DATABASE_URL", default="")
+
+OUTBOX_SOURCE = env.str("OUTBOX_SOURCE", default="/django-saga-outbox")
+OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0)
+SAGA_TOPICS = env.list("SAGA_TOPICS", default=["orders.commands"])
+SAGA_CONSUMER_GROUP = env.str("SAGA_CONSUMER_GROUP", default="sagas")
+SAGA_LEASE = env.float("SAGA_LEASE", default=10.0)
+PAYMENT_GATEWAY_URL = env.str("PAYMENT_GATEWAY_URL", default="simulated://")
+ORDER_MAX_AGE = env.float("ORDER_MAX_AGE", default=3600.0)

@@ -1,0 +1,164 @@
+"""The orders' HTTP routes: they parse and answer, services decide."""
+
+import base64
+import binascii
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from ninja import Query, Router, Status
+
+from orders.errors import OrderConflict, UnknownProducts
+from orders.messages import SAGA_NAME
+from orders.models import Order, OrderStatus
+from orders.prefer import applied, wanted_wait
+from orders.schemas import ID_PATTERN, DiagramOut, OrderIn, OrderOut, OrderPage
+from orders.services import Item, place_order
+from sagas.diagrams import diagram_of
+
+router = Router(tags=["orders"])
+
+PAGE_SIZE = 50
+MAX_PAGE_SIZE = 200
+FIRST_LOOK = 0.01
+LONGEST_LOOK = 0.2
+MERMAID = "text/vnd.mermaid"
+
+
+class ApiError(Exception):
+    """A request that cannot be served as it is; `errors` as in a problem body."""
+
+    def __init__(
+        self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.errors = list(errors)
+
+
+@router.post(
+    "/",
+    response={200: OrderOut, 201: OrderOut, 202: OrderOut},
+    url_name="list_orders",
+    summary="Place an order",
+)
+def post_order(
+    request: HttpRequest, response: HttpResponse, body: OrderIn
+) -> Status[OrderOut]:
+    """202: accepted for good, its saga runs. 200: the same order had been placed before.
+    With `Prefer: wait=N` (RFC 7240, at most 30 seconds) 201 as soon as the order has ended."""
+    items = [Item(product_id=i.id, name=i.name, quantity=i.quantity) for i in body.items]
+    try:
+        placed = place_order(
+            order_id=body.order_id, user_id=body.user_id, items=items, amount=body.amount
+        )
+    except UnknownProducts as error:
+        raise ApiError(422, str(error), errors=_unknown(error, items)) from error
+    except OrderConflict as error:
+        raise ApiError(409, str(error)) from error
+    order = placed.order
+    wait = wanted_wait(request.headers.get("Prefer", ""))
+    if wait is not None:
+        _wait_until_ended(order.order_id, seconds=wait)
+        response["Preference-Applied"] = applied(wait)
+    response["Location"] = reverse("api-1.0.0:get_order", args=[order.order_id])
+    order = _order(order.order_id)
+    if not placed.is_new:
+        return Status(200, OrderOut.of(order))
+    return Status(201 if wait is not None and order.has_ended else 202, OrderOut.of(order))
+
+
+@router.get("/", response=OrderPage, url_name="list_orders", summary="List orders")
+def list_orders(
+    request: HttpRequest,
+    status: OrderStatus | None = None,
+    user_id: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = PAGE_SIZE,
+    cursor: Annotated[str | None, Query(max_length=40)] = None,
+) -> OrderPage:
+    """Newest first. `next` of one page is the `cursor` of the one after it."""
+    orders = Order.objects.newest_first().prefetch_related("items")
+    if status is not None:
+        orders = orders.filter(status=status)
+    if user_id is not None:
+        orders = orders.filter(user_id=user_id)
+    if cursor is not None:
+        orders = orders.filter(id__lt=_position(cursor))
+    page = list(orders[: limit + 1])
+    more = len(page) > limit
+    page = page[:limit]
+    return OrderPage(
+        orders=[OrderOut.of(order) for order in page], next=_cursor(page[-1]) if more else None
+    )
+
+
+@router.get("/{order_id}/", response=OrderOut, url_name="get_order", summary="Look at an order")
+def get_order(request: HttpRequest, order_id: str) -> OrderOut:
+    return OrderOut.of(_order(order_id))
+
+
+@router.get(
+    "/{order_id}/diagram/",
+    response=DiagramOut,
+    url_name="get_diagram",
+    summary="The path an order took",
+)
+def get_diagram(request: HttpRequest, order_id: str) -> DiagramOut | HttpResponse:
+    """A Mermaid flowchart; with `Accept: text/vnd.mermaid` the text alone."""
+    order = _order(order_id)
+    diagram = diagram_of(order.saga_id, name=SAGA_NAME)
+    if request.get_preferred_type(["application/json", MERMAID]) == MERMAID:
+        return HttpResponse(diagram, content_type=f"{MERMAID}; charset=utf-8")
+    return DiagramOut(order_id=order.order_id, diagram=diagram)
+
+
+def _order(order_id: str) -> Order:
+    order = (
+        Order.objects.filter(order_id=order_id).prefetch_related("items").first()
+        if "\0" not in order_id
+        else None
+    )
+    if order is None:
+        raise ApiError(404, f"there is no order {order_id!r}")
+    return order
+
+
+def _wait_until_ended(order_id: str, *, seconds: float) -> None:
+    """Look again until the order has ended or needs a person, or time is up."""
+    deadline = time.monotonic() + seconds
+    pause = FIRST_LOOK
+    waiting = Order.objects.filter(order_id=order_id).unfinished()
+    while waiting.exists():
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return
+        time.sleep(min(pause, remaining))
+        pause = min(pause * 1.5, LONGEST_LOOK)
+
+
+def _unknown(error: UnknownProducts, items: Sequence[Item]) -> list[dict[str, str]]:
+    return [
+        {"field": f"items[{n}].id", "message": f"there is no product {item.product_id}"}
+        for n, item in enumerate(items)
+        if item.product_id in error.product_ids
+    ]
+
+
+def _cursor(order: Order) -> str:
+    return base64.urlsafe_b64encode(str(order.id).encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> int:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        position = int(text)
+    except (binascii.Error, ValueError) as error:
+        detail = "use `next` of the page before"
+        raise ApiError(
+            422, "not valid: cursor", errors=[{"field": "cursor", "message": detail}]
+        ) from error
+    return max(0, min(position, 2**63 - 1))
+
+

@@ -1,0 +1,45 @@
+"""What becomes of an order when its saga ends, in the saga's last transaction."""
+
+from typing import assert_never
+
+from orders.messages import EVENTS, ORDER_FULFILLED, ORDER_REJECTED
+from orders.models import Order, OrderStatus
+from outbox import enqueue
+from sagas import Ending, SagaOutcome
+
+
+def end_order(outcome: SagaOutcome) -> None:
+    """Give the order its last status, and tell the world."""
+    match outcome.ending:
+        case Ending.COMPLETED:
+            status, event = OrderStatus.FULFILLED, ORDER_FULFILLED
+        case Ending.ROLLED_BACK:
+            status, event = OrderStatus.REJECTED, ORDER_REJECTED
+        case Ending.PARKED:
+            return
+        case _:
+            assert_never(outcome.ending)
+    order = _set(outcome, status)
+    payload = {
+        "order_id": order.order_id,
+        "user_id": order.user_id,
+        "amount": str(order.amount),
+        "status": order.status,
+        "reason": order.reason,
+        "saga_id": str(order.saga_id),
+        "tracking": outcome.context.get("tracking"),
+    }
+    enqueue(topic=EVENTS, key=order.order_id, type=event, payload=payload)
+
+
+def flag_order(outcome: SagaOutcome) -> None:
+    """The saga is parked: a person must look."""
+    _set(outcome, OrderStatus.ATTENTION)
+
+
+def _set(outcome: SagaOutcome, status: OrderStatus) -> Order:
+    order = Order.objects.select_for_update().get(order_id=outcome.key)
+    order.status = status
+    order.reason = outcome.reason
+    order.save(update_fields=["status", "reason", "updated_at"])
+    return order

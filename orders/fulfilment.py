@@ -1,0 +1,95 @@
+"""What the order saga does to stock, payments and shipments. Callers own the transaction."""
+
+from decimal import Decimal
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from orders.errors import OutOfStock
+from orders.models import (
+    Order,
+    OrderStatus,
+    Payment,
+    PaymentStatus,
+    Product,
+    Reservation,
+    ReservationStatus,
+    Shipment,
+)
+
+
+def reserve_stock(*, order_id: str) -> None:
+    """Reserve every item of an order, or none.
+
+    Raises:
+        OutOfStock: too little of a product is on hand.
+    """
+    order = Order.objects.get(order_id=order_id)
+    # Products in one order, so that two orders never lock them crosswise.
+    for item in order.items.order_by("product_id"):
+        taken = Product.objects.filter(pk=item.product_id, on_hand__gte=item.quantity).update(
+            on_hand=F("on_hand") - item.quantity, reserved=F("reserved") + item.quantity
+        )
+        if not taken:
+            raise OutOfStock(f"out of stock: {item.quantity} of {item.product_code} are not on hand")
+        Reservation.objects.create(
+            order=order, product_id=item.product_id, quantity=item.quantity
+        )
+    Order.objects.filter(pk=order.pk).update(
+        status=OrderStatus.PROCESSING, updated_at=timezone.now()
+    )
+
+
+def release_stock(*, order_id: str) -> None:
+    """Give back what an order has reserved; nothing where it has reserved nothing."""
+    for reservation in _active_reservations(order_id):
+        Product.objects.filter(pk=reservation.product_id).update(
+            on_hand=F("on_hand") + reservation.quantity,
+            reserved=F("reserved") - reservation.quantity,
+        )
+        _close(reservation, ReservationStatus.RELEASED)
+
+
+def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decimal) -> None:
+    """Enter a charge into our books; a second time changes nothing."""
+    with transaction.atomic():
+        Payment.objects.get_or_create(
+            key=key,
+            defaults={
+                "order": Order.objects.get(order_id=order_id),
+                "transaction_id": transaction_id,
+                "amount": amount,
+            },
+        )
+
+
+def record_refund(*, charge_key: str) -> None:
+    """Enter a refund into our books; nothing where no charge was entered."""
+    Payment.objects.filter(key=charge_key, status=PaymentStatus.CHARGED).update(
+        status=PaymentStatus.REFUNDED, refunded_at=timezone.now()
+    )
+
+
+def ship(*, order_id: str) -> Shipment:
+    """Turn an order's reservations into a shipment."""
+    for reservation in _active_reservations(order_id):
+        Product.objects.filter(pk=reservation.product_id).update(
+            reserved=F("reserved") - reservation.quantity,
+            shipped=F("shipped") + reservation.quantity,
+        )
+        _close(reservation, ReservationStatus.SHIPPED)
+    order = Order.objects.get(order_id=order_id)
+    return Shipment.objects.create(order=order, tracking=f"TRACK-{order_id}")
+
+
+def _active_reservations(order_id: str) -> list[Reservation]:
+    reservations = Reservation.objects.filter(
+        order__order_id=order_id, status=ReservationStatus.ACTIVE
+    )
+    return list(reservations.order_by("product_id"))
+
+
+def _close(reservation: Reservation, status: ReservationStatus) -> None:
+    reservation.status = status
+    reservation.save(update_fields=["status"])

@@ -1,0 +1,98 @@
+"""simulated://: a payment provider for development, with a ledger table of its own.
+
+Options, in the URL's query: `limit` (declines above it, 1000), `delay` (seconds a call takes),
+and shares of all calls, 0 to 1: `fail` (an error before anything happens), `lose` (it happens, and
+the answer is lost), `stall` (it answers after 30 seconds).
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+
+from orders.errors import PaymentDeclined, PaymentUnavailable
+from orders.models import LedgerStatus, SimulatedCharge
+
+STALL_SECONDS = 30.0
+_OPTIONS = {"limit": "1000", "delay": "0", "fail": "0", "lose": "0", "stall": "0"}
+
+
+class SimulatedGateway:
+    def __init__(
+        self,
+        *,
+        limit: Decimal = Decimal(1000),
+        delay: float = 0,
+        fail: float = 0,
+        lose: float = 0,
+        stall: float = 0,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._limit = limit
+        self._delay = delay
+        self._fail = fail
+        self._lose = lose
+        self._stall = stall
+        self._chance = chance
+        self._sleep = sleep
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> "SimulatedGateway":
+        unknown = sorted(set(options) - set(_OPTIONS))
+        if unknown:
+            known = ", ".join(_OPTIONS)
+            raise ImproperlyConfigured(
+                f"PAYMENT_GATEWAY_URL: simulated:// has no option {unknown[0]!r}; use {known}"
+            )
+        try:
+            values = {name: Decimal(options.get(name, value)) for name, value in _OPTIONS.items()}
+        except InvalidOperation as error:
+            raise ImproperlyConfigured(
+                "PAYMENT_GATEWAY_URL: the options of simulated:// are numbers"
+            ) from error
+        limit = values.pop("limit")
+        return cls(limit=limit, **{name: float(value) for name, value in values.items()})
+
+    def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
+        self._on_the_way_there()
+        if amount > self._limit:
+            raise PaymentDeclined(f"payment declined: {amount} exceeds the limit of {self._limit}")
+        with transaction.atomic():
+            row, _ = SimulatedCharge.objects.select_for_update().get_or_create(
+                key=key,
+                defaults={
+                    "reference": reference,
+                    "amount": amount,
+                    "status": LedgerStatus.CHARGED,
+                },
+            )
+        self._on_the_way_back()
+        if row.status != LedgerStatus.CHARGED:
+            raise PaymentDeclined(f"payment declined: the key {key} is closed")
+        return f"TXN-{reference}"
+
+    def refund(self, *, key: str, charge_key: str, reference: str) -> None:
+        self._on_the_way_there()
+        with transaction.atomic():
+            row, _ = SimulatedCharge.objects.select_for_update().get_or_create(
+                key=charge_key, defaults={"reference": reference, "status": LedgerStatus.CLOSED}
+            )
+            if row.status == LedgerStatus.CHARGED:
+                row.status = LedgerStatus.REFUNDED
+                row.save(update_fields=["status"])
+        self._on_the_way_back()
+
+    def _on_the_way_there(self) -> None:
+        self._sleep(self._delay)
+        if self._chance() < self._fail:
+            raise PaymentUnavailable("the simulated gateway was told to fail")
+
+    def _on_the_way_back(self) -> None:
+        if self._chance() < self._stall:
+            self._sleep(STALL_SECONDS)
+        if self._chance() < self._lose:
+            raise PaymentUnavailable("the simulated gateway was told to lose its answer")

@@ -1,0 +1,91 @@
+"""The order saga: reserve stock, take the money, ship.
+
+`def` steps are local: their writes commit together with the journal, exactly once. `async def`
+steps call the outside under an idempotency key, as often as it takes.
+"""
+
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from sagaz import Saga, action, compensate
+from sagaz.core.triggers import trigger
+
+from orders import fulfilment
+from orders.endings import end_order, flag_order
+from orders.errors import OutOfStock, PaymentDeclined
+from orders.messages import PLACE_ORDER, SAGA_NAME
+from orders.payments import PaymentGateway, gateway_from_url
+from sagas import (
+    StepRejected,
+    call_in_thread,
+    forward_key,
+    idempotency_key,
+    on_finish,
+    on_park,
+)
+
+Context = dict[str, Any]
+
+on_finish(SAGA_NAME)(end_order)
+on_park(SAGA_NAME)(flag_order)
+
+
+@cache
+def gateway() -> PaymentGateway:
+    """The gateway of this process."""
+    return gateway_from_url(settings.PAYMENT_GATEWAY_URL)
+
+
+class OrderSaga(Saga):
+    saga_name = SAGA_NAME
+
+    @trigger(source=PLACE_ORDER, idempotency_key="order_id")
+    def on_place(self, event: Context) -> Context:
+        return {"order_id": event["order_id"], "amount": Decimal(event["amount"])}
+
+    @action("reserve_inventory")
+    def reserve_inventory(self, ctx: Context) -> Context:
+        try:
+            fulfilment.reserve_stock(order_id=ctx["order_id"])
+        except OutOfStock as error:
+            raise StepRejected(str(error)) from error
+        return {"reservation_id": f"RES-{ctx['order_id']}"}
+
+    @compensate("reserve_inventory")
+    def release_inventory(self, ctx: Context) -> None:
+        fulfilment.release_stock(order_id=ctx["order_id"])
+
+    @action("charge_payment", depends_on=["reserve_inventory"])
+    async def charge_payment(self, ctx: Context) -> Context:
+        key, order_id, amount = idempotency_key(), ctx["order_id"], ctx["amount"]
+        try:
+            transaction_id = await call_in_thread(
+                gateway().charge, key=key, reference=order_id, amount=amount
+            )
+        except PaymentDeclined as error:
+            raise StepRejected(str(error)) from error
+        await call_in_thread(
+            fulfilment.record_charge,
+            order_id=order_id,
+            key=key,
+            transaction_id=transaction_id,
+            amount=amount,
+        )
+        return {"transaction_id": transaction_id}
+
+    @compensate("charge_payment")
+    async def refund_payment(self, ctx: Context) -> None:
+        await call_in_thread(
+            gateway().refund,
+            key=idempotency_key(),
+            charge_key=forward_key(),
+            reference=ctx["order_id"],
+        )
+        await call_in_thread(fulfilment.record_refund, charge_key=forward_key())
+
+    @action("ship_order", depends_on=["charge_payment"], pivot=True)
+    def ship_order(self, ctx: Context) -> Context:
+        shipment = fulfilment.ship(order_id=ctx["order_id"])
+        return {"shipment_id": f"SHIP-{ctx['order_id']}", "tracking": shipment.tracking}

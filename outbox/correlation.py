@@ -1,0 +1,58 @@
+"""The correlation id and trace context of what is being handled, for logs and for the outbox."""
+
+import logging
+import re
+import secrets
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """`id`: 1 to 128 visible ASCII characters. `traceparent`: W3C Trace Context, level 1."""
+
+    id: str = ""
+    traceparent: str = ""
+
+
+_current: ContextVar[Correlation] = ContextVar("correlation", default=Correlation())  # noqa: B039
+
+
+def current() -> Correlation:
+    """The correlation of this thread or task; empty outside any."""
+    return _current.get()
+
+
+@contextmanager
+def correlated(correlation: Correlation) -> Iterator[Correlation]:
+    """Handle something under this correlation."""
+    token = _current.set(correlation)
+    try:
+        yield correlation
+    finally:
+        _current.reset(token)
+
+
+def taken_or_made(*, id: str | None, traceparent: str | None) -> Correlation:  # noqa: A002
+    """What the caller sent, where it is usable, and new values where it is not."""
+    return Correlation(
+        id=id if id and _ID.fullmatch(id) else str(uuid.uuid4()),
+        traceparent=traceparent
+        if traceparent and _TRACEPARENT.fullmatch(traceparent)
+        else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+    )
+
+
+class CorrelationFilter(logging.Filter):
+    """Puts the correlation id on every log record, `-` where there is none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "correlation_id"):
+            record.correlation_id = current().id or "-"
+        return True

@@ -1,0 +1,36 @@
+"""Services lock keys and rows in any order; PostgreSQL ends one of two that wait for each other."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from django.db import OperationalError, connection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEADLOCK_DETECTED = "40P01"
+ATTEMPTS = 4
+
+
+def retry_deadlocks(service: Callable[P, R]) -> Callable[P, R]:
+    """Run a service again, up to four times in all, when PostgreSQL broke a deadlock by ending it.
+
+    For services that own their whole transaction; inside another one the error passes through.
+    """
+
+    @functools.wraps(service)
+    def retrying(*args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return service(*args, **kwargs)
+            except OperationalError as error:
+                if connection.in_atomic_block or not _is_deadlock(error):
+                    raise
+        return service(*args, **kwargs)
+
+    return retrying
+
+
+def _is_deadlock(error: OperationalError) -> bool:
+    return getattr(error.__cause__, "sqlstate", None) == DEADLOCK_DETECTED

@@ -1,0 +1,26 @@
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from outbox.correlation import correlated, taken_or_made
+
+CORRELATION_HEADER = "X-Correlation-ID"
+TRACE_HEADER = "traceparent"
+
+
+class CorrelationMiddleware:
+    """Takes or makes the correlation id and traceparent of a request, and echoes both."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        correlation = taken_or_made(
+            id=request.headers.get(CORRELATION_HEADER),
+            traceparent=request.headers.get(TRACE_HEADER),
+        )
+        with correlated(correlation):
+            response = self._get_response(request)
+        response[CORRELATION_HEADER] = correlation.id
+        response[TRACE_HEADER] = correlation.traceparent
+        return response

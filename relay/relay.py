@@ -1,0 +1,221 @@
+"""The message relay: read ahead, publish, delete what the broker acknowledged, repeat.
+
+Invariants:
+- A row is deleted only after its delivery report; a crash in between sends it again (at least once).
+- No database transaction is open while it publishes.
+- After a failure nothing more is published until every report of what is in flight is in, so that
+  a later message of a key cannot overtake an earlier one.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from django.db import InterfaceError, OperationalError, connection
+
+from brokers import Acknowledged, Broker, BrokerUnavailable, Failed, Publisher, Refused, Report
+from brokers.outage import Outage
+from outbox.models import OutboxMessage
+from relay import rows
+from relay.wire import wire_message
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_POLL = 0.01
+LONGEST_POLL = 0.25
+REPORT_TIMEOUT = 0.05
+FLUSH_TIMEOUT = 4.0
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What has been handed to the broker and is not yet deleted."""
+
+    keys: dict[int, str] = field(default_factory=dict)
+    acknowledged: set[int] = field(default_factory=set)
+    refused: dict[int, str] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def unreported(self) -> bool:
+        return len(self.keys) > len(self.acknowledged) + len(self.refused)
+
+    @property
+    def halted(self) -> bool:
+        return bool(self.failure or self.refused)
+
+    def land(self, report: Report) -> None:
+        if report.token not in self.keys:
+            return
+        match report:
+            case Acknowledged(token):
+                self.acknowledged.add(token)
+            case Refused(token, reason):
+                self.refused[token] = reason
+            case Failed(token, reason):
+                del self.keys[token]
+                self.failure = reason
+
+    def forget(self, ids: set[int]) -> None:
+        for token in ids:
+            self.keys.pop(token, None)
+            self.refused.pop(token, None)
+        self.acknowledged -= ids
+
+
+class Relay:
+    """Moves the outbox to a broker until told to stop.
+
+    Args:
+        broker: where to.
+        source: the CloudEvents source of every message.
+        batch_size: rows read and published at a time.
+        jitter: 0 to 1, spreads the pauses of several relays.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        source: str,
+        batch_size: int = 500,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._broker = broker
+        self._source = source
+        self._batch_size = batch_size
+        self._flight = _Flight()
+        self._publisher: Publisher | None = None
+        self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
+        self._database_outage = Outage("the database", logger=logger, jitter=jitter)
+        self.published = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Relay until `stop` is set, then delete what is acknowledged within four seconds."""
+        pause = SHORTEST_POLL
+        try:
+            while not stop.is_set():
+                moved = self._guarded_cycle(stop)
+                pause = SHORTEST_POLL if moved else min(pause * 1.5, LONGEST_POLL)
+                if not moved and not self._flight.keys:
+                    stop.wait(pause)
+            self._flush()
+        finally:
+            self._close()
+
+    def drain(self, stop: threading.Event) -> int:
+        """Relay until the outbox is empty or `stop` is set; returns how many went out."""
+        try:
+            while not stop.is_set():
+                moved = self._guarded_cycle(stop)
+                if not moved and not self._flight.keys and not rows.head(limit=1, besides=()):
+                    break
+            self._flush()
+        finally:
+            self._close()
+        return self.published
+
+    def _guarded_cycle(self, stop: threading.Event) -> bool:
+        """One cycle; an outage pauses and spends nothing. Returns whether anything moved."""
+        try:
+            moved = self._cycle()
+        except BrokerUnavailable as error:
+            stop.wait(self._broker_outage.failed(error))
+        except (OperationalError, InterfaceError) as error:
+            connection.close()
+            stop.wait(self._database_outage.failed(error))
+        else:
+            self._database_outage.over()
+            if self._flight.failure and not self._flight.unreported:
+                stop.wait(self._broker_outage.failed(self._flight.failure))
+                self._flight.failure = ""
+            return moved
+        return True
+
+    def _cycle(self) -> bool:
+        published = 0 if self._flight.halted else self._publish_ahead()
+        self._collect(timeout=REPORT_TIMEOUT if self._flight.unreported else 0)
+        deleted = self._delete_acknowledged()
+        if self._flight.refused and not self._flight.unreported:
+            self._judge_refused()
+        return bool(published or deleted)
+
+    def _publish_ahead(self) -> int:
+        room = 2 * self._batch_size - len(self._flight.keys)
+        if room < self._batch_size:
+            return 0
+        batch = rows.head(limit=self._batch_size, besides=self._flight.keys)
+        waiting = rows.parked_keys(batch)
+        if waiting:
+            self._park(waiting - set(self._flight.keys.values()), {})
+            batch = [row for row in batch if row.key not in waiting]
+        for row in batch:
+            self._publish(row)
+        return len(batch)
+
+    def _publish(self, row: OutboxMessage) -> None:
+        if self._publisher is None:
+            self._publisher = self._broker.publisher()
+        self._publisher.publish(wire_message(row, source=self._source), token=row.id)
+        self._flight.keys[row.id] = row.key
+
+    def _collect(self, *, timeout: float) -> None:
+        if self._publisher is None:
+            return
+        for report in self._publisher.reports(timeout=timeout):
+            self._flight.land(report)
+
+    def _delete_acknowledged(self) -> int:
+        done = set(self._flight.acknowledged)
+        if done:
+            rows.delete(done)
+            self._flight.forget(done)
+            self.published += len(done)
+            self._broker_outage.over()
+        return len(done)
+
+    def _judge_refused(self) -> None:
+        """A refused batch judges no message: send each again alone, in order, and park the keys of
+        those that are refused alone."""
+        suspects = dict(sorted(self._flight.refused.items()))
+        self._flight.forget(set(suspects))
+        keys_refused: set[str] = set()
+        for row in OutboxMessage.objects.filter(id__in=suspects).order_by("id"):
+            if row.key in keys_refused:
+                continue
+            self._publish(row)
+            while self._flight.unreported:
+                self._collect(timeout=REPORT_TIMEOUT)
+            if self._flight.failure:
+                return
+            if self._flight.refused:
+                reasons = dict(self._flight.refused)
+                self._flight.forget(set(reasons))
+                keys_refused.add(row.key)
+                self._park({row.key}, reasons)
+            self._delete_acknowledged()
+
+    def _park(self, keys: set[str], reasons: dict[int, str]) -> None:
+        if keys:
+            count = rows.park(keys, reasons=reasons)
+            why = "; ".join(reasons.values()) or "an earlier message of the key is parked"
+            logger.error("parked %d message(s) of key %s: %s", count, ", ".join(sorted(keys)), why)
+
+    def _flush(self) -> None:
+        """Wait a while for the reports of what is in flight, and delete what has arrived."""
+        waited = 0.0
+        try:
+            while self._flight.unreported and not self._flight.failure and waited < FLUSH_TIMEOUT:
+                self._collect(timeout=REPORT_TIMEOUT)
+                self._delete_acknowledged()
+                waited += REPORT_TIMEOUT
+            self._delete_acknowledged()
+        except (BrokerUnavailable, OperationalError, InterfaceError) as error:
+            logger.warning("stopping with messages in flight, they will be sent again: %s", error)
+
+    def _close(self) -> None:
+        if self._publisher is not None:
+            self._publisher.close()
+        connection.close()

@@ -1,0 +1,43 @@
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+JOURNAL_URL = "django://"
+
+
+class SagasConfig(AppConfig):
+    name = "sagas"
+    verbose_name = "Sagas"
+
+    def ready(self) -> None:
+        """Hand `settings.SAGAZ` to sagaz and find every app's sagas."""
+        from sagaz import SagaConfig, configure
+
+        from sagas import registry
+
+        check_storage_url(settings.SAGAZ, database_url=settings.DATABASE_URL)
+        config = SagaConfig(
+            metrics=settings.SAGAZ.get("METRICS", False),
+            logging=settings.SAGAZ.get("LOGGING", False),
+        )
+        config.storage = None  # the journal is ours; left out, sagaz would keep one in memory
+        configure(config)
+        registry.discover()
+
+
+def check_storage_url(sagaz: dict[str, Any], *, database_url: str) -> None:
+    """The journal must live in the Django database.
+
+    Raises:
+        ImproperlyConfigured: SAGAZ_STORAGE_URL names another place.
+    """
+    url = sagaz.get("STORAGE_URL") or JOURNAL_URL
+    if url in (JOURNAL_URL, database_url):
+        return
+    scheme = url.split("://")[0]
+    raise ImproperlyConfigured(
+        f"SAGAZ_STORAGE_URL names a journal elsewhere ({scheme}://…), which could not commit "
+        f"together with a step: use {JOURNAL_URL} or the same URL as DATABASE_URL"
+    )

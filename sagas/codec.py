@@ -1,0 +1,92 @@
+"""The typed encoder of the journal: what a step returns is what the next step, or a replay, sees.
+
+JSON holds most; the rest is an object with one key that says the type: `{"$decimal": "9.99"}`.
+A dict of the user's whose single key begins with `$` is wrapped as `{"$dict": …}`.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sagas.errors import UnstorableValue
+
+_Writer = Callable[[Any], str]
+_Reader = Callable[[str], Any]
+
+# A datetime is a date: the more special type comes first.
+_SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
+    (Decimal, "$decimal", str, Decimal),
+    (datetime, "$datetime", datetime.isoformat, datetime.fromisoformat),
+    (date, "$date", date.isoformat, date.fromisoformat),
+    (time, "$time", time.isoformat, time.fromisoformat),
+    (timedelta, "$seconds", lambda d: repr(d / timedelta(microseconds=1)), lambda s: timedelta(microseconds=float(s))),
+    (UUID, "$uuid", str, UUID),
+    (bytes, "$bytes", lambda b: base64.b64encode(b).decode(), base64.b64decode),
+]  # fmt: skip
+_READERS = {tag: reader for _, tag, _, reader in _SCALARS}
+
+
+def encode(value: Any) -> str:
+    """The value as text that any database can store.
+
+    Raises:
+        UnstorableValue: some part has a type or value that would not come back the same.
+    """
+    return json.dumps(_plain(value, "the value"), separators=(",", ":"))
+
+
+def decode(text: str) -> Any:
+    """The value that `encode` was given."""
+    return _rich(json.loads(text))
+
+
+def _plain(value: Any, where: str) -> Any:
+    match value:
+        case None | bool() | int() | str() if type(value) in (type(None), bool, int, str):
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case list():
+            return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
+        case tuple():
+            return {"$tuple": [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]}
+        case dict():
+            return _plain_dict(value, where)
+    for kind, tag, write, _ in _SCALARS:
+        if type(value) is kind:
+            return {tag: write(value)}
+    raise UnstorableValue(
+        f"{where} is {value!r:.80} of type {type(value).__name__}, which the journal cannot keep: "
+        "return JSON values, Decimal, datetime, date, time, timedelta, UUID, bytes or tuple"
+    )
+
+
+def _plain_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
+    for key in value:
+        if type(key) is not str:
+            raise UnstorableValue(f"{where} has the key {key!r:.80}; the journal keeps str keys")
+    plain = {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if len(plain) == 1 and next(iter(plain)).startswith("$"):
+        return {"$dict": plain}
+    return plain
+
+
+def _rich(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rich(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((tag, inner),) = value.items()
+        if tag == "$dict":
+            return {key: _rich(item) for key, item in inner.items()}
+        if tag == "$tuple":
+            return tuple(_rich(item) for item in inner)
+        if tag in _READERS:
+            return _READERS[tag](inner)
+    return {key: _rich(item) for key, item in value.items()}

@@ -1,0 +1,77 @@
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from django.db import InterfaceError, OperationalError, connection
+
+from brokers import Broker, BrokerUnavailable, Subscription
+from brokers.outage import Outage
+from sagas import inbox
+
+logger = logging.getLogger(__name__)
+
+RECEIVE_TIMEOUT = 0.25
+BATCH_SIZE = 500
+
+
+class SagaConsumer:
+    """Receives commands and puts them into the inbox, until told to stop.
+
+    Args:
+        broker: where the commands come from.
+        topics, group: what to receive, shared with the other consumers of the group.
+        on_new: called after a batch that made new sagas.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        topics: Sequence[str],
+        group: str,
+        on_new: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._group = group
+        self._on_new = on_new
+        self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
+        self._database_outage = Outage("the database", logger=logger)
+
+    def run(self, stop: threading.Event) -> None:
+        """Receive until `stop` is set. An outage pauses, and the batch is received again."""
+        subscription: Subscription | None = None
+        try:
+            while not stop.is_set():
+                try:
+                    subscription = subscription or self._broker.subscribe(
+                        self._topics, group=self._group
+                    )
+                    self._receive_once(subscription)
+                except BrokerUnavailable as error:
+                    stop.wait(self._broker_outage.failed(error))
+                except (OperationalError, InterfaceError) as error:
+                    connection.close()
+                    # What was received and not stored comes again to a new subscription.
+                    subscription = _closed(subscription)
+                    stop.wait(self._database_outage.failed(error))
+        finally:
+            _closed(subscription)
+            connection.close()
+
+    def _receive_once(self, subscription: Subscription) -> None:
+        records = subscription.receive(timeout=RECEIVE_TIMEOUT, limit=BATCH_SIZE)
+        self._broker_outage.over()
+        if not records:
+            return
+        new = inbox.accept(records, consumer=self._group)
+        self._database_outage.over()
+        subscription.commit(records)
+        logger.debug("accepted %d record(s), %d new saga(s)", len(records), new)
+        if new:
+            self._on_new()
+
+
+def _closed(subscription: Subscription | None) -> None:
+    if subscription is not None:
+        subscription.close()

@@ -1,0 +1,55 @@
+"""What an app does when one of its sagas ends or parks, in the same transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class Ending(StrEnum):
+    COMPLETED = "completed"
+    ROLLED_BACK = "rolled_back"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaOutcome:
+    """How a saga ended. `reason`: what failed it, empty when it completed."""
+
+    saga_id: UUID
+    name: str
+    key: str
+    ending: Ending
+    context: dict[str, Any]
+    reason: str = ""
+
+
+Hook = Callable[[SagaOutcome], None]
+_finish_hooks: dict[str, Hook] = {}
+_park_hooks: dict[str, Hook] = {}
+
+
+def on_finish(saga_name: str) -> Callable[[Hook], Hook]:
+    """Call this function in the transaction that completes or rolls back a saga of that name."""
+    return _registering(_finish_hooks, saga_name)
+
+
+def on_park(saga_name: str) -> Callable[[Hook], Hook]:
+    """Call this function in the transaction that parks a saga of that name."""
+    return _registering(_park_hooks, saga_name)
+
+
+def call_hooks(outcome: SagaOutcome) -> None:
+    hooks = _park_hooks if outcome.ending is Ending.PARKED else _finish_hooks
+    hook = hooks.get(outcome.name)
+    if hook is not None:
+        hook(outcome)
+
+
+def _registering(hooks: dict[str, Hook], saga_name: str) -> Callable[[Hook], Hook]:
+    def register(hook: Hook) -> Hook:
+        hooks[saga_name] = hook
+        return hook
+
+    return register

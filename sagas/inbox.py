@@ -1,0 +1,143 @@
+"""Commands become sagas here: inbox row and saga row commit together, before the broker's offset.
+
+A redelivered command meets its inbox row; a second command with the same business key meets the
+saga's row. Either way nothing new happens.
+"""
+
+import base64
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from brokers import Record
+from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
+from sagas import codec
+from sagas.errors import UnstorableValue
+from sagas.identity import saga_id
+from sagas.models import InboxMessage, RefusedCommand, Saga
+from sagas.registry import SagaType, trigger_for
+
+logger = logging.getLogger(__name__)
+
+_MAX_TEXT = 255
+
+
+class CommandRefused(Exception):  # noqa: N818 - the field's term
+    """Raised for a record that cannot become a saga; its text is the reason that is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    event: CloudEvent
+    saga: Saga | None
+
+
+def accept(records: Sequence[Record], *, consumer: str) -> int:
+    """Write a batch of records into the inbox, in one transaction; returns how many sagas are new."""
+    commands = []
+    refused = []
+    for record in records:
+        try:
+            commands.append(_command(record))
+        except CommandRefused as error:
+            logger.error("refused %s/%s/%s: %s", record.topic, record.partition, record.offset, error)
+            refused.append(_refusal(record, str(error)))
+    with transaction.atomic():
+        RefusedCommand.objects.bulk_create(refused, ignore_conflicts=True)
+        return _store(commands, consumer=consumer)
+
+
+def _store(commands: list[_Command], *, consumer: str) -> int:
+    inbox = [
+        InboxMessage(consumer=consumer, source=c.event.source, message_id=c.event.id)
+        for c in commands
+    ]
+    sagas = {c.saga.id: c.saga for c in reversed(commands) if c.saga is not None}
+    InboxMessage.objects.bulk_create(inbox, ignore_conflicts=True)
+    known = set(Saga.objects.filter(id__in=sagas).values_list("id", flat=True))
+    new = [sagas[key] for key in sorted(sagas) if key not in known]
+    Saga.objects.bulk_create(new, ignore_conflicts=True)
+    return len(new)
+
+
+def _command(record: Record) -> _Command:
+    try:
+        event = from_record(record)
+    except NotACloudEvent as error:
+        raise CommandRefused(str(error)) from error
+    for name, text in (("ce_id", event.id), ("ce_source", event.source)):
+        if len(text) > _MAX_TEXT or "\0" in text:
+            raise CommandRefused(f"{name} is longer than 255 characters or holds NUL")
+    found = trigger_for(event.type)
+    if found is None:
+        raise CommandRefused(f"no saga answers to messages of type {event.type!r}")
+    saga_type, trigger = found
+    payload = _payload(event)
+    context = _context(saga_type, trigger.method_name, payload)
+    if context is None:
+        return _Command(event, None)
+    key = _business_key(trigger.metadata.idempotency_key, payload, event)
+    return _Command(event, _saga(saga_type, key, context, event))
+
+
+def _payload(event: CloudEvent) -> object:
+    try:
+        return json.loads(event.data)
+    except (ValueError, RecursionError) as error:
+        raise CommandRefused(f"the value is not JSON: {error}") from error
+
+
+def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
+    """The saga's first context as the trigger makes it, encoded; None where it ignores the message."""
+    try:
+        context = getattr(saga_type.saga_class(), method)(payload)
+        if context is None:
+            return None
+        return codec.encode(dict(context))
+    except UnstorableValue as error:
+        raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
+    except Exception as error:  # noqa: BLE001 - the app's code met a message it cannot read
+        raise CommandRefused(
+            f"{saga_type.name}.{method} cannot read it: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
+    if rule is None:
+        return f"{event.source}:{event.id}"
+    try:
+        key = rule(payload) if callable(rule) else payload[rule]  # type: ignore[index]
+    except Exception as error:  # noqa: BLE001 - the app's code, or a payload of another shape
+        raise CommandRefused(f"the business key {rule!r} is not in the payload") from error
+    text = "" if key is None else str(key)
+    if not text or len(text) > _MAX_TEXT or "\0" in text:
+        raise CommandRefused(f"the business key {rule!r} must be 1 to 255 characters, without NUL")
+    return text
+
+
+def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Saga:
+    return Saga(
+        id=saga_id(saga_type.name, key),
+        name=saga_type.name,
+        key=key,
+        version=saga_type.version,
+        definition_hash=saga_type.definition_hash,
+        input=context,
+        correlation_id=event.correlation_id[:128].replace("\0", ""),
+        traceparent=event.traceparent[:64].replace("\0", ""),
+    )
+
+
+def _refusal(record: Record, reason: str) -> RefusedCommand:
+    return RefusedCommand(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=[[name, base64.b64encode(value).decode()] for name, value in record.headers],
+        reason=reason.replace("\0", "\\0").encode(errors="backslashreplace").decode(),
+    )

@@ -1,0 +1,159 @@
+"""The journal of every saga, and the inbox through which commands become sagas."""
+
+from datetime import datetime
+
+from django.db import models
+from django.utils import timezone
+
+
+class SagaStatus(models.TextChoices):
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPENSATING = "compensating"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    ROLLED_BACK = "rolled_back"
+    PARKED = "parked"
+
+
+ACTIVE = (
+    SagaStatus.PENDING,
+    SagaStatus.RUNNING,
+    SagaStatus.WAITING,
+    SagaStatus.COMPENSATING,
+    SagaStatus.CANCELLING,
+)
+
+
+class SagaQuerySet(models.QuerySet["Saga"]):
+    def claimable(self, now: datetime) -> "SagaQuerySet":
+        """Those that a worker may take: new, due again, or left by a worker whose lease ran out."""
+        return self.filter(status__in=ACTIVE, paused=False, next_run_at__lte=now)
+
+
+class Saga(models.Model):
+    """One saga. Its id is derived from its name and business key, so it can exist only once.
+
+    `epoch` rises with each claim; a worker may write only under the epoch that it claimed.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    name = models.CharField(max_length=255)
+    key = models.CharField(max_length=255)
+    version = models.PositiveIntegerField(default=1)
+    definition_hash = models.CharField(max_length=64)
+    input = models.TextField(help_text="the context it started with, encoded")
+    status = models.CharField(
+        max_length=16, choices=SagaStatus.choices, default=SagaStatus.PENDING
+    )
+    paused = models.BooleanField(default=False)
+    epoch = models.PositiveBigIntegerField(default=0)
+    worker = models.CharField(max_length=64, blank=True, default="")
+    next_run_at = models.DateTimeField(
+        default=timezone.now, help_text="when a worker may claim it; while it runs, the lease's end"
+    )
+    deadline = models.DateTimeField(null=True, blank=True)
+    failure = models.TextField(blank=True, default="", help_text="what decided against it")
+    park_reason = models.TextField(blank=True, default="")
+    correlation_id = models.CharField(max_length=128, blank=True, default="")
+    traceparent = models.CharField(max_length=64, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SagaQuerySet.as_manager()
+
+    class Meta:
+        db_table = "sagas_saga"
+        indexes = [
+            models.Index(
+                fields=["next_run_at"],
+                name="sagas_claimable",
+                condition=models.Q(status__in=ACTIVE, paused=False),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.key}"
+
+
+class StepKind(models.TextChoices):
+    FORWARD = "F"
+    COMPENSATION = "C"
+
+
+class StepStatus(models.TextChoices):
+    STARTED = "started"
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    SKIPPED = "skipped"
+
+
+class SagaStep(models.Model):
+    """What the journal knows of one step, forward or compensating."""
+
+    saga = models.ForeignKey(Saga, on_delete=models.CASCADE, related_name="steps")
+    step = models.CharField(max_length=255)
+    kind = models.CharField(max_length=1, choices=StepKind.choices)
+    status = models.CharField(max_length=16, choices=StepStatus.choices)
+    attempt = models.PositiveIntegerField(default=1)
+    key = models.CharField(max_length=600, help_text="idempotency key")
+    result = models.TextField(blank=True, default="")
+    error = models.TextField(blank=True, default="")
+    resolved_by = models.CharField(max_length=255, blank=True, default="")
+    started_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "sagas_step"
+        constraints = [
+            models.UniqueConstraint(fields=["saga", "step", "kind"], name="sagas_step_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.kind} {self.status}"
+
+
+class InboxMessage(models.Model):
+    """A command that has been accepted. A redelivered one meets its row and changes nothing."""
+
+    consumer = models.CharField(max_length=255)
+    source = models.CharField(max_length=512)
+    message_id = models.CharField(max_length=255)
+    received_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        db_table = "sagas_inbox"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["consumer", "source", "message_id"], name="sagas_inbox_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.message_id}"
+
+
+class RefusedCommand(models.Model):
+    """A record that could not become a saga, kept with the reason."""
+
+    topic = models.CharField(max_length=249)
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    key = models.BinaryField(null=True)
+    value = models.BinaryField(null=True)
+    headers = models.JSONField(help_text="names, and values as base64")
+    reason = models.TextField()
+    received_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "sagas_refused_command"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["topic", "partition", "offset"], name="sagas_refused_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"

@@ -1,0 +1,353 @@
+"""One saga in this worker: sagaz's engine drives it, and each step is wrapped with the journal.
+
+What the journal has is not done again: a step that is `done` hands out its recorded result, a
+failure that decided the saga is raised again. So a saga that was interrupted anywhere is resumed by
+running it once more from the start.
+
+Suspended (its lease lost, a compensation failed for good, the worker stopping), a run goes inert:
+every later wrapper of it raises at once and writes nothing.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError
+from sagaz.core.decorators import SagaStepDefinition
+
+from brokers.outage import Outage
+from sagas import codec, journal
+from sagas.errors import LeaseLost, StepRejected, UnstorableValue
+from sagas.hooks import Ending
+from sagas.identity import step_key
+from sagas.journal import Claimed, StepRecord
+from sagas.kinds import is_external
+from sagas.models import StepKind, StepStatus
+from sagas.registry import SagaType
+from sagas.scope import current_key, current_threads
+from sagas.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FIRST_BACKOFF = 0.2
+LONGEST_BACKOFF = 30.0
+RETRIED_OUTSIDE_THE_BUDGET = ("40001", "40P01")  # serialisation failure, deadlock
+
+
+class Suspended(Exception):  # noqa: N818 - states the fact
+    """This run goes no further; its text says why."""
+
+
+class StepFailedBefore(Exception):  # noqa: N818 - states the fact
+    """A replay has come to the failure that decided the saga."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    name: str
+    kind: StepKind
+    function: Callable[[dict[str, Any]], Any]
+    max_retries: int
+    timeout: float
+    is_pivot: bool = False
+
+
+class SagaRun:
+    """Runs one claimed saga to its end, or to where it must stop."""
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        saga_type: SagaType,
+        *,
+        journal_threads: Threads,
+        call_threads: Threads,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._claimed = claimed
+        self._saga = saga_type.saga_class()
+        self._journal_threads = journal_threads
+        self._call_threads = call_threads
+        self._jitter = jitter
+        self._outage = Outage("the database", logger=logger)
+        self._failure = claimed.failure
+        self._parked = ""
+        self._suspended = ""
+
+    def suspend(self, reason: str) -> None:
+        """Stop after the step that runs; another worker goes on from there."""
+        self._suspended = self._suspended or reason
+
+    async def execute(self) -> Ending | None:
+        """Run it; None where it was suspended and is another worker's now."""
+        for definition in self._saga.get_steps():
+            self._wrap(definition)
+        token = current_threads.set(self._call_threads)
+        try:
+            context = await self._saga.run(self._claimed.context, saga_id=str(self._claimed.id))
+            ending = Ending.COMPLETED
+        except Exception as error:  # noqa: BLE001 - sagaz hands on whatever a step raised
+            context = self._claimed.context
+            ending = Ending.ROLLED_BACK
+            self._failure = self._failure or _told(error)
+        finally:
+            current_threads.reset(token)
+        if self._parked:
+            ending = Ending.PARKED
+        elif self._suspended:
+            logger.info("%s %s stops here: %s", self._claimed.name, self._claimed.key, self._suspended)
+            return None
+        reason = self._parked or ("" if ending is Ending.COMPLETED else self._failure)
+        return await self._finish(ending, _visible(context), reason)
+
+    async def _finish(self, ending: Ending, context: dict[str, Any], reason: str) -> Ending | None:
+        try:
+            await self._write(journal.finish, self._claimed, ending, context, reason)
+        except LeaseLost as error:
+            logger.info("%s", error)
+            return None
+        return ending
+
+    def _wrap(self, definition: SagaStepDefinition) -> None:
+        """Replace a step's functions with ones that journal; sagaz's timeouts are off, they would
+        give up while a thread still commits."""
+        forward = _Step(
+            definition.step_id,
+            StepKind.FORWARD,
+            definition.forward_fn,
+            definition.max_retries,
+            definition.timeout_seconds,
+            definition.pivot,
+        )
+        undo = definition.compensation_fn or _nothing
+        meta = getattr(undo, "_saga_compensation_meta", None)
+        backward = _Step(
+            definition.step_id,
+            StepKind.COMPENSATION,
+            undo,
+            meta.max_retries if meta else 0,
+            definition.compensation_timeout_seconds,
+        )
+        definition.forward_fn = partial(self._forward, forward)
+        definition.compensation_fn = partial(self._compensate, backward)
+        definition.timeout_seconds = None
+        definition.compensation_timeout_seconds = None
+
+    async def _forward(self, step: _Step, context: dict[str, Any]) -> Any:
+        record = self._claimed.steps.get((step.name, step.kind))
+        if record is not None and record.status == StepStatus.DONE:
+            return record.result
+        if self._claimed.failure:
+            return self._replay_failure(step, record)
+        self._stop_if_suspended()
+        try:
+            return await self._attempts(step, context, record)
+        except Exception as error:
+            if not self._suspended:
+                self._failure = self._failure or _told(error)
+            raise
+
+    def _replay_failure(self, step: _Step, record: StepRecord | None) -> None:
+        """The saga had failed when it was interrupted: never decide anew. A step that may have had
+        its effect is undone too, though sagaz would skip it."""
+        if record is not None and record.status in (StepStatus.UNKNOWN, StepStatus.STARTED):
+            self._undo_too(step)
+        raise StepFailedBefore(self._claimed.failure)
+
+    async def _compensate(self, step: _Step, context: dict[str, Any]) -> None:
+        self._stop_if_suspended()
+        record = self._claimed.steps.get((step.name, step.kind))
+        if record is not None and record.status in (StepStatus.DONE, StepStatus.SKIPPED):
+            return
+        try:
+            await self._attempts(step, context, record)
+        except Suspended:
+            raise
+        except Exception as error:
+            self._park(f"undoing {step.name} keeps failing: {_told(error)}")
+            raise
+
+    async def _attempts(
+        self, step: _Step, context: dict[str, Any], record: StepRecord | None
+    ) -> Any:
+        """Try a step until it is done or its retries are spent."""
+        attempt = _next_attempt(record)
+        while True:
+            try:
+                return await self._attempt(step, context, attempt)
+            except LeaseLost as error:
+                self.suspend(str(error))
+                raise Suspended(str(error)) from error
+            except (StepRejected, UnstorableValue) as error:
+                await self._failed(step, attempt, error, decides=True)
+                raise
+            except Exception as error:
+                await self._failed(step, attempt, error, decides=attempt > step.max_retries)
+                if attempt > step.max_retries:
+                    raise
+                self._log_retry(step, attempt, error)
+            attempt += 1
+            await asyncio.sleep(self._backoff(attempt))
+            self._stop_if_suspended()
+
+    async def _attempt(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
+        token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
+        try:
+            if is_external(step.function):
+                return await self._external(step, context, attempt)
+            return await self._local(step, context, attempt)
+        finally:
+            current_key.reset(token)
+
+    async def _local(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
+        """Exactly once: where the connection broke at the commit, the journal tells whether it was
+        made."""
+        where = (self._claimed, step.name, step.kind)
+        work = partial(_changes, step.function, context)
+        while True:
+            try:
+                return await self._journal_threads.run(
+                    journal.done_locally, *where, attempt=attempt, work=work
+                )
+            except (OperationalError, InterfaceError) as error:
+                if getattr(error.__cause__, "sqlstate", "") in RETRIED_OUTSIDE_THE_BUDGET:
+                    continue
+                await self._pause(error)
+            record = await self._write(journal.step_record, *where)
+            if record is not None and record.status == StepStatus.DONE:
+                return record.result
+
+    async def _external(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
+        where = (self._claimed, step.name, step.kind)
+        await self._write(journal.started, *where, attempt=attempt)
+        result = await asyncio.wait_for(_uncancelled(step.function, context), step.timeout)
+        encoded = codec.decode(codec.encode(result))
+        await self._write(journal.done, *where, attempt=attempt, result=encoded)
+        return encoded
+
+    async def _failed(self, step: _Step, attempt: int, error: Exception, *, decides: bool) -> None:
+        """Journal a failed attempt, and what follows from it."""
+        unknown = is_external(step.function) and not isinstance(error, StepRejected)
+        is_forward = step.kind is StepKind.FORWARD
+        past_pivot = decides and is_forward and step.is_pivot and not isinstance(error, StepRejected)
+        try:
+            await self._write(
+                journal.failed,
+                self._claimed,
+                step.name,
+                step.kind,
+                attempt=attempt,
+                error=_told(error),
+                unknown=unknown,
+                decides=decides and is_forward and not past_pivot,
+            )
+        except LeaseLost as lost:
+            self.suspend(str(lost))
+            raise Suspended(str(lost)) from lost
+        if past_pivot:
+            self._park(f"{step.name} is past the point of no return and keeps failing: {_told(error)}")
+        elif decides and is_forward and unknown:
+            self._undo_too(step)
+
+    def _undo_too(self, step: _Step) -> None:
+        self._saga._compensation_graph.mark_step_executed(step.name)  # noqa: SLF001 - no public way
+
+    def _park(self, reason: str) -> None:
+        self._parked = self._parked or reason
+        self.suspend(reason)
+
+    def _stop_if_suspended(self) -> None:
+        if self._suspended:
+            raise Suspended(self._suspended)
+
+    async def _write(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Write to the journal; while the database is away, try on: every write may be repeated."""
+        while True:
+            try:
+                result = await self._journal_threads.run(function, *args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                await self._pause(error)
+            else:
+                self._outage.over()
+                return result
+
+    async def _pause(self, error: Exception) -> None:
+        await asyncio.sleep(self._outage.failed(error))
+        self._stop_if_suspended()
+
+    def _backoff(self, attempt: int) -> float:
+        return min(FIRST_BACKOFF * 2.0 ** (attempt - 2), LONGEST_BACKOFF) * (0.5 + self._jitter())
+
+    def _log_retry(self, step: _Step, attempt: int, error: Exception) -> None:
+        logger.warning(
+            "%s %s: %s failed (attempt %d of %d), trying again: %s",
+            self._claimed.name,
+            self._claimed.key,
+            step.name,
+            attempt,
+            step.max_retries + 1,
+            _told(error),
+        )
+
+
+def _changes(function: Callable[[dict[str, Any]], Any], context: dict[str, Any]) -> dict[str, Any]:
+    """Call a step with a context of its own; returns what it changed there and what it returned."""
+    own, before = _own(context)
+    return _merged(function(own), own, before)
+
+
+async def _uncancelled(
+    function: Callable[[dict[str, Any]], Awaitable[Any]], context: dict[str, Any]
+) -> dict[str, Any]:
+    """The same for an async step; a CancelledError of its own is a failure like any other."""
+    own, before = _own(context)
+    try:
+        result = await function(own)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("the step raised CancelledError") from error
+    return _merged(result, own, before)
+
+
+def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    before = {key: codec.encode(value) for key, value in context.items()}
+    return {key: codec.decode(text) for key, text in before.items()}, before
+
+
+def _merged(result: Any, own: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
+    changed = {key: value for key, value in own.items() if codec.encode(value) != before.get(key)}
+    return changed | (result if isinstance(result, dict) else {})
+
+
+def _next_attempt(record: StepRecord | None) -> int:
+    """An attempt that was interrupted spent no retry."""
+    if record is None:
+        return 1
+    return record.attempt if record.status == StepStatus.STARTED else record.attempt + 1
+
+
+def _visible(context: dict[str, Any]) -> dict[str, Any]:
+    """The context without what sagaz keeps in it for itself."""
+    return {key: value for key, value in context.items() if not key.startswith("__")}
+
+
+def _told(error: BaseException) -> str:
+    """The error as a person should read it."""
+    if isinstance(error, StepRejected | StepFailedBefore):
+        return str(error)
+    if isinstance(error, TimeoutError) and not str(error):
+        return "timed out"
+    return f"{type(error).__name__}: {error}"
+
+
+def _nothing(_context: dict[str, Any]) -> None:
+    """Undoes a step that declares no compensation."""

@@ -1,0 +1,39 @@
+"""What a running step may ask of the executor around it."""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from sagas.threads import Threads
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+current_key: ContextVar[str] = ContextVar("idempotency_key")
+current_threads: ContextVar[Threads] = ContextVar("threads")
+
+
+def idempotency_key() -> str:
+    """The key of the step that is running: `{saga id}:{step}:{F or C}`, the same for each attempt.
+
+    Raises:
+        RuntimeError: no step is running.
+    """
+    try:
+        return current_key.get()
+    except LookupError:
+        raise RuntimeError("idempotency_key() is for use inside a saga's step") from None
+
+
+def forward_key() -> str:
+    """In a compensation: the idempotency key of the step that it undoes."""
+    return f"{idempotency_key().rpartition(':')[0]}:F"
+
+
+async def call_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a blocking function, such as a provider's client or the ORM, from an `async def` step."""
+    threads = current_threads.get(None)
+    if threads is None:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    return await threads.run(function, *args, **kwargs)
