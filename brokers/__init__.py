@@ -1,4 +1,4 @@
-"""A small interface to message brokers: publish, subscribe. One module per broker, chosen by URL."""
+"""A small interface to message brokers: publish and subscribe. The URL chooses the broker."""
 
 from brokers.base import (
     Acknowledged,

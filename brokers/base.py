@@ -122,4 +122,4 @@ class Broker(Protocol):
         """A publisher of its own for one thread."""
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
-        """A subscription of its own for one thread; a new group starts at the first message kept."""
+        """A subscription for one thread; a new group starts at the first message kept."""

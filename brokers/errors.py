@@ -1,5 +1,5 @@
 """BrokerError ── BrokerConfigurationError
-           └─ BrokerUnavailable
+└─ BrokerUnavailable
 """
 
 

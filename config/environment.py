@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-SECRET_KEY_FILE = ".secret-key"
+SECRET_KEY_FILE = ".secret-key"  # noqa: S105 - a file name
 
 SQLITE_OPTIONS = {
     # Writers wait for each other from BEGIN on, and readers for nobody.
@@ -17,7 +17,7 @@ SQLITE_OPTIONS = {
 }
 
 
-class Environment(environ.Env):  # type: ignore[misc]
+class Environment(environ.Env):
     def get_value(self, var: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().get_value(var, *args, **kwargs)

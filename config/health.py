@@ -26,7 +26,7 @@ class Readiness(Schema):
 
 def readiness() -> Readiness:
     """Every check, up to the first that keeps the others from being made."""
-    checks = []
+    checks: list[Check] = []
     try:
         checks.extend(_checks())
     except DatabaseError as error:

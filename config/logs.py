@@ -6,7 +6,7 @@ FORMAT = "{asctime} {levelname} {name} [{correlation_id}] {message}"
 
 
 def logging_config(*, level: str) -> dict[str, Any]:
-    """Django's LOGGING. The root handler also keeps sagaz, which calls basicConfig, from adding one."""
+    """Django's LOGGING. The root handler also keeps sagaz, which calls basicConfig, quiet."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

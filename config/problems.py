@@ -25,18 +25,14 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's term
     `errors`: {"field", "message"} for each part of the request that is at fault.
     """
 
-    def __init__(
-        self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()
-    ) -> None:
+    def __init__(self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = list(errors)
 
 
-def problem(
-    status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()
-) -> HttpResponse:
+def problem(status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> HttpResponse:
     """The response for a problem."""
     body: dict[str, Any] = {
         "type": "about:blank",

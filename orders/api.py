@@ -30,9 +30,7 @@ MERMAID = "text/vnd.mermaid"
 class ApiError(Exception):
     """A request that cannot be served as it is; `errors` as in a problem body."""
 
-    def __init__(
-        self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()
-    ) -> None:
+    def __init__(self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> None:
         super().__init__(detail)
         self.status = status
         self.errors = list(errors)
@@ -44,9 +42,7 @@ class ApiError(Exception):
     url_name="list_orders",
     summary="Place an order",
 )
-def post_order(
-    request: HttpRequest, response: HttpResponse, body: OrderIn
-) -> Status[OrderOut]:
+def post_order(request: HttpRequest, response: HttpResponse, body: OrderIn) -> Status[OrderOut]:
     """202: accepted for good, its saga runs. 200: the same order had been placed before.
     With `Prefer: wait=N` (RFC 7240, at most 30 seconds) 201 as soon as the order has ended."""
     items = [Item(product_id=i.id, name=i.name, quantity=i.quantity) for i in body.items]
@@ -160,5 +156,3 @@ def _position(cursor: str) -> int:
             422, "not valid: cursor", errors=[{"field": "cursor", "message": detail}]
         ) from error
     return max(0, min(position, 2**63 - 1))
-
-

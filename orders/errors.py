@@ -1,8 +1,8 @@
 """OrdersError ── UnknownProducts
-           ├─ OrderConflict
-           ├─ OutOfStock
-           └─ PaymentError ── PaymentDeclined
-                           └─ PaymentUnavailable
+├─ OrderConflict
+├─ OutOfStock
+└─ PaymentError ── PaymentDeclined
+                └─ PaymentUnavailable
 """
 
 from collections.abc import Sequence

@@ -32,10 +32,10 @@ def reserve_stock(*, order_id: str) -> None:
             on_hand=F("on_hand") - item.quantity, reserved=F("reserved") + item.quantity
         )
         if not taken:
-            raise OutOfStock(f"out of stock: {item.quantity} of {item.product_code} are not on hand")
-        Reservation.objects.create(
-            order=order, product_id=item.product_id, quantity=item.quantity
-        )
+            raise OutOfStock(
+                f"out of stock: {item.quantity} of {item.product_code} are not on hand"
+            )
+        Reservation.objects.create(order=order, product_id=item.product_id, quantity=item.quantity)
     Order.objects.filter(pk=order.pk).update(
         status=OrderStatus.PROCESSING, updated_at=timezone.now()
     )

@@ -9,7 +9,6 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 MAX_ID = 64
-MONEY = {"max_digits": 12, "decimal_places": 2}
 
 
 class OrderStatus(models.TextChoices):
@@ -63,7 +62,7 @@ class OrderQuerySet(models.QuerySet["Order"]):
 class Order(models.Model):
     order_id = models.CharField(max_length=MAX_ID, unique=True)
     user_id = models.CharField(max_length=MAX_ID)
-    amount = models.DecimalField(**MONEY)
+    amount = models.DecimalField(max_digits=12, decimal_places=2)
     status = models.CharField(
         max_length=16, choices=OrderStatus.choices, default=OrderStatus.PENDING
     )
@@ -109,7 +108,7 @@ class OrderItem(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.quantity} × {self.product_code}"
+        return f"{self.quantity} of {self.product_code}"
 
 
 class ReservationStatus(models.TextChoices):
@@ -146,7 +145,7 @@ class Payment(models.Model):
     order = models.OneToOneField(Order, on_delete=models.PROTECT, related_name="payment")
     key = models.CharField(max_length=600, unique=True, help_text="idempotency key of the charge")
     transaction_id = models.CharField(max_length=255)
-    amount = models.DecimalField(**MONEY)
+    amount = models.DecimalField(max_digits=12, decimal_places=2)
     status = models.CharField(
         max_length=16, choices=PaymentStatus.choices, default=PaymentStatus.CHARGED
     )
@@ -177,7 +176,7 @@ class SimulatedCharge(models.Model):
 
     key = models.CharField(max_length=600, primary_key=True)
     reference = models.CharField(max_length=MAX_ID, help_text="the order's id")
-    amount = models.DecimalField(**MONEY, null=True)
+    amount = models.DecimalField(max_digits=12, decimal_places=2, null=True)
     status = models.CharField(max_length=16, choices=LedgerStatus.choices)
     created_at = models.DateTimeField(default=timezone.now)
 

@@ -8,7 +8,7 @@ _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.IGNORECASE)
 
 
 def wanted_wait(header: str) -> int | None:
-    """The seconds to wait, at most 30; None where the client asks for no wait that we understand."""
+    """The seconds to wait, at most 30; None where the client asks for none."""
     for preference in header.split(","):
         found = _WAIT.fullmatch(preference.split(";")[0].strip())
         if found:

@@ -8,7 +8,7 @@ SAMPLE_QUANTITY = 1_000_000
 
 
 def load_sample_stock() -> int:
-    """Put the sample products into stock where they are not there yet; returns how many were new."""
+    """Put the sample products into stock where they are missing; returns how many were new."""
     known = set(Product.objects.values_list("product_id", flat=True))
     new = [(product_id, name) for product_id, name in SAMPLE if product_id not in known]
     for product_id, name in new:

@@ -1,5 +1,5 @@
 """OutboxError ── NotInTransaction
-           └─ PayloadError
+└─ PayloadError
 """
 
 
@@ -8,10 +8,13 @@ class OutboxError(Exception):
 
 
 class NotInTransaction(OutboxError):  # noqa: N818 - states the fact
-    """enqueue() was called outside a transaction: wrap it, and the rows it tells of, in transaction.atomic()."""
+    """Raised by enqueue() outside a transaction: the row it tells of could commit without it."""
 
     def __init__(self) -> None:
-        super().__init__(self.__doc__)
+        super().__init__(
+            "enqueue() was called outside a transaction: "
+            "put it, and the rows it tells of, into transaction.atomic()"
+        )
 
 
 class PayloadError(OutboxError):

@@ -87,7 +87,9 @@ def _row(message: NewMessage) -> "OutboxMessage":
 
 def _check(message: NewMessage) -> None:
     if not _TOPIC.fullmatch(message.topic):
-        raise PayloadError(f"{message.topic!r} is no topic name: use letters, digits, '.', '_', '-'")
+        raise PayloadError(
+            f"{message.topic!r} is no topic name: use letters, digits, '.', '_', '-'"
+        )
     for name, text in (("key", message.key), ("type", message.type)):
         if not text or len(text) > _MAX_TEXT or not _is_storable(text):
             raise PayloadError(f"the {name} {text!r} must be 1 to 255 characters without NUL")

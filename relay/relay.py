@@ -1,7 +1,7 @@
 """The message relay: read ahead, publish, delete what the broker acknowledged, repeat.
 
 Invariants:
-- A row is deleted only after its delivery report; a crash in between sends it again (at least once).
+- A row is deleted only after its delivery report; a crash in between sends it again.
 - No database transaction is open while it publishes.
 - After a failure nothing more is published until every report of what is in flight is in, so that
   a later message of a key cannot overtake an earlier one.

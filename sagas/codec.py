@@ -18,13 +18,15 @@ from sagas.errors import UnstorableValue
 _Writer = Callable[[Any], str]
 _Reader = Callable[[str], Any]
 
+_TICK = timedelta(microseconds=1)
+
 # A datetime is a date: the more special type comes first.
 _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (Decimal, "$decimal", str, Decimal),
     (datetime, "$datetime", datetime.isoformat, datetime.fromisoformat),
     (date, "$date", date.isoformat, date.fromisoformat),
     (time, "$time", time.isoformat, time.fromisoformat),
-    (timedelta, "$seconds", lambda d: repr(d / timedelta(microseconds=1)), lambda s: timedelta(microseconds=float(s))),
+    (timedelta, "$microseconds", lambda d: str(d // _TICK), lambda s: int(s) * _TICK),
     (UUID, "$uuid", str, UUID),
     (bytes, "$bytes", lambda b: base64.b64encode(b).decode(), base64.b64decode),
 ]  # fmt: skip

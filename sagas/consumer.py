@@ -53,10 +53,11 @@ class SagaConsumer:
                 except (OperationalError, InterfaceError) as error:
                     connection.close()
                     # What was received and not stored comes again to a new subscription.
-                    subscription = _closed(subscription)
+                    _close(subscription)
+                    subscription = None
                     stop.wait(self._database_outage.failed(error))
         finally:
-            _closed(subscription)
+            _close(subscription)
             connection.close()
 
     def _receive_once(self, subscription: Subscription) -> None:
@@ -72,6 +73,6 @@ class SagaConsumer:
             self._on_new()
 
 
-def _closed(subscription: Subscription | None) -> None:
+def _close(subscription: Subscription | None) -> None:
     if subscription is not None:
         subscription.close()

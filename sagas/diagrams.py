@@ -1,5 +1,5 @@
-"""A saga's path as a Mermaid flowchart: sagaz draws the ended ones, the rest are drawn here, because
-sagaz shows a saga in progress as one that succeeded."""
+"""A saga's path as a Mermaid flowchart: sagaz draws the ended ones, the rest are drawn here,
+because sagaz shows a saga in progress as one that succeeded."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -48,9 +48,7 @@ def _trail(journal: Journal) -> dict[str, object]:
     }
 
 
-def _lines(
-    steps: list[SagaStepDefinition], row: Saga | None, journal: Journal
-) -> Iterator[str]:
+def _lines(steps: list[SagaStepDefinition], row: Saga | None, journal: Journal) -> Iterator[str]:
     """The chart of a saga that has not ended: pending, processing, undoing or parked."""
     status = row.status if row else SagaStatus.PENDING
     yield "flowchart TB"
@@ -60,7 +58,8 @@ def _lines(
         for before in step.depends_on:
             yield f"    {before} --> {step.step_id}"
         if (step.step_id, StepKind.COMPENSATION) in journal:
-            yield f"    {step.step_id} -. compensate .-> undo_{step.step_id}{{{{undo {step.step_id}}}}}:::undone"
+            undo = f"undo_{step.step_id}{{{{undo {step.step_id}}}}}:::undone"
+            yield f"    {step.step_id} -. compensate .-> {undo}"
     yield _STYLES.strip("\n")
 
 
@@ -78,5 +77,7 @@ def _style(
     if row is None or row.status != SagaStatus.RUNNING:
         return "todo"
     done = {name for (name, kind), s in journal.items() if kind == "F" and s.status == "done"}
-    first = next((s for s in steps if s.step_id not in done and done.issuperset(s.depends_on)), None)
+    first = next(
+        (s for s in steps if s.step_id not in done and done.issuperset(s.depends_on)), None
+    )
     return "current" if first is step else "todo"

@@ -1,7 +1,7 @@
 """SagasError ── StepRejected
-          ├─ SagaDefinitionError
-          ├─ UnstorableValue
-          └─ LeaseLost
+├─ SagaDefinitionError
+├─ UnstorableValue
+└─ LeaseLost
 """
 
 

@@ -36,14 +36,16 @@ class _Command:
 
 
 def accept(records: Sequence[Record], *, consumer: str) -> int:
-    """Write a batch of records into the inbox, in one transaction; returns how many sagas are new."""
+    """Write records into the inbox, in one transaction; returns the number of new sagas."""
     commands = []
     refused = []
     for record in records:
         try:
             commands.append(_command(record))
         except CommandRefused as error:
-            logger.error("refused %s/%s/%s: %s", record.topic, record.partition, record.offset, error)
+            logger.warning(
+                "refused %s/%s/%s: %s", record.topic, record.partition, record.offset, error
+            )
             refused.append(_refusal(record, str(error)))
     with transaction.atomic():
         RefusedCommand.objects.bulk_create(refused, ignore_conflicts=True)
@@ -91,7 +93,7 @@ def _payload(event: CloudEvent) -> object:
 
 
 def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
-    """The saga's first context as the trigger makes it, encoded; None where it ignores the message."""
+    """The saga's first context as the trigger makes it, encoded; None where it wants none."""
     try:
         context = getattr(saga_type.saga_class(), method)(payload)
         if context is None:
@@ -99,7 +101,7 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
         return codec.encode(dict(context))
     except UnstorableValue as error:
         raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
-    except Exception as error:  # noqa: BLE001 - the app's code met a message it cannot read
+    except Exception as error:
         raise CommandRefused(
             f"{saga_type.name}.{method} cannot read it: {type(error).__name__}: {error}"
         ) from error
@@ -110,7 +112,7 @@ def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
         return f"{event.source}:{event.id}"
     try:
         key = rule(payload) if callable(rule) else payload[rule]  # type: ignore[index]
-    except Exception as error:  # noqa: BLE001 - the app's code, or a payload of another shape
+    except Exception as error:
         raise CommandRefused(f"the business key {rule!r} is not in the payload") from error
     text = "" if key is None else str(key)
     if not text or len(text) > _MAX_TEXT or "\0" in text:

@@ -1,4 +1,4 @@
-"""What the executor writes. Every write is fenced: it commits only under the epoch it was claimed in.
+"""What the executor writes, fenced: it commits only under the epoch that was claimed.
 
 The fence is taken last before each commit and locks the saga's row against a new claim, so of two
 workers that both believe a saga is theirs only one can write.
@@ -6,7 +6,7 @@ workers that both believe a saga is theirs only one can write.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -104,8 +104,8 @@ def done(saga: Claimed, step: str, kind: str, *, attempt: int, result: Any) -> N
 def done_locally(
     saga: Claimed, step: str, kind: str, *, attempt: int, work: Callable[[], Any]
 ) -> Any:
-    """Do a local step: its writes, its journal row and the fence commit together. Returns its result
-    as the journal keeps it."""
+    """Do a local step: its writes, its journal row and the fence commit together. Returns its
+    result as the journal keeps it."""
     with transaction.atomic():
         result = codec.encode(work())
         _write(saga, step, kind, StepStatus.DONE, attempt=attempt, encoded=result)
@@ -123,8 +123,8 @@ def failed(
     unknown: bool = False,
     decides: bool = False,
 ) -> None:
-    """An attempt has failed. `unknown`: it may have had its effect all the same. `decides`: the saga
-    fails by it, which is written before anything is undone."""
+    """An attempt has failed. `unknown`: it may have had its effect all the same. `decides`: the
+    saga fails by it, which is written before anything is undone."""
     status = StepStatus.UNKNOWN if unknown else StepStatus.FAILED
     with transaction.atomic():
         _write(saga, step, kind, status, attempt=attempt, error=error)
@@ -237,4 +237,3 @@ def _claimed(row: Saga, steps: dict[tuple[str, str], StepRecord]) -> Claimed:
 
 def _printable(text: str) -> str:
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
-

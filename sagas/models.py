@@ -44,9 +44,7 @@ class Saga(models.Model):
     version = models.PositiveIntegerField(default=1)
     definition_hash = models.CharField(max_length=64)
     input = models.TextField(help_text="the context it started with, encoded")
-    status = models.CharField(
-        max_length=16, choices=SagaStatus.choices, default=SagaStatus.PENDING
-    )
+    status = models.CharField(max_length=16, choices=SagaStatus.choices, default=SagaStatus.PENDING)
     paused = models.BooleanField(default=False)
     epoch = models.PositiveBigIntegerField(default=0)
     worker = models.CharField(max_length=64, blank=True, default="")

@@ -33,7 +33,7 @@ def discover() -> None:
         SagaDefinitionError: two sagas share a name, or a class cannot be run.
     """
     autodiscover_modules("sagas")
-    by_name = {}
+    by_name: dict[str, SagaType] = {}
     for saga_class in _classes():
         saga_type = _described(saga_class)
         twin = by_name.setdefault(saga_type.name, saga_type)

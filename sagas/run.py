@@ -55,7 +55,7 @@ class _Step:
     kind: StepKind
     function: Callable[[dict[str, Any]], Any]
     max_retries: int
-    timeout: float
+    timeout: float | None
     is_pivot: bool = False
 
 
@@ -102,7 +102,9 @@ class SagaRun:
         if self._parked:
             ending = Ending.PARKED
         elif self._suspended:
-            logger.info("%s %s stops here: %s", self._claimed.name, self._claimed.key, self._suspended)
+            logger.info(
+                "%s %s stops here: %s", self._claimed.name, self._claimed.key, self._suspended
+            )
             return None
         reason = self._parked or ("" if ending is Ending.COMPLETED else self._failure)
         return await self._finish(ending, _visible(context), reason)
@@ -236,7 +238,9 @@ class SagaRun:
         """Journal a failed attempt, and what follows from it."""
         unknown = is_external(step.function) and not isinstance(error, StepRejected)
         is_forward = step.kind is StepKind.FORWARD
-        past_pivot = decides and is_forward and step.is_pivot and not isinstance(error, StepRejected)
+        past_pivot = (
+            decides and is_forward and step.is_pivot and not isinstance(error, StepRejected)
+        )
         try:
             await self._write(
                 journal.failed,
@@ -252,7 +256,9 @@ class SagaRun:
             self.suspend(str(lost))
             raise Suspended(str(lost)) from lost
         if past_pivot:
-            self._park(f"{step.name} is past the point of no return and keeps failing: {_told(error)}")
+            self._park(
+                f"{step.name} is past the point of no return and keeps failing: {_told(error)}"
+            )
         elif decides and is_forward and unknown:
             self._undo_too(step)
 

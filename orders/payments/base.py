@@ -15,8 +15,8 @@ class PaymentGateway(Protocol):
         """
 
     def refund(self, *, key: str, charge_key: str, reference: str) -> None:
-        """Undo the charge made under `charge_key`, whether or not it happened, and close that key, so
-        that a charge that is still on its way is declined.
+        """Undo the charge made under `charge_key`, whether or not it happened, and close that key,
+        so that a charge that is still on its way is declined.
 
         Raises:
             PaymentUnavailable: no usable answer; ask again with the same key.

@@ -55,7 +55,13 @@ class SimulatedGateway:
                 "PAYMENT_GATEWAY_URL: the options of simulated:// are numbers"
             ) from error
         limit = values.pop("limit")
-        return cls(limit=limit, **{name: float(value) for name, value in values.items()})
+        return cls(
+            limit=limit,
+            delay=float(values["delay"]),
+            fail=float(values["fail"]),
+            lose=float(values["lose"]),
+            stall=float(values["stall"]),
+        )
 
     def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
         self._on_the_way_there()
@@ -75,7 +81,7 @@ class SimulatedGateway:
             raise PaymentDeclined(f"payment declined: the key {key} is closed")
         return f"TXN-{reference}"
 
-    def refund(self, *, key: str, charge_key: str, reference: str) -> None:
+    def refund(self, *, key: str, charge_key: str, reference: str) -> None:  # noqa: ARG002
         self._on_the_way_there()
         with transaction.atomic():
             row, _ = SimulatedCharge.objects.select_for_update().get_or_create(

@@ -1,0 +1,36 @@
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sagaz.core.decorators import SagaStepDefinition
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+class _Graph:
+    def mark_step_executed(self, step_id: str) -> None: ...
+
+class Saga:
+    saga_name: str | None
+    _compensation_graph: _Graph
+    def __init__(self, name: str | None = ..., config: Any = ...) -> None: ...
+    def get_steps(self) -> list[SagaStepDefinition]: ...
+    async def run(
+        self, initial_context: dict[str, Any], saga_id: str | None = ...
+    ) -> dict[str, Any]: ...
+    def to_mermaid(self, *, highlight_trail: dict[str, Any] | None = ...) -> str: ...
+
+class SagaConfig:
+    storage: Any
+    def __init__(self, *, metrics: bool = ..., logging: bool = ...) -> None: ...
+
+def configure(config: SagaConfig) -> None: ...
+def action(
+    name: str,
+    depends_on: list[str] | None = ...,
+    *,
+    timeout_seconds: float = ...,
+    max_retries: int = ...,
+    pivot: bool = ...,
+) -> Callable[[F], F]: ...
+def compensate(
+    for_step: str, *, timeout_seconds: float = ..., max_retries: int = ...
+) -> Callable[[F], F]: ...

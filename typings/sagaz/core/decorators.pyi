@@ -1,0 +1,12 @@
+from collections.abc import Callable
+from typing import Any
+
+class SagaStepDefinition:
+    step_id: str
+    forward_fn: Callable[[dict[str, Any]], Any]
+    compensation_fn: Callable[[dict[str, Any]], Any] | None
+    depends_on: list[str]
+    timeout_seconds: float | None
+    compensation_timeout_seconds: float | None
+    max_retries: int
+    pivot: bool
