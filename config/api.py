@@ -4,13 +4,13 @@ from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
-from ninja import NinjaAPI, Status
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from config import health
 from config.parsing import StrictJSONParser
-from config.problems import Problem, problem, unavailable
+from config.problems import Problem, problem, too_big, unavailable
 from orders.api import ApiError, router
 
 api = NinjaAPI(
@@ -24,6 +24,7 @@ api = NinjaAPI(
 api.add_router("/orders", router)
 
 _PARAMETER_PLACES = ("body", "query", "path", "header", "form")
+_MAX_ERRORS = 20
 
 
 @api.get("/health/", url_name="health", tags=["health"])
@@ -36,12 +37,15 @@ def get_health(request: HttpRequest) -> dict[str, str]:
     "/health/ready/",
     url_name="ready",
     tags=["health"],
-    response={200: health.Readiness, 503: health.Readiness},
+    response=health.Readiness,
 )
-def get_ready(request: HttpRequest) -> Status[health.Readiness]:
-    """Whether orders can be taken and are on their way: database, migrations, age of the outbox."""
+def get_ready(request: HttpRequest) -> health.Readiness | HttpResponse:
+    """Whether orders can be taken and are on their way: database, migrations, age of the outbox.
+    503 with the reason, and each check, where not."""
     readiness = health.readiness()
-    return Status(200 if readiness.status == "ready" else 503, readiness)
+    if readiness.status == "ready":
+        return readiness
+    return problem(503, readiness.detail, checks=readiness.dict()["checks"])
 
 
 @api.exception_handler(Problem)
@@ -56,19 +60,27 @@ def _api_error(request: HttpRequest, error: ApiError) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    errors = [{"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors]
-    fields = ", ".join(dict.fromkeys(e["field"] for e in errors if e["field"]))
-    return problem(422, f"not valid: {fields or 'the request'}", errors=errors)
+    errors = [{"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors[:_MAX_ERRORS]]
+    fields = ", ".join(dict.fromkeys(e["field"] for e in errors))
+    return problem(422, f"not valid: {fields}", errors=errors)
 
 
 @api.exception_handler(HttpError)
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    # Ninja hides what our parser raised behind an error of its own.
+    if isinstance(error.__cause__, Problem):
+        return _problem(request, error.__cause__)
     return problem(error.status_code, str(error))
 
 
 @api.exception_handler(RequestDataTooBig)
 def _too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-    return problem(413, str(error))
+    return too_big()
+
+
+@api.exception_handler(UnreadablePostError)
+def _unreadable(request: HttpRequest, error: UnreadablePostError) -> HttpResponse:
+    return problem(408, "the body did not arrive")
 
 
 @api.exception_handler(OperationalError)
@@ -79,9 +91,10 @@ def _unavailable(request: HttpRequest, error: Exception) -> HttpResponse:
 
 def _field(loc: tuple[Any, ...]) -> str:
     """`("body", "body", "items", 0, "id")`, where the second is our parameter's name, is
-    `items[0].id`."""
+    `items[0].id`; the whole body is `body`."""
     parts = list(loc)
+    place = str(parts[0]) if parts else ""
     if parts and parts[0] in _PARAMETER_PLACES:
         parts = parts[2:] if parts[0] == "body" else parts[1:]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return text.removeprefix(".")
+    return text.removeprefix(".") or place

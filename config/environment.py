@@ -43,13 +43,18 @@ def sqlite(url: str) -> dict[str, Any]:
     config: dict[str, Any] = Environment.db_url_config(url)
     name = str(Path(config["NAME"]).absolute())
     # Tests use a file too: an in-memory database locks whole tables between threads.
-    return config | {"NAME": name, "OPTIONS": SQLITE_OPTIONS, "TEST": {"NAME": f"{name}.test"}}
+    return config | {
+        "ENGINE": "config.sqlite",
+        "NAME": name,
+        "OPTIONS": SQLITE_OPTIONS,
+        "TEST": {"NAME": f"{name}.test"},
+    }
 
 
 def secret_key_file(databases: dict[str, Any], *, base_dir: Path) -> Path:
     """Where `manage.py up` keeps the key that it makes: beside the SQLite file."""
     default = databases["default"]
-    is_file = default["ENGINE"] == "django.db.backends.sqlite3"
+    is_file = default["ENGINE"] == "config.sqlite"
     return (Path(default["NAME"]).parent if is_file else base_dir) / SECRET_KEY_FILE
 
 

@@ -1,7 +1,7 @@
 """Reads request bodies: strict JSON, numbers with a fraction as Decimal."""
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.http import HttpRequest
@@ -10,22 +10,38 @@ from ninja.parser import Parser
 from config.problems import Problem
 
 
+_MAX_DIGITS = 100
+
+
 class StrictJSONParser(Parser):
-    """Answers 400, 411 or 415 to a body that cannot be read, before it is validated."""
+    """Answers 400 or 415 to a body that cannot be read, before it is validated."""
 
     def parse_body(self, request: HttpRequest) -> Any:
-        if request.headers.get("Transfer-Encoding"):
-            raise Problem(411, "send Content-Length; chunked bodies are not read")
         if request.content_type != "application/json":
             raise Problem(415, "send Content-Type: application/json")
         try:
             return json.loads(
-                request.body.decode(), parse_float=Decimal, parse_constant=_no_constant
+                request.body.decode(),
+                parse_int=_integer,
+                parse_float=_fraction,
+                parse_constant=_no_constant,
             )
         except RecursionError:
             raise Problem(400, "the body is nested too deeply") from None
         except ValueError as error:
             raise Problem(400, f"the body is not JSON: {error}") from None
+
+
+def _integer(text: str) -> int | Decimal:
+    """Python refuses to read very long integers; as a Decimal it fails the check of its field."""
+    return int(text) if len(text) <= _MAX_DIGITS else Decimal(text)
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of more than 18 digits
+        return Decimal("Infinity")
 
 
 def _no_constant(name: str) -> None:

@@ -32,18 +32,20 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's term
         self.errors = list(errors)
 
 
-def problem(status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> HttpResponse:
-    """The response for a problem."""
+def problem(
+    status: int, detail: str = "", *, errors: Sequence[dict[str, str]] = (), **more: Any
+) -> HttpResponse:
+    """The response for a problem; without a detail, with what its status means."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": detail or HTTPStatus(status).description or HTTPStatus(status).phrase,
         "correlation_id": current().id,
     }
     if errors:
         body["errors"] = list(errors)
-    return HttpResponse(json.dumps(body), status=status, content_type=CONTENT_TYPE)
+    return HttpResponse(json.dumps(body | more), status=status, content_type=CONTENT_TYPE)
 
 
 def unavailable(error: Exception) -> HttpResponse:
@@ -54,6 +56,10 @@ def unavailable(error: Exception) -> HttpResponse:
     return response
 
 
+def too_big() -> HttpResponse:
+    return problem(413, f"the body is over {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes")
+
+
 class ProblemMiddleware:
     """Turns errors that Django or a view answers in its own form into problems."""
 
@@ -61,10 +67,12 @@ class ProblemMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "Transfer-Encoding" in request.headers:  # Django would take the body for empty
+            return problem(411, "send Content-Length; chunked bodies are not read")
         response = self._get_response(request)
         if response.status_code < HTTPStatus.BAD_REQUEST or _is_told(response):
             return response
-        replaced = problem(response.status_code, _DETAILS.get(response.status_code, ""))
+        replaced = problem(response.status_code)
         for header in ("Allow", "Retry-After"):
             if header in response:
                 replaced[header] = response[header]
@@ -76,13 +84,13 @@ class ProblemMiddleware:
             case OperationalError() | InterfaceError():
                 return unavailable(error)
             case RequestDataTooBig():
-                return problem(413, _DETAILS[413])
+                return too_big()
         return None
 
 
 def bad_request(_request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, RequestDataTooBig):
-        return problem(413, _DETAILS[413])
+        return too_big()
     return problem(400, " ".join(str(exception).split()) or "the request cannot be read")
 
 
@@ -96,12 +104,6 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
 
 def server_error(_request: HttpRequest) -> HttpResponse:
     return problem(500, "an error of ours; it is in the log under the correlation id")
-
-
-_DETAILS = {
-    405: "this path does not answer to that method",
-    413: f"the body is over {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes",
-}
 
 
 def _is_told(response: HttpResponse) -> bool:

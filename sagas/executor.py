@@ -38,7 +38,7 @@ class Executor:
     """
 
     def __init__(
-        self, *, concurrency: int, lease: timedelta, grace: float = GRACE, journal_threads: int = 4
+        self, *, concurrency: int, lease: timedelta, grace: float = GRACE, journal_threads: int = 1
     ) -> None:
         self._concurrency = concurrency
         self._lease = lease
@@ -63,7 +63,7 @@ class Executor:
     async def _main(self, stop: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._journal = Threads(self._journal_thread_count, name="journal")
-        self._calls = Threads(self._concurrency, name="calls")
+        self._calls = Threads(2, name="calls")
         renewing = asyncio.create_task(self._renew_leases())
         try:
             await self._claim_until(stop)

@@ -1,0 +1,59 @@
+"""Django's SQLite backend with one addition: the threads of a process queue for the write lock.
+
+SQLite lets waiting writers sleep and look again, up to 100 ms apart and in no order. With a web
+server, a relay and a consumer in one process most of the time nobody holds the lock and everybody
+sleeps: 20 clients got 6 orders a second in, and some waited for seconds. A lock of the process's own
+wakes the next writer at once. Writers of other processes still meet SQLite's own lock.
+"""
+
+import threading
+from typing import Any
+
+from django.db import OperationalError
+from django.db.backends.sqlite3 import base
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    _write_lock = threading.Lock()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._holds_write_lock = False
+
+    def _start_transaction_under_autocommit(self) -> None:
+        self._acquire_write_lock()
+        try:
+            super()._start_transaction_under_autocommit()
+        except BaseException:
+            self._release_write_lock()
+            raise
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        finally:
+            self._release_write_lock()
+
+    def _rollback(self) -> None:
+        try:
+            super()._rollback()
+        finally:
+            self._release_write_lock()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if not self.in_atomic_block:
+                self._release_write_lock()
+
+    def _acquire_write_lock(self) -> None:
+        timeout = self.settings_dict["OPTIONS"].get("timeout", 5)
+        if not self._write_lock.acquire(timeout=timeout):
+            raise OperationalError("database is locked: no turn to write within the timeout")
+        self._holds_write_lock = True
+
+    def _release_write_lock(self) -> None:
+        if self._holds_write_lock:
+            self._holds_write_lock = False
+            self._write_lock.release()

@@ -1,0 +1,41 @@
+from django.contrib import admin
+
+from orders.models import Order, OrderItem, Payment, Product, Reservation, Shipment
+from outbox.readonly import ReadOnlyAdmin
+
+
+class _Inline(ReadOnlyAdmin, admin.TabularInline):
+    extra = 0
+
+
+class ItemInline(_Inline):
+    model = OrderItem
+    fields = ("product_code", "name", "quantity")
+
+
+class ReservationInline(_Inline):
+    model = Reservation
+
+
+class PaymentInline(_Inline):
+    model = Payment
+
+
+class ShipmentInline(_Inline):
+    model = Shipment
+
+
+@admin.register(Order)
+class OrderAdmin(ReadOnlyAdmin, admin.ModelAdmin):
+    list_display = ("order_id", "status", "user_id", "amount", "reason", "created_at")
+    list_filter = ("status",)
+    search_fields = ("order_id", "user_id", "correlation_id")
+    ordering = ("-id",)
+    show_full_result_count = False
+    inlines = (ItemInline, ReservationInline, PaymentInline, ShipmentInline)
+
+
+@admin.register(Product)
+class ProductAdmin(ReadOnlyAdmin, admin.ModelAdmin):
+    list_display = ("product_id", "name", "on_hand", "reserved", "shipped", "received")
+    search_fields = ("product_id", "name")

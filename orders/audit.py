@@ -1,0 +1,183 @@
+"""Recomputes stock, payments, shipments and statuses from scratch and lists every contradiction.
+
+What an unfinished order may still be doing is none; an unfinished order older than a limit is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Q, Sum
+
+from orders.models import (
+    LedgerStatus,
+    Order,
+    OrderStatus,
+    PaymentStatus,
+    Product,
+    ReservationStatus,
+    SimulatedCharge,
+)
+from sagas.queries import statuses
+
+CHUNK = 1000
+_ACTIVE = ReservationStatus.ACTIVE
+_SHIPPED = ReservationStatus.SHIPPED
+
+_SAGA_OF = {
+    OrderStatus.FULFILLED: {"completed"},
+    OrderStatus.REJECTED: {"rolled_back"},
+    OrderStatus.CANCELLED: {"rolled_back"},
+    OrderStatus.ATTENTION: {"parked"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """`about`: an order's, product's or charge's id."""
+
+    about: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`orders`: how many there are in each status."""
+
+    orders: dict[str, int]
+    contradictions: list[Contradiction]
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def audit_orders(*, now: datetime, max_age: timedelta) -> Audit:
+    """Look at everything as of one moment.
+
+    Args:
+        now: the time that ages are measured against.
+        max_age: an unfinished order older than this is a contradiction.
+    """
+    counts: dict[str, int] = {}
+    with transaction.atomic():
+        _one_moment()
+        contradictions = [*_stock(), *_ledger()]
+        for chunk in _chunks():
+            sagas = statuses([order.saga_id for order in chunk])
+            charges = _charges(chunk)
+            for order in chunk:
+                counts[order.status] = counts.get(order.status, 0) + 1
+                found = _order(order, sagas, charges.get(order.order_id, []))
+                contradictions += [Contradiction(order.order_id, what) for what in found]
+                contradictions += _age(order, now, max_age)
+    return Audit(counts, contradictions)
+
+
+def _one_moment() -> None:
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def _chunks() -> Iterator[list[Order]]:
+    orders = (
+        Order.objects.order_by("id")
+        .select_related("payment", "shipment")
+        .prefetch_related("items", "reservations")
+        .iterator(chunk_size=CHUNK)
+    )
+    while chunk := list(islice(orders, CHUNK)):
+        yield chunk
+
+
+def _charges(orders: list[Order]) -> dict[str, list[SimulatedCharge]]:
+    ids = [order.order_id for order in orders]
+    charges: dict[str, list[SimulatedCharge]] = {}
+    for charge in SimulatedCharge.objects.filter(reference__in=ids):
+        charges.setdefault(charge.reference, []).append(charge)
+    return charges
+
+
+def _stock() -> Iterator[Contradiction]:
+    active = Sum("reservations__quantity", filter=Q(reservations__status=_ACTIVE), default=0)
+    gone = Sum("reservations__quantity", filter=Q(reservations__status=_SHIPPED), default=0)
+    for product in Product.objects.annotate(active=active, gone=gone):
+        expected = {
+            "reserved": product.active,
+            "shipped": product.gone,
+            "on_hand": product.received - product.active - product.gone,
+        }
+        for name, value in expected.items():
+            stored = getattr(product, name)
+            if stored != value:
+                yield Contradiction(
+                    product.product_id, f"{name} is {stored}, but its reservations make {value}"
+                )
+
+
+def _ledger() -> Iterator[Contradiction]:
+    """Charges for orders that there are not."""
+    known = Order.objects.values("order_id")
+    for charge in SimulatedCharge.objects.exclude(reference__in=known).exclude(
+        status=LedgerStatus.CLOSED
+    ):
+        yield Contradiction(charge.reference, f"{charge.status} by the gateway, but no such order")
+
+
+def _age(order: Order, now: datetime, max_age: timedelta) -> Iterator[Contradiction]:
+    age = now - order.created_at
+    if order.status in (OrderStatus.PENDING, OrderStatus.PROCESSING) and age > max_age:
+        yield Contradiction(
+            order.order_id, f"{order.status} for {age.total_seconds():.0f} s without an end"
+        )
+
+
+def _order(order: Order, sagas: dict[UUID, str], charges: list[SimulatedCharge]) -> Iterator[str]:
+    status = OrderStatus(order.status)
+    if status in _SAGA_OF and sagas.get(order.saga_id) not in _SAGA_OF[status]:
+        yield f"{status}, but its saga is {sagas.get(order.saga_id, 'missing')}"
+    charged = [charge for charge in charges if charge.status == LedgerStatus.CHARGED]
+    if len(charged) > 1:
+        yield f"charged {len(charged)} times by the gateway"
+    if status == OrderStatus.FULFILLED:
+        yield from _fulfilled(order, charged)
+    elif order.has_ended:
+        yield from _undone(order, charged)
+
+
+def _fulfilled(order: Order, charged: list[SimulatedCharge]) -> Iterator[str]:
+    if not hasattr(order, "shipment"):
+        yield "fulfilled, but not shipped"
+    if not hasattr(order, "payment") or order.payment.status != PaymentStatus.CHARGED:
+        yield "fulfilled, but not paid"
+    elif order.payment.amount != order.amount:
+        yield f"amount {order.amount}, but paid {order.payment.amount}"
+    if _is_simulated(order) and [charge.amount for charge in charged] != [order.amount]:
+        yield f"amount {order.amount}, but the gateway charged {[str(c.amount) for c in charged]}"
+    shipped = {
+        r.product_id: r.quantity
+        for r in order.reservations.all()
+        if r.status == ReservationStatus.SHIPPED
+    }
+    if shipped != {item.product_id: item.quantity for item in order.items.all()}:
+        yield "fulfilled, but what was shipped is not what was ordered"
+
+
+def _undone(order: Order, charged: list[SimulatedCharge]) -> Iterator[str]:
+    if hasattr(order, "shipment"):
+        yield f"{order.status}, but shipped"
+    if hasattr(order, "payment") and order.payment.status == PaymentStatus.CHARGED:
+        yield f"{order.status}, but paid and not refunded"
+    if charged:
+        yield f"{order.status}, but charged by the gateway"
+    held = [r for r in order.reservations.all() if r.status != ReservationStatus.RELEASED]
+    if held:
+        yield f"{order.status}, but {len(held)} reservation(s) are {held[0].status}"
+
+
+def _is_simulated(order: Order) -> bool:
+    """Whether the gateway's ledger is here to be compared."""
+    return hasattr(order, "payment") and order.payment.transaction_id.startswith("TXN-")

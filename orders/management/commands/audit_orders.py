@@ -1,0 +1,36 @@
+import argparse
+import json
+import sys
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from orders.audit import Audit, audit_orders
+
+
+class Command(BaseCommand):
+    help = "Checks orders, stock, payments and shipments against each other (exit 1: they differ)."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, **options: Any) -> None:
+        max_age = timedelta(seconds=settings.ORDER_MAX_AGE)
+        audit = audit_orders(now=timezone.now(), max_age=max_age)
+        if options["json"]:
+            self.stdout.write(json.dumps(audit.as_dict()))
+        else:
+            self._print(audit)
+        if audit.contradictions:
+            sys.exit(1)
+
+    def _print(self, audit: Audit) -> None:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(audit.orders.items()))
+        self.stdout.write(f"orders: {counts or 'none'}")
+        for contradiction in audit.contradictions:
+            self.stdout.write(f"{contradiction.about}: {contradiction.what}")
+        count = len(audit.contradictions)
+        self.stdout.write(f"{count} contradiction(s)" if count else "clean")

@@ -1,0 +1,27 @@
+from django.contrib import admin
+
+from outbox.models import OutboxMessage, ParkedMessage
+from outbox.readonly import ReadOnlyAdmin
+
+
+class _MessageAdmin(ReadOnlyAdmin, admin.ModelAdmin):
+    @admin.display(description="payload")
+    def text(self, message: OutboxMessage | ParkedMessage) -> str:
+        return bytes(message.payload).decode(errors="replace")
+
+
+@admin.register(OutboxMessage)
+class OutboxMessageAdmin(_MessageAdmin):
+    list_display = ("id", "topic", "type", "key", "created_at")
+    search_fields = ("key", "correlation_id")
+    show_full_result_count = False
+    exclude = ("payload",)
+    readonly_fields = ("text",)
+
+
+@admin.register(ParkedMessage)
+class ParkedMessageAdmin(_MessageAdmin):
+    list_display = ("id", "topic", "type", "key", "reason", "parked_at")
+    search_fields = ("key", "correlation_id")
+    exclude = ("payload",)
+    readonly_fields = ("text",)

@@ -1,0 +1,35 @@
+from django.contrib import admin
+
+from outbox.readonly import ReadOnlyAdmin
+from sagas.models import RefusedCommand, Saga, SagaStep
+
+
+class StepInline(ReadOnlyAdmin, admin.TabularInline):
+    model = SagaStep
+    extra = 0
+    ordering = ("started_at", "id")
+
+
+@admin.register(Saga)
+class SagaAdmin(ReadOnlyAdmin, admin.ModelAdmin):
+    list_display = ("key", "name", "status", "failure", "park_reason", "created_at")
+    list_filter = ("status", "name")
+    search_fields = ("key", "correlation_id")
+    ordering = ("-created_at",)
+    show_full_result_count = False
+    inlines = (StepInline,)
+
+
+@admin.register(RefusedCommand)
+class RefusedCommandAdmin(ReadOnlyAdmin, admin.ModelAdmin):
+    list_display = ("topic", "partition", "offset", "reason", "received_at")
+    exclude = ("key", "value")
+    readonly_fields = ("key_text", "value_text")
+
+    @admin.display(description="key")
+    def key_text(self, command: RefusedCommand) -> str:
+        return bytes(command.key or b"").decode(errors="replace")
+
+    @admin.display(description="value")
+    def value_text(self, command: RefusedCommand) -> str:
+        return bytes(command.value or b"").decode(errors="replace")
