@@ -12,7 +12,7 @@ from brokers.base import (
     Subscription,
 )
 from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable
-from brokers.urls import broker_from_url
+from brokers.urls import broker_from_url, require_shared
 
 __all__ = [
     "Acknowledged",
@@ -28,4 +28,5 @@ __all__ = [
     "Report",
     "Subscription",
     "broker_from_url",
+    "require_shared",
 ]

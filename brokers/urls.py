@@ -44,6 +44,19 @@ def _kafka(parts: SplitResult, name: str, partitions: int, replication_factor: i
     )
 
 
+def require_shared(broker: Broker) -> None:
+    """For a command that is one process of several.
+
+    Raises:
+        BrokerConfigurationError: messages never leave this process.
+    """
+    if broker.in_process:
+        raise BrokerConfigurationError(
+            f"{broker.name} lives inside one process, so this command would reach nobody: "
+            "use `manage.py up`, or set SAGAZ_BROKER_URL=kafka://host:port"
+        )
+
+
 def redacted(url: str) -> str:
     """The URL as it may appear in a log: without user and password."""
     scheme, separator, rest = url.partition("://")

@@ -8,6 +8,8 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 SECRET_KEY_FILE = ".secret-key"  # noqa: S105 - a file name
+POSTGRES_SCHEMES = ("postgres", "postgresql", "psql", "pgsql")
+POOL_TIMEOUT_SECONDS = 5
 
 SQLITE_OPTIONS = {
     # Writers wait for each other from BEGIN on, and readers for nobody.
@@ -28,34 +30,60 @@ class Environment(environ.Env):
 
 
 def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
-    """Django's settings for the database that DATABASE_URL names."""
+    """Django's settings for the database that DATABASE_URL names.
+
+    Raises:
+        ImproperlyConfigured: neither SQLite nor PostgreSQL, or unreadable.
+    """
     url = env.str("DATABASE_URL", default=f"sqlite:///{base_dir / 'db.sqlite3'}")
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+        config: dict[str, Any] = Environment.db_url_config(url)
+    except (ValueError, KeyError) as error:
+        raise ImproperlyConfigured(f"DATABASE_URL cannot be read: {error}") from error
     if scheme == "sqlite":
-        return sqlite(url)
+        return _sqlite(config)
+    if scheme in POSTGRES_SCHEMES:
+        return _postgresql(config, env)
     raise ImproperlyConfigured(
-        f"DATABASE_URL begins with {scheme or url!r}; use postgres://user:password@host:port/name "
+        f"DATABASE_URL begins with {scheme!r}; use postgres://user:password@host:port/name "
         "or sqlite:///file"
     )
 
 
-def sqlite(url: str) -> dict[str, Any]:
-    config: dict[str, Any] = Environment.db_url_config(url)
+def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
     name = str(Path(config["NAME"]).absolute())
-    # Tests use a file too: an in-memory database locks whole tables between threads.
     return config | {
         "ENGINE": "config.sqlite",
         "NAME": name,
         "OPTIONS": SQLITE_OPTIONS,
+        # Tests use a file too: an in-memory database locks whole tables between threads.
         "TEST": {"NAME": f"{name}.test"},
     }
 
 
-def secret_key_file(databases: dict[str, Any], *, base_dir: Path) -> Path:
+def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
+    """psycopg 3 with a pool for each process; statements and waits for locks have their limits."""
+    statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0)
+    lock = env.float("DATABASE_LOCK_TIMEOUT", default=10.0)
+    limits = f"-c statement_timeout={statement * 1000:.0f} -c lock_timeout={lock * 1000:.0f}"
+    pool = {
+        "min_size": 1,
+        "max_size": env.int("DATABASE_POOL_SIZE", default=20),
+        "timeout": POOL_TIMEOUT_SECONDS,
+    }
+    options = {"connect_timeout": POOL_TIMEOUT_SECONDS, "options": limits, "pool": pool}
+    return config | {
+        # Asked of the pool: a connection that the server has dropped is not handed out.
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": config.get("OPTIONS", {}) | options,
+    }
+
+
+def secret_key_file(database: dict[str, Any], *, base_dir: Path) -> Path:
     """Where `manage.py up` keeps the key that it makes: beside the SQLite file."""
-    default = databases["default"]
-    is_file = default["ENGINE"] == "config.sqlite"
-    return (Path(default["NAME"]).parent if is_file else base_dir) / SECRET_KEY_FILE
+    is_file = database["ENGINE"] == "config.sqlite"
+    return (Path(database["NAME"]).parent if is_file else base_dir) / SECRET_KEY_FILE
 
 
 def secret_key(env: Environment, file: Path) -> str:

@@ -1,27 +1,53 @@
 """What a command says when it fails through no fault of its own: one line, and what to do."""
 
+import re
+
+import psycopg
+import psycopg_pool
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from brokers import BrokerError
+
+_CLEARER = {
+    "The SECRET_KEY setting must not be empty": "SECRET_KEY is not set: set it, "
+    "or run `manage.py up` once, which keeps one of its own in a file"
+}
 
 
 def one_line(error: Exception) -> str | None:
     """The line for an error that the person at the command can mend, or None for a bug of ours."""
+    text = flat(error)
     match error:
-        case OperationalError() | InterfaceError():
-            return f"{_database()} does not answer: {flat(error)}. Start it, or set DATABASE_URL."
-        case ProgrammingError() if "does not exist" in str(error):
-            return f"{_database()} has no tables yet: {flat(error)}. Run manage.py migrate."
+        case DatabaseError() if re.search("no such table|relation .* does not exist", text):
+            return f"{_database()} has no tables yet: {text}. Run manage.py migrate."
+        case DatabaseError() if re.search("not a database|malformed", text):
+            return f"{_database()} is damaged: {text}. Name another one in DATABASE_URL."
+        case OperationalError() | InterfaceError() | psycopg_pool.PoolTimeout():
+            return (
+                f"{_database()} does not answer: {_reason(error)}. Start it, or set DATABASE_URL."
+            )
         case ImproperlyConfigured() | BrokerError():
-            return flat(error)
+            return _CLEARER.get(text, text)
     return None
 
 
 def flat(error: BaseException) -> str:
     """The error's text in one line."""
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _reason(error: Exception) -> str:
+    """A pool only says that it got no connection; a try without it says why."""
+    if connection.vendor == "postgresql" and "connection" in str(error):
+        params = connection.get_connection_params()
+        params.pop("pool", None)
+        try:
+            psycopg.connect(**params).close()
+        except psycopg.Error as direct:
+            return flat(direct)
+    return flat(error)
 
 
 def _database() -> str:

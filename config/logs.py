@@ -25,6 +25,8 @@ def logging_config(*, level: str) -> dict[str, Any]:
             "sagaz": {"level": "CRITICAL"},
             "saga": {"level": "CRITICAL"},
             "kafka": {"level": "WARNING"},
+            # It tells of each try to connect; what that means is told by whoever needed one.
+            "psycopg.pool": {"level": "ERROR"},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR"},
         },

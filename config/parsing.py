@@ -9,7 +9,6 @@ from ninja.parser import Parser
 
 from config.problems import Problem
 
-
 _MAX_DIGITS = 100
 
 

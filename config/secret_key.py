@@ -7,11 +7,20 @@ from django.core.management.utils import get_random_secret_key
 
 
 def make_secret_key() -> None:
-    """Where SECRET_KEY is not given, make one and keep it in a file that only its owner reads."""
+    """Where SECRET_KEY is not given, make one and keep it in a file that only its owner reads.
+
+    Raises:
+        ImproperlyConfigured: the file cannot be written.
+    """
     with suppress(ImproperlyConfigured):  # what Django raises where there is none
         if settings.SECRET_KEY:
             return
-    descriptor = os.open(settings.SECRET_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        descriptor = os.open(settings.SECRET_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"cannot write a secret key to {settings.SECRET_KEY_FILE}: {error.strerror}"
+        ) from error
     with os.fdopen(descriptor, "w") as file:
         settings.SECRET_KEY = get_random_secret_key()
         file.write(settings.SECRET_KEY)

@@ -10,7 +10,7 @@ env = environment.Environment()
 
 DEBUG = env.bool("DEBUG", default=False)
 DATABASES = {"default": environment.database(env, base_dir=BASE_DIR)}
-SECRET_KEY_FILE = environment.secret_key_file(DATABASES, base_dir=BASE_DIR)
+SECRET_KEY_FILE = environment.secret_key_file(DATABASES["default"], base_dir=BASE_DIR)
 SECRET_KEY = environment.secret_key(env, SECRET_KEY_FILE)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -89,6 +89,12 @@ SAGAZ = {
     "LOGGING": env.bool("SAGAZ_LOGGING", default=True),
 }
 DATABASE_URL = env.str("DATABASE_URL", default="")
+
+BROKER_TOPICS = env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"])
+BROKER_OPTIONS = {
+    "partitions": env.int("KAFKA_PARTITIONS", default=12),
+    "replication_factor": env.int("KAFKA_REPLICATION_FACTOR", default=1),
+}
 
 OUTBOX_SOURCE = env.str("OUTBOX_SOURCE", default="/django-saga-outbox")
 OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0)

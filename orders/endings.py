@@ -1,11 +1,14 @@
 """What becomes of an order when its saga ends, in the saga's last transaction."""
 
+import logging
 from typing import assert_never
 
 from orders.messages import EVENTS, ORDER_FULFILLED, ORDER_REJECTED
 from orders.models import Order, OrderStatus
 from outbox import enqueue
 from sagas import Ending, SagaOutcome
+
+logger = logging.getLogger(__name__)
 
 
 def end_order(outcome: SagaOutcome) -> None:
@@ -20,6 +23,8 @@ def end_order(outcome: SagaOutcome) -> None:
         case _:
             assert_never(outcome.ending)
     order = _set(outcome, status)
+    if order is None:
+        return
     payload = {
         "order_id": order.order_id,
         "user_id": order.user_id,
@@ -37,8 +42,14 @@ def flag_order(outcome: SagaOutcome) -> None:
     _set(outcome, OrderStatus.ATTENTION)
 
 
-def _set(outcome: SagaOutcome, status: OrderStatus) -> Order:
-    order = Order.objects.select_for_update().get(order_id=outcome.key)
+def _set(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
+    """None where there is no such order: a command from elsewhere named one."""
+    order = Order.objects.select_for_update().filter(order_id=outcome.key).first()
+    if order is None:
+        logger.error(
+            "saga %s ended for an order that there is not: %s", outcome.saga_id, outcome.key
+        )
+        return None
     order.status = status
     order.reason = outcome.reason
     order.save(update_fields=["status", "reason", "updated_at"])

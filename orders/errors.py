@@ -1,5 +1,6 @@
 """OrdersError ── UnknownProducts
 ├─ OrderConflict
+├─ UnknownOrder
 ├─ OutOfStock
 └─ PaymentError ── PaymentDeclined
                 └─ PaymentUnavailable
@@ -22,6 +23,10 @@ class UnknownProducts(OrdersError):  # noqa: N818 - states the fact
 
 class OrderConflict(OrdersError):  # noqa: N818 - states the fact
     """Another order has this id, with other content."""
+
+
+class UnknownOrder(OrdersError):  # noqa: N818 - states the fact
+    """A command names an order that there is not."""
 
 
 class OutOfStock(OrdersError):  # noqa: N818 - states the fact

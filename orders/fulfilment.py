@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from orders.errors import OutOfStock
+from orders.errors import OutOfStock, UnknownOrder
 from orders.models import (
     Order,
     OrderStatus,
@@ -23,9 +23,12 @@ def reserve_stock(*, order_id: str) -> None:
     """Reserve every item of an order, or none.
 
     Raises:
+        UnknownOrder: there is no such order.
         OutOfStock: too little of a product is on hand.
     """
-    order = Order.objects.get(order_id=order_id)
+    order = Order.objects.filter(order_id=order_id).first()
+    if order is None:
+        raise UnknownOrder(f"there is no order {order_id}")
     # Products in one order, so that two orders never lock them crosswise.
     for item in order.items.order_by("product_id"):
         taken = Product.objects.filter(pk=item.product_id, on_hand__gte=item.quantity).update(
@@ -52,7 +55,7 @@ def release_stock(*, order_id: str) -> None:
 
 
 def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decimal) -> None:
-    """Enter a charge into our books; a second time changes nothing."""
+    """Enter a charge into our books; a second time, or after its refund, changes nothing."""
     with transaction.atomic():
         Payment.objects.get_or_create(
             key=key,
@@ -64,11 +67,17 @@ def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decim
         )
 
 
-def record_refund(*, charge_key: str) -> None:
-    """Enter a refund into our books; nothing where no charge was entered."""
-    Payment.objects.filter(key=charge_key, status=PaymentStatus.CHARGED).update(
-        status=PaymentStatus.REFUNDED, refunded_at=timezone.now()
-    )
+def record_refund(*, order_id: str, charge_key: str) -> None:
+    """Enter a refund into our books, also of a charge that was never entered: a worker that was
+    stopped before it entered the charge must not do so afterwards."""
+    with transaction.atomic():
+        order = Order.objects.get(order_id=order_id)
+        refunded = {"status": PaymentStatus.REFUNDED, "refunded_at": timezone.now()}
+        _, is_new = Payment.objects.get_or_create(
+            key=charge_key, defaults={"order": order, "amount": order.amount, **refunded}
+        )
+        if not is_new:
+            Payment.objects.filter(key=charge_key, status=PaymentStatus.CHARGED).update(**refunded)
 
 
 def ship(*, order_id: str) -> Shipment:

@@ -14,7 +14,7 @@ from sagaz.core.triggers import trigger
 
 from orders import fulfilment
 from orders.endings import end_order, flag_order
-from orders.errors import OutOfStock, PaymentDeclined
+from orders.errors import OutOfStock, PaymentDeclined, UnknownOrder
 from orders.messages import PLACE_ORDER, SAGA_NAME
 from orders.payments import PaymentGateway, gateway_from_url
 from sagas import (
@@ -49,7 +49,7 @@ class OrderSaga(Saga):
     def reserve_inventory(self, ctx: Context) -> Context:
         try:
             fulfilment.reserve_stock(order_id=ctx["order_id"])
-        except OutOfStock as error:
+        except (OutOfStock, UnknownOrder) as error:
             raise StepRejected(str(error)) from error
         return {"reservation_id": f"RES-{ctx['order_id']}"}
 
@@ -83,7 +83,9 @@ class OrderSaga(Saga):
             charge_key=forward_key(),
             reference=ctx["order_id"],
         )
-        await call_in_thread(fulfilment.record_refund, charge_key=forward_key())
+        await call_in_thread(
+            fulfilment.record_refund, order_id=ctx["order_id"], charge_key=forward_key()
+        )
 
     @action("ship_order", depends_on=["charge_payment"], pivot=True)
     def ship_order(self, ctx: Context) -> Context:

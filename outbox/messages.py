@@ -58,11 +58,12 @@ def enqueue(
 
 
 def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
-    """Write several messages, sorted by key, so that two callers lock keys in the same order."""
+    """Write several messages, sorted by key; those of one key keep their order. Raises as
+    `enqueue()` does, and then nothing is written."""
     if not connection.in_atomic_block:
         raise NotInTransaction
     rows = [_row(message) for message in sorted(messages, key=lambda m: m.key)]
-    _lock_keys([row.key_hash for row in rows])
+    _lock_keys({row.key_hash for row in rows})
     for row in rows:
         row.save(force_insert=True)
     return rows
@@ -91,15 +92,19 @@ def _check(message: NewMessage) -> None:
             f"{message.topic!r} is no topic name: use letters, digits, '.', '_', '-'"
         )
     for name, text in (("key", message.key), ("type", message.type)):
-        if not text or len(text) > _MAX_TEXT or not _is_storable(text):
+        if not _is_storable(text) or not 0 < len(text) <= _MAX_TEXT:
             raise PayloadError(f"the {name} {text!r} must be 1 to 255 characters without NUL")
     for name, text in message.headers.items():
         if not _HEADER.fullmatch(name) or name.startswith("ce_") or not _is_storable(text):
             raise PayloadError(f"the header {name!r}: {text!r} cannot be sent")
 
 
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+def _is_storable(text: object) -> bool:
+    return (
+        isinstance(text, str)
+        and "\0" not in text
+        and not any("\ud800" <= char <= "\udfff" for char in text)
+    )
 
 
 def _encoded(message: NewMessage) -> bytes:
@@ -111,13 +116,14 @@ def _encoded(message: NewMessage) -> bytes:
         raise PayloadError(f"the payload of {message.type} is not JSON: {error}") from error
 
 
-def _lock_keys(hashes: list[int]) -> None:
-    """Hold these keys until the transaction ends. A statement of its own: an expression inside the
-    INSERT would not be sure to run before `nextval`."""
+def _lock_keys(hashes: set[int]) -> None:
+    """Hold these keys until the transaction ends, each taken in the order of its hash, so that two
+    callers do not wait for each other. A statement of its own: an expression inside the INSERT
+    would not be sure to run before `nextval`."""
     if connection.vendor != "postgresql":
         return
     with connection.cursor() as cursor:
-        for key_hash in hashes:
+        for key_hash in sorted(hashes):
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK_SPACE | key_hash])
 
 

@@ -5,11 +5,13 @@ Invariants:
 - No database transaction is open while it publishes.
 - After a failure nothing more is published until every report of what is in flight is in, so that
   a later message of a key cannot overtake an earlier one.
+- A message is parked only when it was refused alone: a refused batch judges no message.
 """
 
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -36,6 +38,7 @@ class _Flight:
     keys: dict[int, str] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
     refused: dict[int, str] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
     failure: str = ""
 
     @property
@@ -56,7 +59,13 @@ class _Flight:
                 self.refused[token] = reason
             case Failed(token, reason):
                 del self.keys[token]
+                self.failed.add(token)
                 self.failure = reason
+
+    def recover(self) -> None:
+        """Every report is in: what has failed may be sent again."""
+        self.failed.clear()
+        self.failure = ""
 
     def forget(self, ids: set[int]) -> None:
         for token in ids:
@@ -73,6 +82,7 @@ class Relay:
         source: the CloudEvents source of every message.
         batch_size: rows read and published at a time.
         jitter: 0 to 1, spreads the pauses of several relays.
+        alive: called in each cycle.
     """
 
     def __init__(
@@ -82,14 +92,18 @@ class Relay:
         source: str,
         batch_size: int = 500,
         jitter: Callable[[], float] = random.random,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._source = source
         self._batch_size = batch_size
         self._flight = _Flight()
+        self._suspects: list[int] = []
+        self._alone: int | None = None
         self._publisher: Publisher | None = None
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
+        self._alive = alive
         self.published = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -109,8 +123,7 @@ class Relay:
         """Relay until the outbox is empty or `stop` is set; returns how many went out."""
         try:
             while not stop.is_set():
-                moved = self._guarded_cycle(stop)
-                if not moved and not self._flight.keys and not rows.head(limit=1, besides=()):
+                if not self._guarded_cycle(stop) and not self._flight.keys:
                     break
             self._flush()
         finally:
@@ -118,7 +131,8 @@ class Relay:
         return self.published
 
     def _guarded_cycle(self, stop: threading.Event) -> bool:
-        """One cycle; an outage pauses and spends nothing. Returns whether anything moved."""
+        """One cycle; an outage pauses and spends nothing. Returns whether there was work."""
+        self._alive()
         try:
             moved = self._cycle()
         except BrokerUnavailable as error:
@@ -130,30 +144,48 @@ class Relay:
             self._database_outage.over()
             if self._flight.failure and not self._flight.unreported:
                 stop.wait(self._broker_outage.failed(self._flight.failure))
-                self._flight.failure = ""
+                self._flight.recover()
             return moved
         return True
 
     def _cycle(self) -> bool:
-        published = 0 if self._flight.halted else self._publish_ahead()
+        busy = self._flight.halted or bool(self._suspects)
+        if self._suspects:
+            self._publish_suspect()
+        elif not self._flight.halted:
+            busy = self._publish_ahead() > 0
         self._collect(timeout=REPORT_TIMEOUT if self._flight.unreported else 0)
         deleted = self._delete_acknowledged()
         if self._flight.refused and not self._flight.unreported:
             self._judge_refused()
-        return bool(published or deleted)
+        return busy or deleted > 0
 
     def _publish_ahead(self) -> int:
+        """Returns how many rows it found."""
         room = 2 * self._batch_size - len(self._flight.keys)
         if room < self._batch_size:
             return 0
         batch = rows.head(limit=self._batch_size, besides=self._flight.keys)
+        found = len(batch)
         waiting = rows.parked_keys(batch)
         if waiting:
             self._park(waiting - set(self._flight.keys.values()), {})
             batch = [row for row in batch if row.key not in waiting]
         for row in batch:
             self._publish(row)
-        return len(batch)
+        return found
+
+    def _publish_suspect(self) -> None:
+        """Send the first of the refused messages again, with nothing else on its way."""
+        if self._flight.keys:
+            return
+        row = rows.first_of(self._suspects)
+        if row is None:
+            self._suspects.clear()
+            self._alone = None
+            return
+        self._publish(row)
+        self._alone = row.id
 
     def _publish(self, row: OutboxMessage) -> None:
         if self._publisher is None:
@@ -177,25 +209,16 @@ class Relay:
         return len(done)
 
     def _judge_refused(self) -> None:
-        """A refused batch judges no message: send each again alone, in order, and park the keys of
-        those that are refused alone."""
-        suspects = dict(sorted(self._flight.refused.items()))
-        self._flight.forget(set(suspects))
-        keys_refused: set[str] = set()
-        for row in OutboxMessage.objects.filter(id__in=suspects).order_by("id"):
-            if row.key in keys_refused:
-                continue
-            self._publish(row)
-            while self._flight.unreported:
-                self._collect(timeout=REPORT_TIMEOUT)
-            if self._flight.failure:
-                return
-            if self._flight.refused:
-                reasons = dict(self._flight.refused)
-                self._flight.forget(set(reasons))
-                keys_refused.add(row.key)
-                self._park({row.key}, reasons)
-            self._delete_acknowledged()
+        """Park the key of a message that was refused alone; of several, each shall be sent again
+        alone, and so shall those that failed beside them, which may be earlier ones of a key. A
+        suspect is one until its row has left the outbox."""
+        refused = dict(self._flight.refused)
+        if self._alone in refused:
+            self._park({self._flight.keys[self._alone]}, refused)
+        else:
+            self._suspects = sorted({*self._suspects, *refused, *self._flight.failed})
+        self._flight.forget(set(refused))
+        self._alone = None
 
     def _park(self, keys: set[str], reasons: dict[int, str]) -> None:
         if keys:
@@ -205,17 +228,18 @@ class Relay:
 
     def _flush(self) -> None:
         """Wait a while for the reports of what is in flight, and delete what has arrived."""
-        waited = 0.0
+        deadline = time.monotonic() + FLUSH_TIMEOUT
         try:
-            while self._flight.unreported and not self._flight.failure and waited < FLUSH_TIMEOUT:
+            while self._flight.unreported and time.monotonic() < deadline:
                 self._collect(timeout=REPORT_TIMEOUT)
                 self._delete_acknowledged()
-                waited += REPORT_TIMEOUT
             self._delete_acknowledged()
         except (BrokerUnavailable, OperationalError, InterfaceError) as error:
             logger.warning("stopping with messages in flight, they will be sent again: %s", error)
 
     def _close(self) -> None:
-        if self._publisher is not None:
-            self._publisher.close()
-        connection.close()
+        try:
+            if self._publisher is not None:
+                self._publisher.close()
+        finally:
+            connection.close()

@@ -16,6 +16,11 @@ def head(*, limit: int, besides: Collection[int]) -> list[OutboxMessage]:
     return list((rows.exclude(id__in=besides) if besides else rows)[:limit])
 
 
+def first_of(ids: Collection[int]) -> OutboxMessage | None:
+    """The first of these rows that is still in the outbox."""
+    return OutboxMessage.objects.filter(id__in=ids).order_by("id").first()
+
+
 def delete(ids: Collection[int]) -> None:
     """Delete what the broker has acknowledged."""
     OutboxMessage.objects.filter(id__in=ids).delete()

@@ -44,4 +44,5 @@ def only_relay() -> Iterator[None]:
 def lock_file() -> Path | None:
     if connection.vendor != "sqlite":
         return None
-    return Path(f"{connection.settings_dict['NAME']}.relay-lock")
+    # One lock however the file was reached.
+    return Path(f"{os.path.realpath(connection.settings_dict['NAME'])}.relay-lock")

@@ -39,7 +39,12 @@ def encode(value: Any) -> str:
     Raises:
         UnstorableValue: some part has a type or value that would not come back the same.
     """
-    return json.dumps(_plain(value, "the value"), separators=(",", ":"))
+    try:
+        return json.dumps(_plain(value, "the value"), separators=(",", ":"))
+    except RecursionError as error:
+        raise UnstorableValue("the value is nested too deeply for the journal") from error
+    except ValueError as error:  # Python writes no integer of more than 4300 digits
+        raise UnstorableValue(f"the value cannot be written: {error}") from error
 
 
 def decode(text: str) -> Any:

@@ -21,6 +21,7 @@ class SagaConsumer:
         broker: where the commands come from.
         topics, group: what to receive, shared with the other consumers of the group.
         on_new: called after a batch that made new sagas.
+        alive: called in each round.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class SagaConsumer:
         topics: Sequence[str],
         group: str,
         on_new: Callable[[], None] = lambda: None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._topics = topics
         self._group = group
         self._on_new = on_new
+        self._alive = alive
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
         self._database_outage = Outage("the database", logger=logger)
 
@@ -43,6 +46,7 @@ class SagaConsumer:
         subscription: Subscription | None = None
         try:
             while not stop.is_set():
+                self._alive()
                 try:
                     subscription = subscription or self._broker.subscribe(
                         self._topics, group=self._group

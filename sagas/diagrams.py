@@ -52,8 +52,10 @@ def _lines(steps: list[SagaStepDefinition], row: Saga | None, journal: Journal) 
     """The chart of a saga that has not ended: pending, processing, undoing or parked."""
     status = row.status if row else SagaStatus.PENDING
     yield "flowchart TB"
-    yield f"    START((●)):::startEnd -->|{_said(status)}| {steps[0].step_id}"
+    yield "    START((●)):::startEnd"
     for step in steps:
+        if not step.depends_on:
+            yield f"    START -->|{_said(status)}| {step.step_id}"
         yield f"    {step.step_id}[{step.step_id}]:::{_style(step, steps, row, journal)}"
         for before in step.depends_on:
             yield f"    {before} --> {step.step_id}"

@@ -14,9 +14,10 @@ from django.db import InterfaceError, OperationalError
 from brokers.outage import Outage
 from outbox.correlation import Correlation, correlated
 from sagas import journal
+from sagas.errors import LeaseLost
 from sagas.hooks import Ending
 from sagas.journal import Claimed
-from sagas.registry import saga_type
+from sagas.registry import SagaType, saga_type
 from sagas.run import SagaRun, Suspended
 from sagas.threads import Threads
 
@@ -35,15 +36,24 @@ class Executor:
         lease: how long a saga stays this worker's without a sign of life.
         grace: seconds that running sagas have to finish once `stop` is set; then they are handed
             over after the step that runs.
+        journal_threads, call_threads: for the journal and for `call_in_thread`, each with a
+            database connection of its own.
     """
 
     def __init__(
-        self, *, concurrency: int, lease: timedelta, grace: float = GRACE, journal_threads: int = 1
+        self,
+        *,
+        concurrency: int,
+        lease: timedelta,
+        grace: float = GRACE,
+        journal_threads: int = 4,
+        call_threads: int = 8,
     ) -> None:
         self._concurrency = concurrency
         self._lease = lease
         self._grace = grace
         self._journal_thread_count = min(journal_threads, concurrency)
+        self._call_thread_count = min(call_threads, concurrency)
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[:64]
         self._running: dict[asyncio.Task[None], tuple[Claimed, SagaRun | None]] = {}
         self._outage = Outage("the database", logger=logger)
@@ -63,7 +73,7 @@ class Executor:
     async def _main(self, stop: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._journal = Threads(self._journal_thread_count, name="journal")
-        self._calls = Threads(2, name="calls")
+        self._calls = Threads(self._call_thread_count, name="calls")
         renewing = asyncio.create_task(self._renew_leases())
         try:
             await self._claim_until(stop)
@@ -106,7 +116,7 @@ class Executor:
     def _start(self, claimed: Claimed) -> None:
         found = saga_type(claimed.name)
         run = None
-        if found is not None and found.version == claimed.version:
+        if found is not None and not _misfit(claimed, found):
             run = SagaRun(claimed, found, journal_threads=self._journal, call_threads=self._calls)
         task = asyncio.create_task(self._execute(claimed, run))
         self._running[task] = (claimed, run)
@@ -116,8 +126,8 @@ class Executor:
         with correlated(Correlation(claimed.correlation_id, claimed.traceparent)):
             began = time.monotonic()
             try:
-                ending = await (run.execute() if run else self._park_unknown(claimed))
-            except Suspended as reason:
+                ending = await (run.execute() if run else self._park_misfit(claimed))
+            except (Suspended, LeaseLost) as reason:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
             except Exception:
@@ -126,8 +136,8 @@ class Executor:
             took = time.monotonic() - began
             logger.info("%s %s: %s in %.3f s", claimed.name, claimed.key, ending or "left", took)
 
-    async def _park_unknown(self, claimed: Claimed) -> Ending:
-        reason = f"no saga named {claimed.name} with version {claimed.version} is registered here"
+    async def _park_misfit(self, claimed: Claimed) -> Ending:
+        reason = _misfit(claimed, saga_type(claimed.name))
         await self._journal.run(journal.finish, claimed, Ending.PARKED, claimed.context, reason)
         return Ending.PARKED
 
@@ -147,6 +157,9 @@ class Executor:
     async def _finish_running(self) -> None:
         if self._running:
             logger.info("finishing %d saga(s)", len(self._running))
+            for _, run in self._running.values():
+                if run is not None:
+                    run.hurry()
             await asyncio.wait(self._running, timeout=self._grace)
         for _, run in list(self._running.values()):
             if run is not None:
@@ -157,3 +170,15 @@ class Executor:
             await self._journal.run(journal.release, worker=self._worker)
         except (OperationalError, InterfaceError) as error:
             logger.warning("leases not released, they run out: %s", " ".join(str(error).split()))
+
+
+def _misfit(claimed: Claimed, found: SagaType | None) -> str:
+    """Why a saga cannot be run by the class that is registered; empty where it can."""
+    if found is None or found.version != claimed.version:
+        return f"no saga named {claimed.name} with version {claimed.version} is registered here"
+    if claimed.steps and claimed.definition_hash != found.definition_hash:
+        return (
+            f"the steps of {claimed.name} are no longer those with which it began: "
+            "give the changed class a new version"
+        )
+    return ""

@@ -4,11 +4,15 @@ A redelivered command meets its inbox row; a second command with the same busine
 saga's row. Either way nothing new happens.
 """
 
+import asyncio
 import base64
+import inspect
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
@@ -53,6 +57,7 @@ def accept(records: Sequence[Record], *, consumer: str) -> int:
 
 
 def _store(commands: list[_Command], *, consumer: str) -> int:
+    commands = _unseen(commands, consumer=consumer)
     inbox = [
         InboxMessage(consumer=consumer, source=c.event.source, message_id=c.event.id)
         for c in commands
@@ -65,13 +70,22 @@ def _store(commands: list[_Command], *, consumer: str) -> int:
     return len(new)
 
 
+def _unseen(commands: list[_Command], *, consumer: str) -> list[_Command]:
+    """Those that have no inbox row. The saga's own id would not tell: after a deploy the same
+    message may make another business key."""
+    ids = [command.event.id for command in commands]
+    rows = InboxMessage.objects.filter(consumer=consumer, message_id__in=ids)
+    seen = set(rows.values_list("source", "message_id"))
+    return [c for c in commands if (c.event.source, c.event.id) not in seen]
+
+
 def _command(record: Record) -> _Command:
     try:
         event = from_record(record)
     except NotACloudEvent as error:
         raise CommandRefused(str(error)) from error
     for name, text in (("ce_id", event.id), ("ce_source", event.source)):
-        if len(text) > _MAX_TEXT or "\0" in text:
+        if not _is_storable(text):
             raise CommandRefused(f"{name} is longer than 255 characters or holds NUL")
     found = trigger_for(event.type)
     if found is None:
@@ -96,9 +110,9 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
     """The saga's first context as the trigger makes it, encoded; None where it wants none."""
     try:
         context = getattr(saga_type.saga_class(), method)(payload)
-        if context is None:
-            return None
-        return codec.encode(dict(context))
+        if inspect.iscoroutine(context):
+            context = asyncio.run(context)
+        return None if context is None else codec.encode(dict(context))
     except UnstorableValue as error:
         raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
     except Exception as error:
@@ -108,16 +122,28 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
 
 
 def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
+    key: Any
     if rule is None:
-        return f"{event.source}:{event.id}"
-    try:
-        key = rule(payload) if callable(rule) else payload[rule]  # type: ignore[index]
-    except Exception as error:
-        raise CommandRefused(f"the business key {rule!r} is not in the payload") from error
-    text = "" if key is None else str(key)
-    if not text or len(text) > _MAX_TEXT or "\0" in text:
-        raise CommandRefused(f"the business key {rule!r} must be 1 to 255 characters, without NUL")
+        key = f"{event.source}:{event.id}"
+    else:
+        try:
+            key = rule(payload) if callable(rule) else payload[rule]  # type: ignore[index]
+        except Exception as error:
+            raise CommandRefused(f"the business key {rule!r} is not in the payload") from error
+    text = str(key) if isinstance(key, str | int | UUID) and not isinstance(key, bool) else ""
+    if not text or not _is_storable(text):
+        raise CommandRefused(
+            f"the business key {rule!r} must be a text of 1 to 255 characters, without NUL"
+        )
     return text
+
+
+def _is_storable(text: str) -> bool:
+    return (
+        len(text) <= _MAX_TEXT
+        and "\0" not in text
+        and not any("\ud800" <= char <= "\udfff" for char in text)
+    )
 
 
 def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Saga:
@@ -140,6 +166,12 @@ def _refusal(record: Record, reason: str) -> RefusedCommand:
         offset=record.offset,
         key=record.key,
         value=record.value,
-        headers=[[name, base64.b64encode(value).decode()] for name, value in record.headers],
-        reason=reason.replace("\0", "\\0").encode(errors="backslashreplace").decode(),
+        headers=[
+            [_printable(name), base64.b64encode(value).decode()] for name, value in record.headers
+        ],
+        reason=_printable(reason),
     )
+
+
+def _printable(text: str) -> str:
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()

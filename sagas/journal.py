@@ -84,7 +84,8 @@ def release(*, worker: str) -> None:
 def release_all() -> int:
     """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
     now = timezone.now()
-    return Saga.objects.filter(status__in=ACTIVE, next_run_at__gt=now).update(next_run_at=now)
+    held = Saga.objects.filter(status__in=ACTIVE, next_run_at__gt=now).exclude(worker="")
+    return held.update(next_run_at=now, worker="")
 
 
 def started(saga: Claimed, step: str, kind: str, *, attempt: int) -> None:
@@ -142,7 +143,8 @@ def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
 
 
 def finish(saga: Claimed, ending: Ending, context: dict[str, Any], reason: str) -> None:
-    """The saga's last transaction: its outcome and what its app makes of it."""
+    """The saga's last transaction: its outcome and what its app makes of it. A second time, after a
+    commit whose answer was lost, it changes nothing."""
     outcome = SagaOutcome(
         saga_id=saga.id,
         name=saga.name,
@@ -154,12 +156,13 @@ def finish(saga: Claimed, ending: Ending, context: dict[str, Any], reason: str) 
     is_parked = ending is Ending.PARKED
     with transaction.atomic():
         fence(saga)
-        Saga.objects.filter(id=saga.id).update(
+        finished = Saga.objects.filter(id=saga.id, status__in=ACTIVE).update(
             status=SagaStatus(ending.value),
             park_reason=_printable(reason) if is_parked else "",
             finished_at=None if is_parked else timezone.now(),
         )
-        call_hooks(outcome)
+        if finished:
+            call_hooks(outcome)
 
 
 def fence(saga: Claimed) -> None:
@@ -194,8 +197,7 @@ def _write(
     values: dict[str, Any] = {"status": status, "attempt": attempt, "error": _printable(error)}
     if status is StepStatus.STARTED:
         values["started_at"] = now
-    else:
-        values["finished_at"] = now
+    values["finished_at"] = None if status is StepStatus.STARTED else now
     if status is StepStatus.DONE:
         values["result"] = encoded or codec.encode(result)
     SagaStep.objects.update_or_create(

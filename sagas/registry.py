@@ -70,7 +70,7 @@ def _classes() -> Iterator[type[SagaClass]]:
         except ModuleNotFoundError:
             continue
         for value in vars(module).values():
-            if _is_saga(value) and value.__module__ == module.__name__:
+            if _is_saga(value) and f"{value.__module__}.".startswith(f"{module.__name__}."):
                 yield value
 
 
@@ -88,12 +88,18 @@ def _described(saga_class: type[SagaClass]) -> SagaType:
     if not steps:
         raise SagaDefinitionError(f"{saga_class.__qualname__} has no steps")
     _check_steps(saga_class, [step.step_id for step in steps], steps)
+    _check_order(saga)
+    _check_compensations(saga, [step.step_id for step in steps])
     definition = sorted(
         (step.step_id, sorted(step.depends_on), is_external(step.forward_fn), step.pivot)
         for step in steps
     )
     digest = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
     version = getattr(saga_class, "version", 1)
+    if type(version) is not int or version < 1:
+        raise SagaDefinitionError(
+            f"{saga_class.__qualname__}.version is {version!r}: use 1, 2, 3 …"
+        )
     return SagaType(_name(saga_class), version, digest, saga_class)
 
 
@@ -108,3 +114,32 @@ def _check_steps(saga_class: type[SagaClass], names: list[str], steps: list[Any]
                 f"{saga_class.__qualname__}.{step.step_id} depends on {unknown[0]!r}, "
                 f"which is none of its steps: {', '.join(names)}"
             )
+
+
+def _check_order(saga: SagaClass) -> None:
+    try:
+        saga.get_execution_order()
+    except ValueError as error:
+        raise SagaDefinitionError(
+            f"the steps of {type(saga).__qualname__} depend on each other in a circle"
+        ) from error
+
+
+def _check_compensations(saga: SagaClass, names: list[str]) -> None:
+    """sagaz passes over a compensation that is for no step, and takes the last of several."""
+    undone: dict[str, str] = {}
+    for attribute in dir(type(saga)):
+        method = getattr(type(saga), attribute)
+        meta = getattr(method, "_saga_compensation_meta", None)
+        where = f"{type(saga).__qualname__}.{attribute}"
+        if attribute.startswith("_") and (meta or hasattr(method, "_saga_step_meta")):
+            raise SagaDefinitionError(f"{where}: sagaz passes over names that begin with '_'")
+        if meta is None:
+            continue
+        if meta.for_step not in names:
+            raise SagaDefinitionError(
+                f"{where} undoes {meta.for_step!r}, which is none of its steps: {', '.join(names)}"
+            )
+        twin = undone.setdefault(meta.for_step, where)
+        if twin != where:
+            raise SagaDefinitionError(f"{where} and {twin} both undo {meta.for_step!r}")

@@ -6,12 +6,17 @@ running it once more from the start.
 
 Suspended (its lease lost, a compensation failed for good, the worker stopping), a run goes inert:
 every later wrapper of it raises at once and writes nothing.
+
+A failure is decided, and a pivot begun, without an `await` in between: of steps that run side by
+side either the pivot sees the failure and does not begin, or the failure sees the pivot and parks.
 """
 
 import asyncio
+import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +32,7 @@ from sagas.identity import step_key
 from sagas.journal import Claimed, StepRecord
 from sagas.kinds import is_external
 from sagas.models import StepKind, StepStatus
+from sagas.outages import is_conflict, is_outage
 from sagas.registry import SagaType
 from sagas.scope import current_key, current_threads
 from sagas.threads import Threads
@@ -38,7 +44,7 @@ R = TypeVar("R")
 
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
-RETRIED_OUTSIDE_THE_BUDGET = ("40001", "40P01")  # serialisation failure, deadlock
+CONFLICT_PAUSE = 0.02
 
 
 class Suspended(Exception):  # noqa: N818 - states the fact
@@ -57,6 +63,10 @@ class _Step:
     max_retries: int
     timeout: float | None
     is_pivot: bool = False
+
+    @property
+    def is_external(self) -> bool:
+        return is_external(self.function)
 
 
 class SagaRun:
@@ -77,13 +87,21 @@ class SagaRun:
         self._call_threads = call_threads
         self._jitter = jitter
         self._outage = Outage("the database", logger=logger)
+        self._context = claimed.context
         self._failure = claimed.failure
+        self._pivots_begun: set[str] = set()
         self._parked = ""
         self._suspended = ""
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Wait for nothing any more: between two attempts, stop, and leave it to another worker."""
+        self._hurry.set()
 
     def suspend(self, reason: str) -> None:
         """Stop after the step that runs; another worker goes on from there."""
         self._suspended = self._suspended or reason
+        self._hurry.set()
 
     async def execute(self) -> Ending | None:
         """Run it; None where it was suspended and is another worker's now."""
@@ -94,7 +112,7 @@ class SagaRun:
             context = await self._saga.run(self._claimed.context, saga_id=str(self._claimed.id))
             ending = Ending.COMPLETED
         except Exception as error:  # noqa: BLE001 - sagaz hands on whatever a step raised
-            context = self._claimed.context
+            context = self._context
             ending = Ending.ROLLED_BACK
             self._failure = self._failure or _told(error)
         finally:
@@ -137,39 +155,40 @@ class SagaRun:
             meta.max_retries if meta else 0,
             definition.compensation_timeout_seconds,
         )
+        if forward.is_pivot and (forward.name, forward.kind) in self._claimed.steps:
+            self._pivots_begun.add(forward.name)
         definition.forward_fn = partial(self._forward, forward)
         definition.compensation_fn = partial(self._compensate, backward)
         definition.timeout_seconds = None
         definition.compensation_timeout_seconds = None
 
     async def _forward(self, step: _Step, context: dict[str, Any]) -> Any:
+        self._context = context
         record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status == StepStatus.DONE:
             return record.result
-        if self._claimed.failure:
-            return self._replay_failure(step, record)
         self._stop_if_suspended()
-        try:
-            return await self._attempts(step, context, record)
-        except Exception as error:
-            if not self._suspended:
-                self._failure = self._failure or _told(error)
-            raise
+        if self._failure:
+            return self._replay_failure(step, record)
+        if step.is_pivot:
+            self._pivots_begun.add(step.name)
+        return await self._attempts(step, context, record)
 
     def _replay_failure(self, step: _Step, record: StepRecord | None) -> None:
         """The saga had failed when it was interrupted: never decide anew. A step that may have had
         its effect is undone too, though sagaz would skip it."""
         if record is not None and record.status in (StepStatus.UNKNOWN, StepStatus.STARTED):
             self._undo_too(step)
-        raise StepFailedBefore(self._claimed.failure)
+        raise StepFailedBefore(self._failure)
 
     async def _compensate(self, step: _Step, context: dict[str, Any]) -> None:
         self._stop_if_suspended()
         record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status in (StepStatus.DONE, StepStatus.SKIPPED):
+            context.update(record.result or {})
             return
         try:
-            await self._attempts(step, context, record)
+            context.update(await self._attempts(step, context, record))
         except Suspended:
             raise
         except Exception as error:
@@ -181,28 +200,31 @@ class SagaRun:
     ) -> Any:
         """Try a step until it is done or its retries are spent."""
         attempt = _next_attempt(record)
+        in_doubt = record is not None and record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
         while True:
             try:
                 return await self._attempt(step, context, attempt)
+            except Suspended:
+                raise
             except LeaseLost as error:
                 self.suspend(str(error))
                 raise Suspended(str(error)) from error
-            except (StepRejected, UnstorableValue) as error:
-                await self._failed(step, attempt, error, decides=True)
-                raise
             except Exception as error:
-                await self._failed(step, attempt, error, decides=attempt > step.max_retries)
-                if attempt > step.max_retries:
+                is_no = isinstance(error, StepRejected | UnstorableValue)
+                decides = is_no or attempt > step.max_retries
+                if step.is_external and not isinstance(error, StepRejected):
+                    in_doubt = True
+                await self._failed(step, attempt, error, decides=decides, in_doubt=in_doubt)
+                if decides:
                     raise
                 self._log_retry(step, attempt, error)
             attempt += 1
-            await asyncio.sleep(self._backoff(attempt))
-            self._stop_if_suspended()
+            await self._rest(self._backoff(attempt))
 
     async def _attempt(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
         try:
-            if is_external(step.function):
+            if step.is_external:
                 return await self._external(step, context, attempt)
             return await self._local(step, context, attempt)
         finally:
@@ -212,15 +234,19 @@ class SagaRun:
         """Exactly once: where the connection broke at the commit, the journal tells whether it was
         made."""
         where = (self._claimed, step.name, step.kind)
-        work = partial(_changes, step.function, context)
+        # A context of its own: a step beside this one may change the shared one meanwhile.
+        work = partial(_changes, step.function, dict(context))
         while True:
             try:
                 return await self._journal_threads.run(
                     journal.done_locally, *where, attempt=attempt, work=work
                 )
             except (OperationalError, InterfaceError) as error:
-                if getattr(error.__cause__, "sqlstate", "") in RETRIED_OUTSIDE_THE_BUDGET:
+                if is_conflict(error):
+                    await self._rest(CONFLICT_PAUSE * self._jitter())
                     continue
+                if not is_outage(error):
+                    raise
                 await self._pause(error)
             record = await self._write(journal.step_record, *where)
             if record is not None and record.status == StepStatus.DONE:
@@ -234,13 +260,17 @@ class SagaRun:
         await self._write(journal.done, *where, attempt=attempt, result=encoded)
         return encoded
 
-    async def _failed(self, step: _Step, attempt: int, error: Exception, *, decides: bool) -> None:
-        """Journal a failed attempt, and what follows from it."""
-        unknown = is_external(step.function) and not isinstance(error, StepRejected)
-        is_forward = step.kind is StepKind.FORWARD
-        past_pivot = (
-            decides and is_forward and step.is_pivot and not isinstance(error, StepRejected)
-        )
+    async def _failed(
+        self, step: _Step, attempt: int, error: Exception, *, decides: bool, in_doubt: bool
+    ) -> None:
+        """Journal a failed attempt, and what follows from it. `in_doubt`: it, or one before it, may
+        have had its effect."""
+        decides = decides and step.kind is StepKind.FORWARD
+        if step.is_pivot and isinstance(error, StepRejected) and not in_doubt:
+            self._pivots_begun.discard(step.name)
+        past_pivot = decides and bool(self._pivots_begun)
+        if decides and not past_pivot:
+            self._failure = self._failure or _told(error)
         try:
             await self._write(
                 journal.failed,
@@ -249,17 +279,17 @@ class SagaRun:
                 step.kind,
                 attempt=attempt,
                 error=_told(error),
-                unknown=unknown,
-                decides=decides and is_forward and not past_pivot,
+                unknown=in_doubt,
+                decides=decides and not past_pivot,
             )
-        except LeaseLost as lost:
-            self.suspend(str(lost))
-            raise Suspended(str(lost)) from lost
+        except Suspended:
+            raise
+        except Exception as unwritten:  # nothing may follow from what the journal does not have
+            self.suspend(_told(unwritten))
+            raise Suspended(_told(unwritten)) from unwritten
         if past_pivot:
-            self._park(
-                f"{step.name} is past the point of no return and keeps failing: {_told(error)}"
-            )
-        elif decides and is_forward and unknown:
+            self._park(f"{step.name} failed past the point of no return: {_told(error)}")
+        elif decides and in_doubt:
             self._undo_too(step)
 
     def _undo_too(self, step: _Step) -> None:
@@ -285,7 +315,13 @@ class SagaRun:
                 return result
 
     async def _pause(self, error: Exception) -> None:
-        await asyncio.sleep(self._outage.failed(error))
+        await self._rest(self._outage.failed(error))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep; where the worker is to stop, leave the saga to another one instead."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+            self.suspend("the worker is stopping")
         self._stop_if_suspended()
 
     def _backoff(self, attempt: int) -> float:
@@ -306,7 +342,16 @@ class SagaRun:
 def _changes(function: Callable[[dict[str, Any]], Any], context: dict[str, Any]) -> dict[str, Any]:
     """Call a step with a context of its own; returns what it changed there and what it returned."""
     own, before = _own(context)
-    return _merged(function(own), own, before)
+    try:
+        result = function(own)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise _as_failure(error) from error
+    if inspect.iscoroutine(result):
+        result.close()
+        raise UnstorableValue("the step returned a coroutine: declare it `async def`")
+    return _merged(result, own, before)
 
 
 async def _uncancelled(
@@ -316,12 +361,19 @@ async def _uncancelled(
     own, before = _own(context)
     try:
         result = await function(own)
-    except asyncio.CancelledError as error:
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        raise RuntimeError("the step raised CancelledError") from error
+        raise _as_failure(error) from error
     return _merged(result, own, before)
+
+
+def _as_failure(error: BaseException) -> RuntimeError:
+    """sagaz takes what is no Exception for success, and would run the next step."""
+    return RuntimeError(f"the step raised {type(error).__name__}: {error}")
 
 
 def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -348,7 +400,7 @@ def _visible(context: dict[str, Any]) -> dict[str, Any]:
 
 def _told(error: BaseException) -> str:
     """The error as a person should read it."""
-    if isinstance(error, StepRejected | StepFailedBefore):
+    if isinstance(error, StepRejected | StepFailedBefore) and str(error):
         return str(error)
     if isinstance(error, TimeoutError) and not str(error):
         return "timed out"

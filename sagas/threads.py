@@ -36,6 +36,10 @@ def _healing(call: Callable[[], R]) -> R:
     """Call it; a connection that broke meanwhile is closed, so that the next call has a new one."""
     try:
         return call()
+    except (asyncio.CancelledError, StopIteration) as error:
+        # Handed on as they are, the first would look like a cancelled task, and the second cannot
+        # pass through a future at all: the caller would wait for ever.
+        raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
     finally:
         for connection in connections.all(initialized_only=True):
             if connection.errors_occurred and not connection.in_atomic_block:

@@ -55,6 +55,14 @@ class SimulatedGateway:
                 "PAYMENT_GATEWAY_URL: the options of simulated:// are numbers"
             ) from error
         limit = values.pop("limit")
+        if not all(value.is_finite() and value >= 0 for value in (limit, *values.values())):
+            raise ImproperlyConfigured(
+                "PAYMENT_GATEWAY_URL: the options of simulated:// are not negative and finite"
+            )
+        if any(values[share] > 1 for share in ("fail", "lose", "stall")):
+            raise ImproperlyConfigured(
+                "PAYMENT_GATEWAY_URL: fail, lose and stall are shares of all calls, 0 to 1"
+            )
         return cls(
             limit=limit,
             delay=float(values["delay"]),
@@ -65,7 +73,8 @@ class SimulatedGateway:
 
     def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
         self._on_the_way_there()
-        if amount > self._limit:
+        # A key that is known gets its answer again, also where the limit was lowered meanwhile.
+        if amount > self._limit and not SimulatedCharge.objects.filter(key=key).exists():
             raise PaymentDeclined(f"payment declined: {amount} exceeds the limit of {self._limit}")
         with transaction.atomic():
             row, _ = SimulatedCharge.objects.select_for_update().get_or_create(

@@ -11,11 +11,14 @@ def gateway_from_url(url: str) -> PaymentGateway:
     Raises:
         ImproperlyConfigured: unknown scheme or option.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"PAYMENT_GATEWAY_URL cannot be read: {error}") from error
     if parts.scheme == "simulated":
         from orders.payments.simulated import SimulatedGateway
 
-        return SimulatedGateway.from_options(dict(parse_qsl(parts.query)))
+        return SimulatedGateway.from_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
     raise ImproperlyConfigured(
         f"PAYMENT_GATEWAY_URL begins with {parts.scheme!r}; use simulated://"
     )

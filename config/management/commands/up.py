@@ -1,17 +1,24 @@
 import argparse
 import signal
+import socket
+import time
 from typing import Any
 
+import requests
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from brokers import broker_from_url
+from brokers import Broker, broker_from_url
 from config.embedded import Embedded
 from config.secret_key import make_secret_key
+from config.supervised import Supervisor, parts
 from config.webserver import WebServer
 from orders.stock import load_sample_stock
+from outbox.cli import positive
 from relay.single import AlreadyRunning, only_relay
+
+LOOK_EVERY = 0.1
 
 
 class Command(BaseCommand):
@@ -20,38 +27,104 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to serve (127.0.0.1)")
         parser.add_argument("--port", type=_port, default=8000, help="port to serve (8000)")
+        parser.add_argument(
+            "--consumers", type=positive, default=1, help="consumer processes over kafka:// (1)"
+        )
 
-    def handle(self, *, host: str, port: int, **_: Any) -> None:
-        broker = broker_from_url(settings.SAGAZ["BROKER_URL"])
+    def handle(self, *, host: str, port: int, consumers: int, **_: Any) -> None:
+        broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
+        broker.check()
         make_secret_key()
         try:
-            with only_relay():
-                call_command("migrate", verbosity=0)
-                load_sample_stock()
-                died = self._run(Embedded(self._web(host, port), broker), host, port)
+            if broker.in_process:
+                self._embedded(broker, host, port)
+            else:
+                self._supervised(broker, host, port, consumers)
         except AlreadyRunning as error:
             raise CommandError(str(error)) from error
-        if died:
-            raise CommandError(f"stopped, because this part died: {', '.join(died)}")
         self.stdout.write("Stopped.")
 
-    def _web(self, host: str, port: int) -> WebServer:
+    def _embedded(self, broker: Broker, host: str, port: int) -> None:
         from config.wsgi import application
 
-        try:
-            return WebServer(host, port, application)
-        except OSError as error:
-            raise CommandError(
-                f"cannot serve http://{host}:{port}/: {error.strerror or error}; "
-                'choose another port: make up ARGS="--port 8001"'
-            ) from error
+        with only_relay():
+            _prepare()
+            try:
+                web = WebServer(host, port, application)
+            except OSError as error:
+                raise _taken(host, port, error) from error
+            embedded = Embedded(web, broker)
+            _on_signals(embedded.stop)
+            self._ready(host, port)
+            died = embedded.run()
+        if died:
+            raise CommandError(f"stopped, because this part died: {', '.join(died)}")
 
-    def _run(self, embedded: Embedded, host: str, port: int) -> list[str]:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: embedded.stop())
-        self.stdout.write(f"Ready: http://{host}:{port}/")
+    def _supervised(self, broker: Broker, host: str, port: int, consumers: int) -> None:
+        with only_relay():  # refuses a second `up` on one file; the relay's own process holds it
+            _prepare()
+        broker.ensure_topics(settings.BROKER_TOPICS)
+        _check_free(host, port)
+        supervisor = Supervisor(
+            parts(host=host, port=port, consumers=consumers), say=self.stdout.write
+        )
+        over = _on_signals(supervisor.stop)
+        supervisor.start()
+        while not over and not _answers(host, port):
+            time.sleep(LOOK_EVERY)
+        if not over:
+            self._ready(host, port)
+        supervisor.join()
+
+    def _ready(self, host: str, port: int) -> None:
+        self.stdout.write(f"Ready: {_url(host, port)}")
         self.stdout.flush()
-        return embedded.run()
+
+
+def _prepare() -> None:
+    call_command("migrate", verbosity=0)
+    load_sample_stock()
+
+
+def _on_signals(stop: Any) -> list[int]:
+    """Call `stop` on SIGTERM and Ctrl-C; the list holds the signals that came."""
+    came: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        came.append(number)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return came
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        return requests.get(f"{_url(host, port)}health/", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise _taken(host, port, error) from error
+
+
+def _taken(host: str, port: int, error: OSError) -> CommandError:
+    return CommandError(
+        f"cannot serve {_url(host, port)}: {error.strerror or error}; "
+        'choose another port: make up ARGS="--port 8001"'
+    )
 
 
 def _port(text: str) -> int:

@@ -6,18 +6,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orders.load import Load, Summary
+from outbox.cli import positive
 
 
 class Command(BaseCommand):
     help = "Places many orders over HTTP, follows each to its end, and sums up."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--count", type=_positive, required=True, help="how many orders")
+        parser.add_argument("--count", type=positive, required=True, help="how many orders")
         parser.add_argument(
             "--rate", type=float, help="orders a second (default: as fast as it goes)"
         )
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="the service's address")
-        parser.add_argument("--concurrency", type=_positive, default=10, help="requests at a time")
+        parser.add_argument("--concurrency", type=positive, default=10, help="requests at a time")
         parser.add_argument("--product", default="ITEM-1", help="what to order")
         parser.add_argument(
             "--declined", type=_share, default=0.0, help="share, 0 to 1, whose payment is declined"
@@ -78,13 +79,6 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=Console(stderr=True),
     )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 def _share(text: str) -> float:

@@ -4,6 +4,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from orders.services import receive_stock
+from outbox.cli import positive
 
 
 class Command(BaseCommand):
@@ -11,16 +12,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("product_id")
-        parser.add_argument("--quantity", type=_positive, required=True)
+        parser.add_argument("--quantity", type=positive, required=True)
         parser.add_argument("--name", default="", help="for a new product (default: its id)")
 
     def handle(self, *, product_id: str, quantity: int, name: str, **_: Any) -> None:
         product = receive_stock(product_id=product_id, name=name or product_id, quantity=quantity)
         self.stdout.write(f"{product.product_id}: {product.on_hand} on hand")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number

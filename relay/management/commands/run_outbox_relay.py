@@ -1,12 +1,13 @@
 import argparse
-import signal
-import threading
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 
-from brokers import broker_from_url
+from brokers import broker_from_url, require_shared
+from outbox.cli import positive, sign_of_life, stop_on_signals
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 
@@ -17,42 +18,33 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--drain", action="store_true", help="empty the outbox, then exit")
         parser.add_argument(
-            "--batch-size", type=_positive, default=500, help="rows at a time (default 500)"
+            "--batch-size", type=positive, default=500, help="rows at a time (default 500)"
         )
+        parser.add_argument("--alive-file", type=Path, help="touched while the relay works")
 
-    def handle(self, *, drain: bool, batch_size: int, **_: Any) -> None:
-        broker = broker_from_url(settings.SAGAZ["BROKER_URL"])
-        if broker.in_process:
-            raise CommandError(
-                f"{broker.name} lives inside one process, so this relay would reach nobody: "
-                "use `manage.py up`, or set SAGAZ_BROKER_URL=kafka://host:port"
-            )
+    def handle(self, *, drain: bool, batch_size: int, alive_file: Path | None, **_: Any) -> None:
+        broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
+        require_shared(broker)
         broker.check()
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        broker.ensure_topics(settings.BROKER_TOPICS)
+        connection.ensure_connection()
+        relay = Relay(
+            broker,
+            source=settings.OUTBOX_SOURCE,
+            batch_size=batch_size,
+            alive=sign_of_life(alive_file),
+        )
         try:
             with only_relay():
-                self._relay(
-                    Relay(broker, source=settings.OUTBOX_SOURCE, batch_size=batch_size),
-                    stop,
-                    drain=drain,
-                )
+                self._drain(relay) if drain else self._run(relay)
         except AlreadyRunning as error:
             raise CommandError(str(error)) from error
 
-    def _relay(self, relay: Relay, stop: threading.Event, *, drain: bool) -> None:
-        if drain:
-            count = relay.drain(stop)
-            self.stdout.write(f"published {count} message(s)")
-            return
+    def _drain(self, relay: Relay) -> None:
+        self.stdout.write(f"published {relay.drain(stop_on_signals())} message(s)")
+
+    def _run(self, relay: Relay) -> None:
+        stop = stop_on_signals()
         self.stdout.write("relay: ready")
         relay.run(stop)
         self.stdout.write(f"relay: stopped, published {relay.published} message(s)")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number

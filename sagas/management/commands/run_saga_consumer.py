@@ -1,12 +1,13 @@
 import argparse
-import signal
-import threading
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
+from django.db import connection
 
-from brokers import broker_from_url
+from brokers import broker_from_url, require_shared
+from outbox.cli import positive, sign_of_life, stop_on_signals
 from sagas.service import SagaService
 
 
@@ -15,28 +16,20 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--concurrency", type=_positive, default=20, help="sagas at a time (default 20)"
+            "--concurrency", type=positive, default=20, help="sagas at a time (default 20)"
         )
+        parser.add_argument("--alive-file", type=Path, help="touched while the consumer works")
 
-    def handle(self, *, concurrency: int, **_: Any) -> None:
-        broker = broker_from_url(settings.SAGAZ["BROKER_URL"])
-        if broker.in_process:
-            raise CommandError(
-                f"{broker.name} lives inside one process, so this consumer would hear nobody: "
-                "use `manage.py up`, or set SAGAZ_BROKER_URL=kafka://host:port"
-            )
+    def handle(self, *, concurrency: int, alive_file: Path | None, **_: Any) -> None:
+        broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
+        require_shared(broker)
         broker.check()
-        broker.ensure_topics(settings.SAGA_TOPICS)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        broker.ensure_topics(settings.BROKER_TOPICS)
+        connection.ensure_connection()
+        service = SagaService.from_settings(
+            broker, concurrency=concurrency, alive=sign_of_life(alive_file)
+        )
+        stop = stop_on_signals()
         self.stdout.write("consumer: ready")
-        SagaService.from_settings(broker, concurrency=concurrency).run(stop)
+        service.run(stop)
         self.stdout.write("consumer: stopped")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number

@@ -1,0 +1,92 @@
+"""Where a `kafka://` URL points: the servers, and how to speak to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote
+
+from brokers.errors import BrokerConfigurationError
+
+DEFAULT_PORT = 9092
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_ALLOWED: dict[str, Sequence[str]] = {
+    "security_protocol": _PROTOCOLS,
+    "sasl_mechanism": _MECHANISMS,
+    "ssl_cafile": (),
+    "client_id": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaAddress:
+    """`servers` as host:port; `options` as kafka-python's clients take them."""
+
+    servers: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return ",".join(self.servers)
+
+
+def parse_address(parts: SplitResult) -> KafkaAddress:
+    """The address in `kafka://[user:password@]host:port[,host:port…][?option=value…]`.
+
+    Raises:
+        BrokerConfigurationError: it cannot be used; the text never holds the password.
+    """
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    if parts.path.strip("/") or parts.fragment:
+        raise BrokerConfigurationError(
+            f"kafka://{hosts} takes no path; the topics are named elsewhere"
+        )
+    servers = tuple(_server(host) for host in hosts.split(","))
+    options = _options(parts.query)
+    return KafkaAddress(servers, options | _security(credentials, options))
+
+
+def _server(text: str) -> str:
+    host, port = text, str(DEFAULT_PORT)
+    if not text.endswith("]") and ":" in text:
+        host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare or (bare == host and ":" in host):
+        raise BrokerConfigurationError(f"the Kafka server {text!r} is not host:port")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise BrokerConfigurationError(f"the Kafka server {text!r} has no usable port")
+    return f"{host}:{port}"
+
+
+def _options(query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(options) - set(_ALLOWED))
+    if unknown:
+        raise BrokerConfigurationError(
+            f"a kafka:// URL has no option {', '.join(unknown)}; it has: {', '.join(_ALLOWED)}"
+        )
+    for name, value in options.items():
+        choices = _ALLOWED[name]
+        if not value or (choices and value not in choices):
+            raise BrokerConfigurationError(
+                f"the kafka:// URL has {name}={value}; it takes: {', '.join(choices) or 'a value'}"
+            )
+    if "ssl_cafile" in options and not Path(options["ssl_cafile"]).is_file():
+        raise BrokerConfigurationError(f"there is no ssl_cafile {options['ssl_cafile']}")
+    return options
+
+
+def _security(credentials: str, options: dict[str, str]) -> dict[str, str]:
+    """SASL where there are credentials, under TLS unless the URL says otherwise."""
+    protocol = options.get("security_protocol", "SASL_SSL" if credentials else "PLAINTEXT")
+    if protocol.startswith("SASL") != bool(credentials):
+        needs = "user:password@" if not credentials else "a security_protocol with SASL"
+        raise BrokerConfigurationError(f"the kafka:// URL with {protocol} also needs {needs}")
+    if not credentials:
+        return {"security_protocol": protocol}
+    user, _, password = credentials.partition(":")
+    return {
+        "security_protocol": protocol,
+        "sasl_mechanism": options.get("sasl_mechanism", "PLAIN"),
+        "sasl_plain_username": unquote(user),
+        "sasl_plain_password": unquote(password),
+    }

@@ -1,0 +1,117 @@
+"""Publishing to Kafka: one producer after another, and what they do not report."""
+
+import threading
+import time
+from contextlib import suppress
+
+from brokers.base import Message, Refused, Report
+from brokers.errors import BrokerError, BrokerUnavailable
+from brokers.kafka import topics
+from brokers.kafka.address import KafkaAddress
+from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, explained
+from brokers.kafka.run import Run, judged
+
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+ABSENCE_REMEMBERED = 5.0
+STALLED_AFTER = 15.0
+
+
+class KafkaPublisher:
+    def __init__(self, address: KafkaAddress) -> None:
+        self._address = address
+        self._changed = threading.Condition()
+        self._run: Run | None = None
+        self._reports: list[Report] = []
+        self._absent_until: dict[str, float] = {}
+
+    def publish(self, message: Message, *, token: int) -> None:
+        run = self._ready_run()
+        if not self._partitions(run, message.topic):
+            self._add(Refused(token, f"Kafka has no topic {message.topic}"))
+            return
+        if run.pending_bytes >= MAX_QUEUED_BYTES:
+            raise BrokerUnavailable(f"{run.pending_bytes} bytes wait for {self._address} already")
+        try:
+            run.send(message, token)
+        except REFUSALS as error:
+            run.land(judged(token, error))
+        except CLIENT_ERRORS as error:
+            run.forget(token)
+            raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
+
+    def reports(self, *, timeout: float) -> list[Report]:
+        with self._changed:
+            self._changed.wait_for(self._has_reports, timeout)
+            reports = self._collected()
+        if not reports and self._run is not None:
+            self._look_after(self._run)
+        return reports
+
+    def purge(self) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.free()
+            with self._changed:
+                self._reports += run.reports
+
+    def close(self) -> None:
+        self.purge()
+
+    def _ready_run(self) -> Run:
+        if self._run is not None and self._run.finished:
+            self.purge()
+        if self._run is None:
+            try:
+                self._run = Run(self._address, self._changed)
+            except BrokerError as error:
+                raise BrokerUnavailable(str(error)) from error
+        return self._run
+
+    def _partitions(self, run: Run, topic: str) -> int:
+        """How many the topic has, 0 where there is none. Asked before the producer learns of the
+        topic: it asks for one that does not exist ten times a second for good."""
+        if topic in run.partitions:
+            return run.partitions[topic]
+        if time.monotonic() < self._absent_until.get(topic, 0):
+            return 0
+        count = self._partitions_now(topic)
+        if count:
+            run.partitions[topic] = count
+        else:
+            self._absent_until[topic] = time.monotonic() + ABSENCE_REMEMBERED
+        return count
+
+    def _partitions_now(self, topic: str) -> int:
+        try:
+            return topics.partition_count(self._address, topic)
+        except BrokerError as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    def _look_after(self, run: Run) -> None:
+        """Notice what the producer never reports. It tries for ever where a topic was deleted under
+        it, also where that came back with fewer partitions: start again, and the topic is judged,
+        and other messages flow."""
+        if run.finished:
+            self.purge()
+        elif run.pending and time.monotonic() - run.moved_at >= STALLED_AFTER:
+            run.moved_at = time.monotonic()
+            with suppress(BrokerUnavailable):
+                if any(
+                    self._partitions_now(name) < count for name, count in run.partitions.items()
+                ):
+                    self.purge()
+
+    def _has_reports(self) -> bool:
+        return bool(self._reports or (self._run and self._run.reports))
+
+    def _collected(self) -> list[Report]:
+        reports, self._reports = self._reports, []
+        if self._run is not None:
+            reports += self._run.reports
+            self._run.reports = []
+        return reports
+
+    def _add(self, report: Report) -> None:
+        with self._changed:
+            self._reports.append(report)
+            self._changed.notify_all()

@@ -1,0 +1,94 @@
+"""What is asked of Kafka about itself: is it there, which topics does it have."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from kafka import KafkaAdminClient, KafkaProducer, errors
+
+from brokers.errors import BrokerUnavailable
+from brokers.kafka.address import KafkaAddress
+from brokers.kafka.client import CLIENT_ERRORS, connect, connection_error, explained
+
+ANSWER_TIMEOUT_MS = 4_000
+CREATE_TIMEOUT_MS = 10_000
+AUTO_CREATE_TIMEOUT_MS = 1_000
+
+_ABSENT = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
+
+
+@contextmanager
+def admin(address: KafkaAddress, *, timeout_ms: int) -> Iterator[KafkaAdminClient]:
+    """A client for questions; errors leave it as BrokerError."""
+    client, _ = connect(
+        KafkaAdminClient,
+        address,
+        bootstrap_timeout_ms=timeout_ms,
+        request_timeout_ms=timeout_ms,
+    )
+    try:
+        yield client
+    except CLIENT_ERRORS as error:
+        raise connection_error(address, error) from error
+    finally:
+        with suppress(*CLIENT_ERRORS):
+            client.close()
+
+
+def check(address: KafkaAddress) -> None:
+    """Reach a broker by the URL, and then by the address that it gives for itself."""
+    with admin(address, timeout_ms=ANSWER_TIMEOUT_MS) as client:
+        client.describe_cluster()
+
+
+def create_missing(
+    address: KafkaAddress, topics: Sequence[str], *, partitions: int, replication_factor: int
+) -> None:
+    with admin(address, timeout_ms=CREATE_TIMEOUT_MS) as client:
+        existing = set(client.list_topics())
+        for topic in dict.fromkeys(topics):
+            if topic not in existing:
+                _create(client, topic, partitions, replication_factor)
+        if topics:
+            client.wait_for_topics(list(topics), timeout_ms=CREATE_TIMEOUT_MS)
+
+
+def _create(client: KafkaAdminClient, topic: str, partitions: int, replication_factor: int) -> None:
+    shape = {"num_partitions": partitions, "replication_factor": replication_factor}
+    with suppress(errors.TopicAlreadyExistsError):  # by another process, just now
+        client.create_topics({topic: shape}, timeout_ms=CREATE_TIMEOUT_MS)
+
+
+def partition_count(address: KafkaAddress, topic: str) -> int:
+    """How many partitions the topic has; 0 where the broker says that there is no such topic, and
+    does not create it either.
+
+    Raises:
+        BrokerUnavailable: it says nothing, or will not say.
+    """
+    with admin(address, timeout_ms=AUTO_CREATE_TIMEOUT_MS) as client:
+        [found] = client.describe_topics([topic])
+    error = errors.for_code(found["error_code"])
+    if error in _ABSENT:
+        return _created_on_demand(address, topic)
+    if not found["partitions"]:
+        raise BrokerUnavailable(f"Kafka at {address} does not show topic {topic}: {error.__name__}")
+    return len(found["partitions"])
+
+
+def _created_on_demand(address: KafkaAddress, topic: str) -> int:
+    """Ask as a producer does, which creates the topic where the broker is set to do so."""
+    producer, _ = connect(
+        KafkaProducer,
+        address,
+        bootstrap_timeout_ms=AUTO_CREATE_TIMEOUT_MS,
+        max_block_ms=AUTO_CREATE_TIMEOUT_MS,
+    )
+    try:
+        return len(producer.partitions_for(topic))
+    except (errors.KafkaTimeoutError, errors.InvalidTopicError, ValueError):
+        return 0
+    except CLIENT_ERRORS as error:
+        raise BrokerUnavailable(f"Kafka at {address}: {explained(error)}") from error
+    finally:
+        with suppress(*CLIENT_ERRORS):
+            producer.close(timeout=1)

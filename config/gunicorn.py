@@ -1,0 +1,33 @@
+"""gunicorn's settings, explained in docs/deploy.md: `gunicorn -c python:config.gunicorn`."""
+
+import os
+import signal
+from typing import Any
+
+wsgi_app = "config.wsgi"
+bind = os.environ.get("BIND", "127.0.0.1:8000")
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = int(os.environ.get("WEB_THREADS", "8"))
+timeout = 60  # over the longest `Prefer: wait`
+graceful_timeout = 30
+keepalive = 5
+backlog = 2048
+max_requests = 0
+control_socket_disable = True
+accesslog = None
+errorlog = "-"
+loglevel = "warning"
+
+_SUPERVISED = bool(os.environ.get("SUPERVISED"))
+
+
+def when_ready(_server: Any) -> None:
+    """Under `manage.py up`, Ctrl-C reaches every process; only SIGTERM lets requests finish."""
+    if _SUPERVISED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def post_worker_init(_worker: Any) -> None:
+    if _SUPERVISED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

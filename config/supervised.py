@@ -1,0 +1,150 @@
+"""Web server, relay and consumer as processes of their own, over a broker that they share.
+
+Their lines are printed with their names before them. One that dies is started again, after a pause
+that doubles from half a second to ten while it keeps dying.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 10.0
+STEADY_AFTER = 30.0
+STOP_TIMEOUT = 35.0
+POLL_SECONDS = 0.05
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process to keep running."""
+
+    name: str
+    command: Sequence[str]
+
+
+def parts(*, host: str, port: int, consumers: int) -> list[Part]:
+    """What makes up the service, in the order in which it stops: no new orders first."""
+    manage = [sys.executable, os.path.abspath(sys.argv[0])]  # noqa: PTH100 - keeps links as they are
+    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn"]
+    names = ["consumer"] if consumers == 1 else [f"consumer-{n + 1}" for n in range(consumers)]
+    return [
+        Part("web", [*gunicorn, "--bind", bind, "config.wsgi"]),
+        Part("relay", [*manage, "run_outbox_relay"]),
+        *(Part(name, [*manage, "run_saga_consumer"]) for name in names),
+    ]
+
+
+class Supervisor:
+    """Keeps each part running until told to stop.
+
+    Args:
+        parts: what to run.
+        say: prints one line.
+    """
+
+    def __init__(self, parts: Sequence[Part], *, say: Say) -> None:
+        width = max(len(part.name) for part in parts)
+        self._over = threading.Event()
+        self._children = [
+            _Child(part, say=_prefixed(say, part.name.ljust(width)), over=self._over)
+            for part in parts
+        ]
+
+    def stop(self) -> None:
+        """Safe to call from a signal handler."""
+        self._over.set()
+
+    def start(self) -> None:
+        for child in self._children:
+            child.start()
+
+    def join(self) -> None:
+        """Wait for `stop()`, then stop the parts one after the other."""
+        self._over.wait()
+        for child in self._children:
+            child.terminate()
+
+
+class _Child:
+    def __init__(self, part: Part, *, say: Say, over: threading.Event) -> None:
+        self._part = part
+        self._say = say
+        self._over = over
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._keeper = threading.Thread(target=self._keep_running, name=part.name)
+
+    def start(self) -> None:
+        self._keeper.start()
+
+    def terminate(self) -> None:
+        """SIGTERM, and SIGKILL where that is not enough."""
+        with self._lock:
+            self._stopping.set()
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._say(f"did not stop within {STOP_TIMEOUT:.0f} s, killed")
+                process.kill()
+        self._keeper.join()
+
+    def _keep_running(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            process = self._spawn()
+            if process is None:
+                return
+            code = self._follow(process)
+            if self._stopping.is_set() or self._over.is_set():
+                return
+            pause = FIRST_PAUSE if time.monotonic() - began > STEADY_AFTER else pause
+            self._say(f"{_died(code)}, starting it again in {pause:.1f} s")
+            if self._over.wait(pause):
+                return
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _spawn(self) -> subprocess.Popen[str] | None:
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                self._part.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=os.environ | {"SUPERVISED": "1", "PYTHONUNBUFFERED": "1"},
+            )
+            return self._process
+
+    def _follow(self, process: subprocess.Popen[str]) -> int:
+        """Print what it says until it ends; returns its exit code."""
+        output: IO[str] | None = process.stdout
+        if output is not None:
+            with output:
+                for line in output:
+                    self._say(line.rstrip("\n"))
+        return process.wait()
+
+
+def _died(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _prefixed(say: Say, name: str) -> Say:
+    return lambda line: say(f"{name} | {line}")

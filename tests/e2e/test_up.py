@@ -1,0 +1,218 @@
+"""`manage.py up` as a newcomer meets it, and as a machine treats it."""
+
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+import requests
+
+from tests import seed
+from tests.e2e.conftest import Service, until
+from tests.problems import assert_problem
+from tests.processes import refusal
+
+PARALLEL = 50
+
+
+def test_the_first_order_is_fulfilled(service: Service) -> None:
+    accepted = service.post(seed.ORDER, X_Correlation_ID=seed.CORRELATION_ID)
+
+    assert accepted.status_code == 202
+    assert accepted.headers["X-Correlation-ID"] == seed.CORRELATION_ID
+    until(lambda: service.order("ORD-001")["status"] == "fulfilled", timeout=5)
+    assert service.order("ORD-001")["correlation_id"] == seed.CORRELATION_ID
+    assert service.post(seed.ORDER).status_code == 200
+    assert_problem(service.post(seed.order(amount=1)), 409)
+    service.assert_audit_is_clean()
+
+
+def stock_of(service: Service, product: str) -> tuple[int, int, int]:
+    rows = service.query(
+        f"SELECT on_hand, reserved, shipped FROM orders_product WHERE product_id = '{product}'"
+    )
+    found: tuple[int, int, int] = rows[0]
+    return found
+
+
+def test_a_declined_order_is_rejected_and_takes_nothing(service: Service) -> None:
+    before = stock_of(service, "ITEM-1")
+    assert service.post(seed.order(amount=1500)).status_code == 202
+    until(lambda: service.has_order_ended("ORD-001"), timeout=5)
+
+    order = service.order("ORD-001")
+    assert order["status"] == "rejected"
+    assert "payment declined" in order["reason"]
+    assert stock_of(service, "ITEM-1") == before
+    service.assert_audit_is_clean()
+
+
+@pytest.mark.parametrize(("amount", "status"), [(99.99, "fulfilled"), (1500, "rejected")])
+def test_waiting_brings_the_end_of_the_order(service: Service, amount: float, status: str) -> None:
+    response = service.post(seed.order(amount=amount), Prefer="wait=10")
+
+    assert response.status_code == 201
+    assert response.json()["status"] == status
+    assert response.headers["Preference-Applied"] == "wait=10"
+
+
+def test_the_diagrams_of_the_two_endings_differ(service: Service) -> None:
+    service.post(seed.order(order_id="GOOD"), Prefer="wait=10")
+    service.post(seed.order(order_id="BAD", amount=1500), Prefer="wait=10")
+    good, bad = (
+        service.get(f"/orders/{name}/diagram/").json()["diagram"] for name in ("GOOD", "BAD")
+    )
+
+    assert "ship_order" in good
+    assert "ship_order" not in bad
+
+
+def test_many_orders_at_once_are_all_accepted(service: Service) -> None:
+    together = threading.Barrier(PARALLEL)
+
+    def place(number: int) -> tuple[int, float]:
+        together.wait(10)
+        began = time.monotonic()
+        response = service.post(seed.order(order_id=f"ORD-{number}"))
+        return response.status_code, time.monotonic() - began
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        answers = list(pool.map(place, range(PARALLEL)))
+
+    assert {status for status, _ in answers} == {202}
+    assert max(took for _, took in answers) < 5
+    until(
+        lambda: all(service.has_order_ended(f"ORD-{n}") for n in range(PARALLEL)),
+        timeout=30,
+    )
+    assert "locked" not in service.output
+    service.assert_audit_is_clean()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_told_to(service: Service, number: signal.Signals) -> None:
+    service.signal(number)
+
+    assert service.wait() == 0
+    assert service.output.endswith("Stopped.\n")
+    assert "Traceback" not in service.output
+
+
+def test_stopping_finishes_what_runs(stopped: Service) -> None:
+    stopped.start(PAYMENT_GATEWAY_URL="simulated://?delay=1")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(stopped.post, seed.ORDER, Prefer="wait=20")
+        until(lambda: stopped.query("SELECT 1 FROM orders_order"), timeout=10)
+        stopped.signal(signal.SIGTERM)
+
+        assert waiting.result().status_code == 201
+    assert stopped.wait() == 0
+
+
+def test_an_idle_connection_does_not_hold_it_up(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port)):
+        service.get("/health/")
+        began = time.monotonic()
+        service.signal(signal.SIGTERM)
+
+        assert service.wait() == 0
+        assert time.monotonic() - began < 10
+
+
+def test_what_is_stored_is_there_after_a_restart(service: Service) -> None:
+    service.post(seed.ORDER, Prefer="wait=10")
+    stock = stock_of(service, "ITEM-1")
+    service.signal(signal.SIGTERM)
+    service.wait()
+    service.start()
+
+    assert service.order("ORD-001")["status"] == "fulfilled"
+    assert stock_of(service, "ITEM-1") == stock
+
+
+def test_a_taken_port_is_refused(stopped: Service) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", stopped.port))
+        listener.listen()
+        line = refusal(stopped.manage("up", "--port", str(stopped.port)))
+
+    assert str(stopped.port) in line
+    assert "choose another port" in line
+
+
+def test_a_second_one_on_the_same_file_is_refused(service: Service) -> None:
+    line = refusal(service.manage("up", "--port", str(service.port)))
+
+    assert "db.sqlite3" in line
+    assert "stop it first" in line
+    assert service.get("/health/").ok
+
+
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        (
+            "relay",
+            "INSERT INTO outbox_message (message_id, topic, key, key_hash, type, payload, headers,"
+            " correlation_id, traceparent, created_at) VALUES"
+            " ('no id', 't', 'k', 1, 't', x'7b7d', '{}', '', '', '2026-01-01')",
+        ),
+        (
+            "consumer",
+            "UPDATE sagas_saga SET id = 'no id', status = 'pending', next_run_at = '2026-01-01'",
+        ),
+    ],
+)
+def test_a_part_that_dies_ends_the_whole(service: Service, part: str, damage: str) -> None:
+    service.post(seed.ORDER, Prefer="wait=10")
+    service.query(damage)
+
+    assert service.wait() not in (0, None)
+    assert f"stopped, because this part died: {part}" in service.output.splitlines()[-1]
+
+
+class Customer(threading.Thread):
+    """Places orders one after the other, and keeps the ids of those that were accepted."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        super().__init__(name=name)
+        self.accepted: list[str] = []
+        self._service = service
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            order_id = f"{self.name}-{number}"
+            amount = 1500 if number % 3 == 0 else 10
+            with suppress(requests.RequestException):
+                if self._service.post(seed.order(order_id=order_id, amount=amount)).ok:
+                    self.accepted.append(order_id)
+            self._over.wait(0.005)
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+
+def test_no_accepted_order_is_forgotten_when_all_is_killed(service: Service) -> None:
+    customers = [Customer(service, f"ORD-{name}") for name in "ABCD"]
+    for customer in customers:
+        customer.start()
+    try:
+        for least in (20, 60):
+            until(lambda least=least: sum(len(c.accepted) for c in customers) > least, timeout=60)
+            service.kill_group()
+            service.start()
+        until(lambda: sum(len(c.accepted) for c in customers) > 100, timeout=60)
+    finally:
+        for customer in customers:
+            customer.stop()
+
+    for order_id in (order_id for customer in customers for order_id in customer.accepted):
+        until(lambda order_id=order_id: service.has_order_ended(order_id), timeout=60)
+    service.assert_audit_is_clean()

@@ -1,0 +1,249 @@
+"""What `brokers/base.py` promises, held against every implementation."""
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from brokers import (
+    Acknowledged,
+    Broker,
+    Failed,
+    Message,
+    Publisher,
+    Record,
+    Refused,
+    Report,
+    Subscription,
+    broker_from_url,
+)
+
+PATIENCE = 30.0
+TOO_LARGE = b"x" * 2_000_000
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    if request.param == "memory":
+        return broker_from_url(f"memory://{uuid.uuid4().hex}")
+    return broker_from_url(request.getfixturevalue("kafka_server_url"), partitions=3)
+
+
+@pytest.fixture
+def topic(broker: Broker, topic_name: Callable[[str], str]) -> str:
+    name = topic_name("orders.commands")
+    broker.ensure_topics([name])
+    return name
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[Publisher]:
+    with closing(broker.publisher()) as opened:
+        yield opened
+
+
+def receive(*subscriptions: Subscription, count: int) -> list[Record]:
+    """Records of all these together, until there are `count`."""
+    records: list[Record] = []
+    deadline = time.monotonic() + PATIENCE
+    while len(records) < count and time.monotonic() < deadline:
+        for subscription in subscriptions:
+            records += subscription.receive(timeout=0.1, limit=100)
+    return records
+
+
+def collect(publisher: Publisher, count: int) -> list[Report]:
+    reports: list[Report] = []
+    deadline = time.monotonic() + PATIENCE
+    while len(reports) < count and time.monotonic() < deadline:
+        reports += publisher.reports(timeout=0.1)
+    return reports
+
+
+def publish(publisher: Publisher, topic: str, count: int, *, keys: int = 5) -> list[Message]:
+    messages = [
+        Message(topic, key=f"key-{number % keys}", value=str(number).encode())
+        for number in range(count)
+    ]
+    for token, message in enumerate(messages):
+        publisher.publish(message, token=token)
+    return messages
+
+
+def values(records: list[Record]) -> list[int]:
+    return [int(record.value or b"") for record in records]
+
+
+class TestPublishing:
+    def test_the_bytes_arrive_as_they_were(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        headers = (("ce_id", b"\x00\xff"), ("twice", b"1"), ("twice", b"2"), ("empty", b""))
+        with closing(broker.subscribe([topic], group="g")) as subscription:
+            publisher.publish(Message(topic, "ключ", b"\x00\xff{}", headers), token=7)
+            [record] = receive(subscription, count=1)
+            subscription.commit([record])
+            assert collect(publisher, 1) == [Acknowledged(7)]
+        assert record.topic == topic
+        assert record.key == "ключ".encode()
+        assert record.value == b"\x00\xff{}"
+        assert record.headers == headers
+
+    def test_a_key_keeps_its_order(self, broker: Broker, publisher: Publisher, topic: str) -> None:
+        publish(publisher, topic, 300, keys=7)
+        with closing(broker.subscribe([topic], group="g")) as subscription:
+            records = receive(subscription, count=300)
+        by_key = defaultdict(list)
+        for record in records:
+            by_key[record.key].append(int(record.value or b""))
+        assert len(records) == 300
+        assert len(by_key) == 7
+        assert all(numbers == sorted(numbers) for numbers in by_key.values())
+
+    def test_every_token_is_reported_once(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 200)
+        with closing(broker.subscribe([topic], group="g")) as subscription:
+            subscription.commit(receive(subscription, count=200))
+        reports = collect(publisher, 200)
+        assert sorted(report.token for report in reports) == list(range(200))
+        assert {type(report) for report in reports} == {Acknowledged}
+        assert publisher.reports(timeout=0.2) == []
+
+    def test_a_message_that_is_too_large_is_refused_and_others_go_on(
+        self, broker: Broker, publisher: Publisher, topic_name: Callable[[str], str]
+    ) -> None:
+        events = topic_name("orders.events")
+        broker.ensure_topics([events])
+        waiting = {token: Message(events, "key", b"small") for token in range(10)}
+        waiting[5] = Message(events, "key", TOO_LARGE)
+        fates: dict[int, Report] = {}
+        deadline = time.monotonic() + PATIENCE
+        while waiting and time.monotonic() < deadline:
+            for token, message in waiting.items():
+                publisher.publish(message, token=token)
+            for report in collect(publisher, len(waiting)):
+                if not isinstance(report, Failed):
+                    fates[report.token] = report
+                    del waiting[report.token]
+        refused = fates.pop(5)
+        assert isinstance(refused, Refused)
+        assert refused.reason
+        assert set(fates.values()) == {Acknowledged(token) for token in (0, 1, 2, 3, 4, 6, 7, 8, 9)}
+
+    def test_purging_reports_each_unacknowledged_message_once(
+        self, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 100)
+        publisher.purge()
+        publisher.purge()
+        reports = collect(publisher, 100)
+        assert sorted(report.token for report in reports) == list(range(100))
+        assert any(isinstance(report, Failed) for report in reports)
+        assert {type(report) for report in reports} <= {Acknowledged, Failed}
+        assert publisher.reports(timeout=0.2) == []
+
+    def test_a_purged_publisher_can_be_used_again(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 10)
+        publisher.purge()
+        collect(publisher, 10)
+        publisher.publish(Message(topic, "key", b"1000"), token=1000)
+        with closing(broker.subscribe([topic], group="g")) as subscription:
+            records: list[Record] = []
+            while 1000 not in values(records):
+                records += receive(subscription, count=1)
+            subscription.commit(records)
+        assert collect(publisher, 1) == [Acknowledged(1000)]
+
+    def test_closing_twice(self, broker: Broker, topic: str) -> None:
+        publisher = broker.publisher()
+        publish(publisher, topic, 1)
+        publisher.close()
+        publisher.close()
+
+
+class TestSubscribing:
+    def test_each_group_receives_everything(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        with (
+            closing(broker.subscribe([topic], group="one")) as one,
+            closing(broker.subscribe([topic], group="two")) as two,
+        ):
+            publish(publisher, topic, 30)
+            assert sorted(values(receive(one, count=30))) == list(range(30))
+            assert sorted(values(receive(two, count=30))) == list(range(30))
+
+    def test_several_topics(
+        self, broker: Broker, publisher: Publisher, topic_name: Callable[[str], str]
+    ) -> None:
+        topics = [topic_name("a.commands"), topic_name("b.commands")]
+        broker.ensure_topics(topics)
+        for token, topic in enumerate(topics):
+            publisher.publish(Message(topic, "key", b"1"), token=token)
+        with closing(broker.subscribe(topics, group="g")) as subscription:
+            records = receive(subscription, count=2)
+        assert sorted(record.topic for record in records) == sorted(topics)
+
+    def test_what_is_not_committed_is_received_again(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 20)
+        with closing(broker.subscribe([topic], group="g")) as first:
+            before = receive(first, count=20)
+        with closing(broker.subscribe([topic], group="g")) as second:
+            again = receive(second, count=20)
+        assert sorted(values(before)) == sorted(values(again)) == list(range(20))
+
+    def test_what_is_committed_is_not(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 20)
+        with closing(broker.subscribe([topic], group="g")) as first:
+            first.commit(receive(first, count=20))
+        publisher.publish(Message(topic, "key", b"99"), token=99)
+        with closing(broker.subscribe([topic], group="g")) as second:
+            assert values(receive(second, count=1)) == [99]
+
+    def test_a_part_can_be_committed(
+        self, broker: Broker, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 20, keys=1)
+        with closing(broker.subscribe([topic], group="g")) as first:
+            first.commit(receive(first, count=20)[:5])
+        with closing(broker.subscribe([topic], group="g")) as second:
+            assert values(receive(second, count=15)) == list(range(5, 20))
+
+    def test_a_limit_is_kept(self, broker: Broker, publisher: Publisher, topic: str) -> None:
+        publish(publisher, topic, 20)
+        with closing(broker.subscribe([topic], group="g")) as subscription:
+            sizes: list[int] = []
+            while sum(sizes) < 20:
+                sizes.append(len(subscription.receive(timeout=1, limit=3)))
+        assert max(sizes) == 3
+
+    def test_closing_twice(self, broker: Broker, topic: str) -> None:
+        subscription = broker.subscribe([topic], group="g")
+        subscription.receive(timeout=0.1, limit=1)
+        subscription.close()
+        subscription.close()
+
+    def test_committing_nothing(self, broker: Broker, topic: str) -> None:
+        with closing(broker.subscribe([topic], group="g")) as subscription:
+            subscription.commit([])
+
+
+class TestTheServer:
+    def test_it_answers(self, broker: Broker) -> None:
+        broker.check()
+
+    def test_topics_are_made_once(self, broker: Broker, topic: str) -> None:
+        broker.ensure_topics([topic, topic])
+        broker.ensure_topics([topic])
+        broker.ensure_topics([])

@@ -1,0 +1,143 @@
+"""PostgreSQL and Kafka for tests, one of each per run: running servers that TEST_DATABASE_URL and
+TEST_BROKER_URL name, or containers of POSTGRES_IMAGE and KAFKA_IMAGE.
+
+A pytest plugin: `pytest_plugins = ["tests.services"]`.
+"""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
+
+from brokers import BrokerUnavailable, broker_from_url
+
+START_TIMEOUT = 60.0
+KAFKA_PORT = 9092
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """The URL of a database on a running PostgreSQL, as a superuser."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    if url:
+        yield url
+        return
+    _need_docker("PostgreSQL", "TEST_DATABASE_URL")
+    with PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17")) as container:
+        yield str(container.get_connection_url(driver=None))
+
+
+@pytest.fixture(scope="session")
+def kafka_server_url() -> Iterator[str]:
+    """The kafka:// URL of a running broker."""
+    url = os.environ.get("TEST_BROKER_URL")
+    if url:
+        yield url
+        return
+    _need_docker("Kafka", "TEST_BROKER_URL")
+    with kafka_container(os.environ.get("KAFKA_IMAGE", "apache/kafka:4.1.0")) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_database_url(postgres_server_url: str) -> Iterator[str]:
+    """The URL of an empty database of this test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield urlsplit(postgres_server_url)._replace(path=f"/{name}").geturl()
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def topic_name() -> Callable[[str], str]:
+    """Makes topic names of this test's own: `topic_name("orders.commands")`."""
+    own = uuid.uuid4().hex[:12]
+    return lambda name: f"test-{own}.{name}"
+
+
+@contextmanager
+def kafka_container(image: str) -> Iterator[str]:
+    """A broker in a container. Clients come back to the address it advertises, so its port on this
+    machine is chosen beforehand."""
+    port = free_port()
+    container = DockerContainer(image).with_bind_ports(KAFKA_PORT, port)
+    host = DockerClient().host()
+    with container.with_envs(**_kafka_variables(f"{host}:{port}")):
+        _await_port(host, port)
+        url = f"kafka://{host}:{port}"
+        _await_kafka(url)
+        yield url
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _kafka_variables(advertised: str) -> dict[str, str]:
+    """The whole set: once one variable is given, the image leaves its own defaults out."""
+    return {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENERS": f"PLAINTEXT://:{KAFKA_PORT},CONTROLLER://:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{advertised}",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "PLAINTEXT",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }
+
+
+def _await_port(host: str, port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _await_kafka(url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            broker_from_url(url).check()
+        except BrokerUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def _need_docker(server: str, variable: str) -> None:
+    try:
+        DockerClient().client.ping()
+    except Exception:  # noqa: BLE001 - whatever keeps Docker from answering
+        _do_without(f"needs {server}: start Docker, or set {variable}")
+
+
+def _do_without(reason: str) -> NoReturn:
+    if os.environ.get("REQUIRE_SERVICES") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

@@ -1,0 +1,497 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
+from cloudevents.core.formats.json import JSONFormat
+from django.db import OperationalError, connection, transaction
+
+from brokers import (
+    Acknowledged,
+    BrokerUnavailable,
+    Failed,
+    Message,
+    Record,
+    Refused,
+    Report,
+    Subscription,
+)
+from brokers.memory import MemoryBroker
+from outbox import NewMessage, enqueue, enqueue_many
+from outbox.correlation import Correlation, correlated
+from outbox.models import OutboxMessage, ParkedMessage
+from relay import relay as relay_module
+from relay import rows
+from relay.relay import Relay
+from relay.single import AlreadyRunning, lock_file, only_relay
+from tests.unit.waiting import in_thread, until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SOURCE = "/tests"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def put(*keys: str, topic: str = "shop.events") -> list[int]:
+    """One message after the other, each with its number as payload; returns their ids."""
+    with transaction.atomic():
+        return [
+            enqueue(topic=topic, key=key, type="shop.sold", payload=number).id
+            for number, key in enumerate(keys)
+        ]
+
+
+class Kafka:
+    """A broker that does as the test says.
+
+    `judge` is given what was published since the last reports, and answers each message.
+    """
+
+    in_process = False
+    name = "kafka://of-the-tests"
+
+    def __init__(
+        self, judge: Callable[[Sequence[Message]], Sequence[str]] = lambda batch: ["ok"] * len(batch)
+    ) -> None:
+        self.judge = judge
+        self.away = False
+        self.accepted: list[Message] = []
+        self.closed = 0
+        self._queue: list[tuple[int, Message]] = []
+
+    def check(self) -> None:
+        raise NotImplementedError
+
+    def ensure_topics(self, topics: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
+        raise NotImplementedError
+
+    def publisher(self) -> "Kafka":
+        return self
+
+    def publish(self, message: Message, *, token: int) -> None:
+        if self.away:
+            raise BrokerUnavailable("nobody there")
+        self._queue.append((token, message))
+
+    def reports(self, *, timeout: float) -> list[Report]:
+        queue, self._queue = self._queue, []
+        if not queue:
+            return []
+        verdicts = self.judge([message for _, message in queue])
+        return [
+            self._report(token, message, verdict)
+            for (token, message), verdict in zip(queue, verdicts, strict=True)
+        ]
+
+    def purge(self) -> None:
+        self._queue.clear()
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def order_of(self, key: str) -> list[int]:
+        return [json.loads(message.value) for message in self.accepted if message.key == key]
+
+    def _report(self, token: int, message: Message, verdict: str) -> Report:
+        match verdict:
+            case "ok":
+                self.accepted.append(message)
+                return Acknowledged(token)
+            case "refuse":
+                return Refused(token, "too large")
+            case _:
+                return Failed(token, verdict)
+
+
+def drain(broker: Kafka | MemoryBroker, *, batch_size: int = 500) -> int:
+    relay = Relay(broker, source=SOURCE, batch_size=batch_size, jitter=lambda: 0)
+    return relay.drain(threading.Event())
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("brokers.outage.LONGEST_PAUSE", 0.002)
+
+
+def parked() -> list[tuple[str, int]]:
+    return [(row.key, json.loads(row.payload)) for row in ParkedMessage.objects.all()]
+
+
+def left() -> int:
+    return OutboxMessage.objects.count()
+
+
+class TestPublishing:
+    def test_in_the_order_of_ids(self) -> None:
+        put(*"abcab" * 20)
+        broker = Kafka()
+        assert drain(broker, batch_size=7) == 100
+        assert [json.loads(message.value) for message in broker.accepted] == list(range(100))
+        assert left() == 0
+
+    def test_as_cloudevents(self) -> None:
+        with transaction.atomic(), correlated(Correlation("trace-1", TRACEPARENT)):
+            row = enqueue(
+                topic="shop.events",
+                key="K-1",
+                type="shop.sold",
+                payload={"amount": "9.99"},
+                headers={"x-tenant": "green"},
+            )
+        broker = Kafka()
+        drain(broker)
+        (message,) = broker.accepted
+        assert (message.topic, message.key, message.value) == (
+            "shop.events",
+            "K-1",
+            b'{"amount":"9.99"}',
+        )
+        assert dict(message.headers) == {
+            "ce_specversion": b"1.0",
+            "ce_id": str(row.message_id).encode(),
+            "ce_type": b"shop.sold",
+            "ce_source": b"/tests",
+            "ce_time": row.created_at.isoformat().encode(),
+            "ce_subject": b"K-1",
+            "ce_sequence": str(row.id).encode(),
+            "content-type": b"application/json",
+            "x-correlation-id": b"trace-1",
+            "traceparent": TRACEPARENT.encode(),
+            "x-tenant": b"green",
+        }
+
+    def test_as_cloudevents_that_their_own_library_reads(self) -> None:
+        put("K-1")
+        broker = Kafka()
+        drain(broker)
+        (message,) = broker.accepted
+        event = from_binary_event(
+            KafkaMessage(
+                headers=dict(message.headers), key=message.key.encode(), value=message.value
+            ),
+            JSONFormat(),
+        )
+        assert (event.get_type(), event.get_source(), event.get_data()) == ("shop.sold", SOURCE, 0)
+
+    def test_what_arrives_while_it_runs(self) -> None:
+        broker = Kafka()
+        with in_thread(Relay(broker, source=SOURCE).run):
+            put("a")
+            until(lambda: left() == 0)
+            put("b")
+            until(lambda: left() == 0)
+        assert [message.key for message in broker.accepted] == ["a", "b"]
+        assert broker.closed == 1
+
+    def test_a_row_that_commits_late_is_not_lost(self) -> None:
+        """Its id was drawn first, by a transaction that took longer."""
+        late, prompt = put("late", "prompt")
+        row = OutboxMessage.objects.get(id=late)
+        row.delete()
+        broker = Kafka()
+        with in_thread(Relay(broker, source=SOURCE).run):
+            until(lambda: left() == 0)
+            row.id = late
+            row.save(force_insert=True)
+            until(lambda: left() == 0)
+        sequences = [dict(message.headers)["ce_sequence"] for message in broker.accepted]
+        assert sequences == [str(prompt).encode(), str(late).encode()]
+
+
+class TestDeleting:
+    def test_only_when_the_consumer_has_committed(self) -> None:
+        put("a", "b", topic="shop.commands")
+        broker = MemoryBroker()
+        received: list[Record] = []
+        with in_thread(Relay(broker, source=SOURCE).run):
+            subscription = broker.subscribe(["shop.commands"], group="g")
+            while len(received) < 2:
+                received += subscription.receive(timeout=1, limit=10)
+            assert left() == 2
+            subscription.commit(received[:1])
+            until(lambda: left() == 1)
+            subscription.commit(received)
+            until(lambda: left() == 0)
+
+    def test_what_nobody_has_committed_is_kept_and_sent_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(relay_module, "FLUSH_TIMEOUT", 0.1)
+        put("a", topic="shop.commands")
+        relay = Relay(MemoryBroker(), source=SOURCE)
+        with in_thread(relay.run):
+            until(lambda: relay._flight.keys)
+        assert left() == 1
+        other = MemoryBroker()
+        subscription = other.subscribe(["shop.commands"], group="g")
+        with in_thread(Relay(other, source=SOURCE).run):
+            (record,) = subscription.receive(timeout=10, limit=10)
+            subscription.commit([record])
+            until(lambda: left() == 0)
+
+    def test_stopping_waits_for_the_reports_of_what_is_in_flight(self) -> None:
+        put(*"abcd", topic="shop.commands")
+        broker = MemoryBroker()
+        relay = Relay(broker, source=SOURCE)
+        subscription = broker.subscribe(["shop.commands"], group="g")
+        with in_thread(relay.run) as stop:
+            records: list[Record] = []
+            while len(records) < 4:
+                records += subscription.receive(timeout=1, limit=10)
+            stop.set()
+            subscription.commit(records)
+        assert left() == 0
+        assert relay.published == 4
+
+
+class TestTheBrokerIsAway:
+    def test_nothing_is_parked_and_the_order_is_kept(self) -> None:
+        put(*"abcab" * 4)
+        broker = Kafka()
+        broker.away = True
+        with in_thread(Relay(broker, source=SOURCE, batch_size=3, jitter=lambda: 0).run):
+            put("a")
+            broker.away = False
+            until(lambda: left() == 0)
+        assert not ParkedMessage.objects.exists()
+        assert broker.order_of("a") == [0, 3, 5, 8, 10, 13, 15, 18, 0]
+
+    def test_failures_are_sent_again_in_order(self) -> None:
+        """From the first failure on, nothing of what is in flight arrives, for a while."""
+        rounds = iter([3, 0, 0, 1, 5])
+
+        def judge(batch: Sequence[Message]) -> list[str]:
+            good = next(rounds, len(batch))
+            return ["ok"] * min(good, len(batch)) + ["away"] * (len(batch) - good)
+
+        put(*"ab" * 10)
+        broker = Kafka(judge)
+        assert drain(broker, batch_size=8) == 20
+        assert [json.loads(message.value) for message in broker.accepted] == list(range(20))
+        assert not ParkedMessage.objects.exists()
+
+    def test_it_may_go_away_within_a_batch(self) -> None:
+        put(*"aaaaaa")
+        broker = Kafka()
+        published = broker.publish
+        failing = [2, 4]
+
+        def publish(message: Message, *, token: int) -> None:
+            if json.loads(message.value) in failing:
+                failing.remove(json.loads(message.value))
+                raise BrokerUnavailable("nobody there")
+            published(message, token=token)
+
+        broker.publish = publish  # type: ignore[method-assign]
+        assert drain(broker) == 6
+        assert broker.order_of("a") == [0, 1, 2, 3, 4, 5]
+
+    def test_stopping_does_not_wait_for_it(self) -> None:
+        put("a")
+        broker = Kafka(lambda batch: ["away"] * len(batch))
+        with in_thread(Relay(broker, source=SOURCE).run):
+            pass
+        assert left() == 1
+
+
+class TestRefusedMessages:
+    def test_its_key_is_parked_in_order_and_the_others_flow(self) -> None:
+        with transaction.atomic():
+            enqueue_many(
+                NewMessage(topic="shop.events", key=key, type="x", payload=payload)
+                for key, payload in [
+                    ("bad", 1),
+                    ("good", 1),
+                    ("bad", "x" * 2000),
+                    ("bad", 2),
+                    ("good", 2),
+                    ("bad", 3),
+                ]
+            )
+        broker = MemoryBroker(max_message_bytes=1500)
+        audit = broker.subscribe(["shop.events"], group="audit")
+        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        with in_thread(relay.run):
+            records: list[Record] = []
+            while len(records) < 5:
+                records += audit.receive(timeout=10, limit=10)
+                audit.commit(records)
+            until(lambda: left() == 0)
+        # What was on its way beside the refused message may have gone out; nothing else has.
+        first, *rest = ParkedMessage.objects.all()
+        assert first.reason.startswith("message of 2")
+        assert {row.reason for row in rest} <= {"waits behind a parked message of its key"}
+        assert ParkedMessage.objects.exclude(key="bad").count() == 0
+        assert [json.loads(r.value or b"") for r in records if r.key == b"good"] == [1, 2]
+
+    def test_later_messages_of_a_parked_key_wait_behind_it(self) -> None:
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return ["refuse" if message.key == "bad" else "ok" for message in batch]
+
+        put("bad")
+        broker = Kafka(judge)
+        drain(broker)
+        broker.judge = lambda batch: ["ok"] * len(batch)
+        ids = put("bad", "good", "bad")
+        drain(broker)
+        assert [message.key for message in broker.accepted] == ["good"]
+        assert list(ParkedMessage.objects.values_list("id", flat=True))[1:] == [ids[0], ids[2]]
+        assert parked() == [("bad", 0), ("bad", 0), ("bad", 2)]
+
+    def test_more_parked_rows_than_a_batch_hide_no_good_row(self) -> None:
+        put("bad")
+        broker = Kafka(lambda batch: ["refuse"] * len(batch))
+        drain(broker)
+        broker.judge = lambda batch: ["ok"] * len(batch)
+        put(*["bad"] * 50, "good")
+        drain(broker, batch_size=5)
+        assert [message.key for message in broker.accepted] == ["good"]
+
+    def test_a_refused_batch_judges_no_message(self) -> None:
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return ["refuse" if len(batch) > 1 else "ok"] * len(batch)
+
+        put(*"abcab")
+        broker = Kafka(judge)
+        assert drain(broker) == 5
+        assert [json.loads(message.value) for message in broker.accepted] == [0, 1, 2, 3, 4]
+        assert not ParkedMessage.objects.exists()
+
+    def test_of_a_refused_batch_the_bad_one_is_found(self) -> None:
+        def judge(batch: Sequence[Message]) -> list[str]:
+            bad = any(message.value == b"2" for message in batch)
+            return ["refuse" if bad else "ok"] * len(batch)
+
+        put(*"abcacb")
+        broker = Kafka(judge)
+        drain(broker)
+        assert parked() == [("c", 2), ("c", 4)]
+        assert broker.order_of("a") == [0, 3]
+        assert broker.order_of("b") == [1, 5]
+
+    def test_what_failed_beside_a_refusal_is_not_overtaken(self) -> None:
+        """The first of the key failed, the second was refused with its batch."""
+        rounds = iter([["away", "refuse"]])
+
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return next(rounds, ["ok"] * len(batch))
+
+        put("a", "a")
+        broker = Kafka(judge)
+        drain(broker)
+        assert broker.order_of("a") == [0, 1]
+
+    def test_the_broker_goes_away_while_suspects_are_judged(self) -> None:
+        rounds = iter([["refuse"] * 3, ["away"], ["ok"], ["away"], ["refuse"], ["ok"]])
+
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return next(rounds)
+
+        put(*"aba")
+        broker = Kafka(judge)
+        drain(broker)
+        assert [(m.key, json.loads(m.value)) for m in broker.accepted] == [("a", 0), ("a", 2)]
+        assert parked() == [("b", 1)]
+
+    def test_stopping_while_suspects_are_judged(self) -> None:
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return ["refuse"] * len(batch) if len(batch) > 1 else ["away"]
+
+        put(*"abc")
+        relay = Relay(Kafka(judge), source=SOURCE)
+        with in_thread(relay.run):
+            until(lambda: relay._suspects)
+        assert left() == 3
+
+
+class TestTheDatabaseIsAway:
+    @pytest.mark.parametrize("function", ["delete", "head", "parked_keys", "park"])
+    def test_it_goes_on_and_loses_nothing(
+        self, function: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = getattr(rows, function)
+        failures = iter([1, 2, 3])
+
+        def failing(*args: object, **kwargs: object) -> object:
+            if next(failures, None):
+                raise OperationalError("server closed the connection")
+            return real(*args, **kwargs)
+
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return ["refuse" if message.key == "bad" else "ok" for message in batch]
+
+        monkeypatch.setattr(rows, function, failing)
+        put("a", "bad", "b", "a")
+        broker = Kafka(judge)
+        drain(broker)
+        assert [(m.key, json.loads(m.value)) for m in broker.accepted] == [
+            ("a", 0), ("b", 2), ("a", 3),
+        ]  # fmt: skip
+        assert parked() == [("bad", 1)]
+
+
+class TestDraining:
+    def test_an_empty_outbox(self) -> None:
+        assert drain(Kafka()) == 0
+
+    def test_ends_when_told_to_stop(self) -> None:
+        put("a")
+        relay = Relay(Kafka(lambda batch: ["away"] * len(batch)), source=SOURCE)
+        with in_thread(relay.drain):
+            until(lambda: relay._broker_outage.going_on)
+        assert left() == 1
+
+
+HOLD = """
+import sys, django
+django.setup()
+from relay.single import only_relay
+with only_relay():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestOneRelay:
+    @pytest.fixture
+    def database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        path = tmp_path / "orders.sqlite3"
+        monkeypatch.setitem(connection.settings_dict, "NAME", str(path))
+        return path
+
+    def test_a_second_is_refused_until_the_first_is_killed(self, database: Path) -> None:
+        first = subprocess.Popen(
+            [sys.executable, "-c", HOLD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ
+            | {"DATABASE_URL": f"sqlite:///{database}", "DJANGO_SETTINGS_MODULE": "config.settings"},
+        )
+        assert first.stdin is not None
+        assert first.stdout is not None
+        with first, first.stdin, first.stdout:
+            assert first.stdout.readline() == b"held\n"
+            message = f"process {first.pid}.*{database.name}"
+            with pytest.raises(AlreadyRunning, match=message), only_relay():
+                pass
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+        with only_relay():
+            pass
+
+    def test_the_same_file_by_another_name(self, database: Path, tmp_path: Path) -> None:
+        database.touch()
+        lock = lock_file()
+        (tmp_path / "link.sqlite3").symlink_to(database)
+        connection.settings_dict["NAME"] = str(tmp_path / "link.sqlite3")
+        assert lock_file() == lock

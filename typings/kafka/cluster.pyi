@@ -1,0 +1,6 @@
+class Broker:
+    node_id: int | str
+
+class ClusterMetadata:
+    def brokers(self) -> list[Broker]: ...
+    def partitions_for_topic(self, topic: str) -> set[int] | None: ...

@@ -1,0 +1,6 @@
+from collections.abc import Callable
+from typing import Self
+
+class Future:
+    def add_callback(self, f: Callable[..., None], *args: object) -> Self: ...
+    def add_errback(self, f: Callable[..., None], *args: object) -> Self: ...

@@ -1,0 +1,4 @@
+from kafka.future import Future
+
+class KafkaConnection:
+    init_future: Future

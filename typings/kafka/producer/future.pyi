@@ -1,0 +1,3 @@
+from kafka.future import Future
+
+class FutureRecordMetadata(Future): ...
