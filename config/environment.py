@@ -1,5 +1,6 @@
 """Reads the settings' environment variables; a value that cannot be read names its variable."""
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,9 +25,8 @@ class Environment(environ.Env):
         try:
             return super().get_value(var, *args, **kwargs)
         except (ValueError, TypeError) as error:
-            raise ImproperlyConfigured(
-                f"the environment variable {var} cannot be read: {error}"
-            ) from error
+            value = os.environ.get(var, "")
+            raise ImproperlyConfigured(f"{var} is {value!r}, which cannot be read") from error
 
 
 def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
@@ -38,13 +38,12 @@ def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
     url = env.str("DATABASE_URL", default=f"sqlite:///{base_dir / 'db.sqlite3'}")
     try:
         scheme = urlsplit(url).scheme
-        config: dict[str, Any] = Environment.db_url_config(url)
+        if scheme == "sqlite":
+            return _sqlite(Environment.db_url_config(url))
+        if scheme in POSTGRES_SCHEMES:
+            return _postgresql(Environment.db_url_config(url), env)
     except (ValueError, KeyError) as error:
         raise ImproperlyConfigured(f"DATABASE_URL cannot be read: {error}") from error
-    if scheme == "sqlite":
-        return _sqlite(config)
-    if scheme in POSTGRES_SCHEMES:
-        return _postgresql(config, env)
     raise ImproperlyConfigured(
         f"DATABASE_URL begins with {scheme!r}; use postgres://user:password@host:port/name "
         "or sqlite:///file"

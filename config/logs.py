@@ -29,5 +29,7 @@ def logging_config(*, level: str) -> dict[str, Any]:
             "psycopg.pool": {"level": "ERROR"},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR"},
+            # A wrong Host header is the client's mistake, and answered as one.
+            "django.security.DisallowedHost": {"handlers": [], "level": "CRITICAL"},
         },
     }

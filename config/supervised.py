@@ -16,7 +16,7 @@ from typing import IO
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 STEADY_AFTER = 30.0
-STOP_TIMEOUT = 35.0
+STOP_TIMEOUT = 45.0  # over the longest that a part takes to finish what runs
 POLL_SECONDS = 0.05
 
 Say = Callable[[str], None]

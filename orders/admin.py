@@ -1,16 +1,11 @@
 from django.contrib import admin
 
-from orders.models import Order, OrderItem, Payment, Product, Reservation, Shipment
+from orders.models import Order, Payment, Product, Reservation, Shipment
 from outbox.readonly import ReadOnlyAdmin
 
 
 class _Inline(ReadOnlyAdmin, admin.TabularInline):
     extra = 0
-
-
-class ItemInline(_Inline):
-    model = OrderItem
-    fields = ("product_code", "name", "quantity")
 
 
 class ReservationInline(_Inline):
@@ -32,7 +27,7 @@ class OrderAdmin(ReadOnlyAdmin, admin.ModelAdmin):
     search_fields = ("order_id", "user_id", "correlation_id")
     ordering = ("-id",)
     show_full_result_count = False
-    inlines = (ItemInline, ReservationInline, PaymentInline, ShipmentInline)
+    inlines = (ReservationInline, PaymentInline, ShipmentInline)
 
 
 @admin.register(Product)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from ninja import Query, Router, Status
+from ninja import Query, Router
 
 from orders.errors import OrderConflict, UnknownProducts
 from orders.messages import SAGA_NAME
@@ -42,7 +41,7 @@ class ApiError(Exception):
     url_name="list_orders",
     summary="Place an order",
 )
-def post_order(request: HttpRequest, response: HttpResponse, body: OrderIn) -> Status[OrderOut]:
+def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
     """202: accepted for good, its saga runs. 200: the same order had been placed before.
     With `Prefer: wait=N` (RFC 7240, at most 30 seconds) 201 as soon as the order has ended."""
     items = [Item(product_id=i.id, name=i.name, quantity=i.quantity) for i in body.items]
@@ -58,12 +57,17 @@ def post_order(request: HttpRequest, response: HttpResponse, body: OrderIn) -> S
     wait = wanted_wait(request.headers.get("Prefer", ""))
     if wait is not None:
         _wait_until_ended(order.order_id, seconds=wait)
+        order = _order(order.order_id)
+    has_ended = wait is not None and order.has_ended
+    response = HttpResponse(
+        OrderOut.of(order).model_dump_json(),
+        status=200 if not placed.is_new else 201 if has_ended else 202,
+        content_type="application/json",
+        headers={"Location": f"{request.path}{order.order_id}/"},
+    )
+    if wait is not None:
         response["Preference-Applied"] = applied(wait)
-    response["Location"] = reverse("api-1.0.0:get_order", args=[order.order_id])
-    order = _order(order.order_id)
-    if not placed.is_new:
-        return Status(200, OrderOut.of(order))
-    return Status(201 if wait is not None and order.has_ended else 202, OrderOut.of(order))
+    return response
 
 
 @router.get("/", response=OrderPage, url_name="list_orders", summary="List orders")
@@ -75,7 +79,7 @@ def list_orders(
     cursor: Annotated[str | None, Query(max_length=40)] = None,
 ) -> OrderPage:
     """Newest first. `next` of one page is the `cursor` of the one after it."""
-    orders = Order.objects.newest_first().prefetch_related("items")
+    orders = Order.objects.newest_first()
     if status is not None:
         orders = orders.filter(status=status)
     if user_id is not None:
@@ -111,11 +115,7 @@ def get_diagram(request: HttpRequest, order_id: str) -> DiagramOut | HttpRespons
 
 
 def _order(order_id: str) -> Order:
-    order = (
-        Order.objects.filter(order_id=order_id).prefetch_related("items").first()
-        if "\0" not in order_id
-        else None
-    )
+    order = Order.objects.filter(order_id=order_id).first() if "\0" not in order_id else None
     if order is None:
         raise ApiError(404, f"there is no order {order_id!r}")
     return order

@@ -83,12 +83,7 @@ def _one_moment() -> None:
 
 
 def _chunks() -> Iterator[list[Order]]:
-    orders = (
-        Order.objects.order_by("id")
-        .select_related("payment", "shipment")
-        .prefetch_related("items", "reservations")
-        .iterator(chunk_size=CHUNK)
-    )
+    orders = Order.objects.order_by("id").with_details().iterator(chunk_size=CHUNK)
     while chunk := list(islice(orders, CHUNK)):
         yield chunk
 
@@ -158,11 +153,11 @@ def _fulfilled(order: Order, charged: list[SimulatedCharge]) -> Iterator[str]:
     if _is_simulated(order) and [charge.amount for charge in charged] != [order.amount]:
         yield f"amount {order.amount}, but the gateway charged {[str(c.amount) for c in charged]}"
     shipped = {
-        r.product_id: r.quantity
+        r.product.product_id: r.quantity
         for r in order.reservations.all()
         if r.status == ReservationStatus.SHIPPED
     }
-    if shipped != {item.product_id: item.quantity for item in order.items.all()}:
+    if shipped != {item["id"]: item["quantity"] for item in order.items}:
         yield "fulfilled, but what was shipped is not what was ordered"
 
 

@@ -29,16 +29,19 @@ def reserve_stock(*, order_id: str) -> None:
     order = Order.objects.filter(order_id=order_id).first()
     if order is None:
         raise UnknownOrder(f"there is no order {order_id}")
+    wanted = {item["id"]: item["quantity"] for item in order.items}
     # Products in one order, so that two orders never lock them crosswise.
-    for item in order.items.order_by("product_id"):
-        taken = Product.objects.filter(pk=item.product_id, on_hand__gte=item.quantity).update(
-            on_hand=F("on_hand") - item.quantity, reserved=F("reserved") + item.quantity
+    products = Product.objects.filter(product_id__in=wanted).order_by("id")
+    for product in products:
+        quantity = wanted.pop(product.product_id)
+        taken = Product.objects.filter(pk=product.pk, on_hand__gte=quantity).update(
+            on_hand=F("on_hand") - quantity, reserved=F("reserved") + quantity
         )
         if not taken:
-            raise OutOfStock(
-                f"out of stock: {item.quantity} of {item.product_code} are not on hand"
-            )
-        Reservation.objects.create(order=order, product_id=item.product_id, quantity=item.quantity)
+            raise OutOfStock(f"out of stock: {quantity} of {product.product_id} are not on hand")
+        Reservation.objects.create(order=order, product=product, quantity=quantity)
+    if wanted:
+        raise OutOfStock(f"out of stock: there is no product {', '.join(wanted)}")
     Order.objects.filter(pk=order.pk).update(
         status=OrderStatus.PROCESSING, updated_at=timezone.now()
     )

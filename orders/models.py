@@ -56,12 +56,13 @@ class OrderQuerySet(models.QuerySet["Order"]):
         return self.exclude(status__in=(*ENDED, OrderStatus.ATTENTION))
 
     def with_details(self) -> "OrderQuerySet":
-        return self.prefetch_related("items").select_related("payment", "shipment")
+        return self.select_related("payment", "shipment").prefetch_related("reservations__product")
 
 
 class Order(models.Model):
     order_id = models.CharField(max_length=MAX_ID, unique=True)
     user_id = models.CharField(max_length=MAX_ID)
+    items = models.JSONField(help_text="what was ordered: a list of {id, name, quantity}")
     amount = models.DecimalField(max_digits=12, decimal_places=2)
     status = models.CharField(
         max_length=16, choices=OrderStatus.choices, default=OrderStatus.PENDING
@@ -90,25 +91,6 @@ class Order(models.Model):
     @property
     def has_ended(self) -> bool:
         return self.status in ENDED
-
-
-class OrderItem(models.Model):
-    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="items")
-    product = models.ForeignKey(Product, on_delete=models.PROTECT)
-    position = models.PositiveSmallIntegerField()
-    product_code = models.CharField(max_length=MAX_ID, help_text="the product's id when ordered")
-    name = models.CharField(max_length=200, help_text="as the customer was shown it")
-    quantity = models.PositiveIntegerField()
-
-    class Meta:
-        ordering = ("position",)
-        constraints = [
-            models.UniqueConstraint(fields=["order", "product"], name="orders_item_once"),
-            models.CheckConstraint(name="orders_quantity_positive", condition=Q(quantity__gt=0)),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.quantity} of {self.product_code}"
 
 
 class ReservationStatus(models.TextChoices):

@@ -106,10 +106,7 @@ class OrderOut(Schema):
             saga_id=order.saga_id,
             correlation_id=order.correlation_id,
             user_id=order.user_id,
-            items=[
-                ItemOut(id=item.product_code, name=item.name, quantity=item.quantity)
-                for item in order.items.all()
-            ],
+            items=[ItemOut(**item) for item in order.items],
             amount=f"{order.amount:.2f}",
             created_at=order.created_at,
             updated_at=order.updated_at,

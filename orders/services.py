@@ -8,9 +8,10 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
-from orders.errors import OrderConflict, UnknownProducts
+from orders.errors import OrderConflict
 from orders.messages import COMMANDS, PLACE_ORDER, SAGA_NAME
-from orders.models import Order, OrderItem, Product
+from orders.models import Order, Product
+from orders.products import check_known
 from outbox import enqueue
 from outbox.correlation import current
 from outbox.deadlocks import retry_deadlocks
@@ -44,19 +45,18 @@ def place_order(
         UnknownProducts: nothing is stored.
         OrderConflict: the id is taken by an order with other content.
     """
-    order_id = order_id or f"ORD-{uuid.uuid4().hex.upper()}"
+    check_known([item.product_id for item in items])
+    order = _new(order_id or f"ORD-{uuid.uuid4().hex.upper()}", user_id, items, amount)
     try:
         with transaction.atomic():
-            before = Order.objects.filter(order_id=order_id).first()
-            if before is not None:
-                return _same(before, user_id, items, amount)
-            return Placed(_store(order_id, user_id, items, amount), is_new=True)
+            order.save(force_insert=True)
+            enqueue(topic=COMMANDS, key=order.order_id, type=PLACE_ORDER, payload=_command(order))
     except IntegrityError:
-        # Somebody placed an order with this id at the same time.
-        before = Order.objects.filter(order_id=order_id).first()
+        before = Order.objects.filter(order_id=order.order_id).first()
         if before is None:
             raise
-        return _same(before, user_id, items, amount)
+        return _same(before, order)
+    return Placed(order, is_new=True)
 
 
 def receive_stock(*, product_id: str, name: str, quantity: int) -> Product:
@@ -70,44 +70,31 @@ def receive_stock(*, product_id: str, name: str, quantity: int) -> Product:
     return product
 
 
-def _same(order: Order, user_id: str, items: Sequence[Item], amount: Decimal) -> Placed:
-    stored = [Item(i.product_code, i.name, i.quantity) for i in order.items.all()]
-    if (order.user_id, order.amount, stored) != (user_id, amount, list(items)):
+def _same(before: Order, order: Order) -> Placed:
+    if any(
+        getattr(before, name) != getattr(order, name) for name in ("user_id", "amount", "items")
+    ):
         raise OrderConflict(f"another order has the id {order.order_id}, with other content")
-    return Placed(order, is_new=False)
+    return Placed(before, is_new=False)
 
 
-def _store(order_id: str, user_id: str, items: Sequence[Item], amount: Decimal) -> Order:
-    ids = [item.product_id for item in items]
-    products = {p.product_id: p for p in Product.objects.filter(product_id__in=ids)}
-    unknown = [product_id for product_id in ids if product_id not in products]
-    if unknown:
-        raise UnknownProducts(unknown)
+def _new(order_id: str, user_id: str, items: Sequence[Item], amount: Decimal) -> Order:
     correlation = current()
-    order = Order.objects.create(
+    return Order(
         order_id=order_id,
         user_id=user_id,
+        items=[{"id": i.product_id, "name": i.name, "quantity": i.quantity} for i in items],
         amount=amount,
         saga_id=saga_id(SAGA_NAME, order_id),
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
     )
-    OrderItem.objects.bulk_create(
-        OrderItem(
-            order=order,
-            product=products[item.product_id],
-            position=position,
-            product_code=item.product_id,
-            name=item.name,
-            quantity=item.quantity,
-        )
-        for position, item in enumerate(items)
-    )
-    payload = {
-        "order_id": order_id,
-        "user_id": user_id,
-        "items": [{"id": i.product_id, "name": i.name, "quantity": i.quantity} for i in items],
-        "amount": str(amount),
+
+
+def _command(order: Order) -> dict[str, object]:
+    return {
+        "order_id": order.order_id,
+        "user_id": order.user_id,
+        "items": order.items,
+        "amount": str(order.amount),
     }
-    enqueue(topic=COMMANDS, key=order_id, type=PLACE_ORDER, payload=payload)
-    return order

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -63,9 +64,8 @@ def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
     if not connection.in_atomic_block:
         raise NotInTransaction
     rows = [_row(message) for message in sorted(messages, key=lambda m: m.key)]
-    _lock_keys({row.key_hash for row in rows})
     for row in rows:
-        row.save(force_insert=True)
+        _insert(row)
     return rows
 
 
@@ -116,15 +116,37 @@ def _encoded(message: NewMessage) -> bytes:
         raise PayloadError(f"the payload of {message.type} is not JSON: {error}") from error
 
 
-def _lock_keys(hashes: set[int]) -> None:
-    """Hold these keys until the transaction ends, each taken in the order of its hash, so that two
-    callers do not wait for each other. A statement of its own: an expression inside the INSERT
-    would not be sure to run before `nextval`."""
-    if connection.vendor != "postgresql":
-        return
+def _insert(row: "OutboxMessage") -> None:
+    if connection.vendor == "postgresql":
+        _lock_and_insert(row)
+    else:
+        row.save(force_insert=True)
+
+
+def _lock_and_insert(row: "OutboxMessage") -> None:
+    """Hold the key until the transaction ends, then draw the id and insert: two statements, which
+    PostgreSQL runs one after the other, in one round trip. One statement would not do: nothing says
+    that an expression in it runs before `nextval`."""
+    fields = [field for field in row._meta.local_concrete_fields if not field.primary_key]  # noqa: SLF001
+    values = [field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in fields]
     with connection.cursor() as cursor:
-        for key_hash in sorted(hashes):
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK_SPACE | key_hash])
+        cursor.execute(_lock_and_insert_sql(), [_LOCK_SPACE | row.key_hash, *values])
+        cursor.cursor.nextset()
+        (row.id,) = cursor.fetchone()
+    row._state.adding = False  # noqa: SLF001
+    row._state.db = connection.alias  # noqa: SLF001
+
+
+@cache
+def _lock_and_insert_sql() -> str:
+    from outbox.models import OutboxMessage
+
+    meta = OutboxMessage._meta  # noqa: SLF001
+    columns = [field.column for field in meta.local_concrete_fields if not field.primary_key]
+    names = ", ".join(f'"{column}"' for column in columns)
+    places = ", ".join(["%s"] * len(columns))
+    insert = f'INSERT INTO "{meta.db_table}" ({names}) VALUES ({places}) RETURNING "id"'  # noqa: S608
+    return f"SELECT pg_advisory_xact_lock(%s); {insert}"
 
 
 _LOCK_SPACE = 0x6F7574 << 32  # "out": keeps clear of other users of advisory locks

@@ -17,7 +17,7 @@ class SagasConfig(AppConfig):
 
         from sagas import registry
 
-        check_storage_url(settings.SAGAZ, database_url=settings.DATABASE_URL)
+        check_storage_url(settings.SAGAZ, database_url=getattr(settings, "DATABASE_URL", ""))
         config = SagaConfig(
             metrics=settings.SAGAZ.get("METRICS", False),
             logging=settings.SAGAZ.get("LOGGING", False),

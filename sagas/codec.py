@@ -20,7 +20,6 @@ _Reader = Callable[[str], Any]
 
 _TICK = timedelta(microseconds=1)
 
-# A datetime is a date: the more special type comes first.
 _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (Decimal, "$decimal", str, Decimal),
     (datetime, "$datetime", datetime.isoformat, datetime.fromisoformat),
@@ -30,6 +29,7 @@ _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (UUID, "$uuid", str, UUID),
     (bytes, "$bytes", lambda b: base64.b64encode(b).decode(), base64.b64decode),
 ]  # fmt: skip
+_WRITERS = {kind: (tag, writer) for kind, tag, writer, _ in _SCALARS}
 _READERS = {tag: reader for _, tag, _, reader in _SCALARS}
 
 
@@ -53,22 +53,20 @@ def decode(text: str) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
-    match value:
-        case None | bool() | int() | str() if type(value) in (type(None), bool, int, str):
-            return value
-        case float() if math.isfinite(value):
-            return value
-        case list():
-            return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
-        case tuple():
-            return {"$tuple": [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]}
-        case dict():
-            return _plain_dict(value, where)
-    for kind, tag, write, _ in _SCALARS:
-        if type(value) is kind:
-            return {tag: write(value)}
+    kind = type(value)  # a subclass would come back as its base
+    if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
+        return value
+    if kind is list:
+        return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
+    if kind is tuple:
+        return {"$tuple": [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]}
+    if kind is dict:
+        return _plain_dict(value, where)
+    if kind in _WRITERS:
+        tag, write = _WRITERS[kind]
+        return {tag: write(value)}
     raise UnstorableValue(
-        f"{where} is {value!r:.80} of type {type(value).__name__}, which the journal cannot keep: "
+        f"{where} is {value!r:.80} of type {kind.__name__}, which the journal cannot keep: "
         "return JSON values, Decimal, datetime, date, time, timedelta, UUID, bytes or tuple"
     )
 

@@ -383,7 +383,7 @@ def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _merged(result: Any, own: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
     changed = {key: value for key, value in own.items() if codec.encode(value) != before.get(key)}
-    return changed | (result if isinstance(result, dict) else {})
+    return changed | (dict(result) if isinstance(result, dict) else {})
 
 
 def _next_attempt(record: StepRecord | None) -> int:

@@ -23,9 +23,7 @@ def environment(directory: Path) -> dict[str, str]:
     }
 
 
-def manage(
-    directory: Path, *arguments: str, timeout: float = 60, **env: str
-) -> "subprocess.CompletedProcess[str]":
+def manage(directory: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     return subprocess.run(
         [*MANAGE, *arguments],
@@ -33,7 +31,7 @@ def manage(
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=60,
         check=False,
     )
 

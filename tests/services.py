@@ -4,10 +4,12 @@ TEST_BROKER_URL name, or containers of POSTGRES_IMAGE and KAFKA_IMAGE.
 A pytest plugin: `pytest_plugins = ["tests.services"]`.
 """
 
+import gc
 import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -75,10 +77,8 @@ def kafka_container(image: str) -> Iterator[str]:
     container = DockerContainer(image).with_bind_ports(KAFKA_PORT, port)
     host = DockerClient().host()
     with container.with_envs(**_kafka_variables(f"{host}:{port}")):
-        _await_port(host, port)
-        url = f"kafka://{host}:{port}"
-        _await_kafka(url)
-        yield url
+        _await_kafka(container, host, port)
+        yield f"kafka://{host}:{port}"
 
 
 def free_port() -> int:
@@ -105,36 +105,45 @@ def _kafka_variables(advertised: str) -> dict[str, str]:
     }
 
 
-def _await_port(host: str, port: int) -> None:
+def _await_kafka(container: DockerContainer, host: str, port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+    while not _answers(host, port):
+        container.reload()
+        if container.status == "exited" or time.monotonic() > deadline:
+            said = b"".join(container.get_logs()).decode(errors="replace")[-500:]
+            pytest.fail(f"Kafka did not start; it said: {said}", pytrace=False)
+        time.sleep(0.1)
 
 
-def _await_kafka(url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            broker_from_url(url).check()
-        except BrokerUnavailable:
-            if time.monotonic() > deadline:
-                raise
-        else:
-            return
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+        broker_from_url(f"kafka://{host}:{port}").check()
+    except (OSError, BrokerUnavailable):
+        return False
+    return True
 
 
 def _need_docker(server: str, variable: str) -> None:
+    if not _docker_answers():
+        _do_without(f"needs {server}: start Docker, or set {variable}")
+
+
+def _docker_answers() -> bool:
+    with warnings.catch_warnings():
+        # Where nobody answers, Docker's client leaves its socket to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        answers = _pings()
+        gc.collect()
+    return answers
+
+
+def _pings() -> bool:
     try:
         DockerClient().client.ping()
     except Exception:  # noqa: BLE001 - whatever keeps Docker from answering
-        _do_without(f"needs {server}: start Docker, or set {variable}")
+        return False
+    return True
 
 
 def _do_without(reason: str) -> NoReturn:

@@ -106,5 +106,6 @@ def connection_error(address: KafkaAddress, error: Exception) -> BrokerError:
 
 def explained(error: BaseException) -> str:
     """The error on one line, with its name."""
+    name = type(error).__name__
     text = " ".join(str(error.args[0]).split()) if error.args and error.args[0] else ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{name}: {text.removeprefix(f'{name}: ')}" if text else name

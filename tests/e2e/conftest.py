@@ -18,7 +18,6 @@ from tests import processes
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
-ENDED = {"fulfilled", "rejected", "cancelled", "attention"}
 
 Json = dict[str, Any]
 
@@ -31,15 +30,17 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "up.log"
+        self._env: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **env: str) -> None:
-        """Start it and wait until it is ready."""
+        """Start it and wait until it is ready. Settings once given stay."""
+        self._env |= env
         self._log.write_bytes(b"")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*processes.MANAGE, "up", "--port", str(self.port)],
-                env=processes.environment(self.directory) | env,
+                env=processes.environment(self.directory) | self._env,
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
@@ -93,8 +94,12 @@ class Service:
         body: Json = self.get(f"/orders/{order_id}/").json()
         return body
 
-    def has_order_ended(self, order_id: str) -> bool:
-        return self.order(order_id)["status"] in ENDED
+    def ended_orders(self) -> set[str]:
+        """The ids of the orders that have ended or that say that a person must look."""
+        rows = self.query(
+            "SELECT order_id FROM orders_order WHERE status NOT IN ('pending', 'processing')"
+        )
+        return {order_id for (order_id,) in rows}
 
     def manage(self, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
         return processes.manage(self.directory, *arguments, **env)
@@ -131,9 +136,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def until(condition: Callable[[], object], *, timeout: float) -> None:
-    """Wait until it holds; fail when time is up."""
+def until(condition: Callable[[], object], *, timeout: float, reaches: int = 1) -> None:
+    """Wait until it holds, or its number reaches one; fail when time is up."""
     deadline = time.monotonic() + timeout
-    while not condition():
+    while not _holds(condition(), reaches):
         assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(0.02)
+
+
+def _holds(value: object, reaches: int) -> bool:
+    return value >= reaches if isinstance(value, int) else bool(value)

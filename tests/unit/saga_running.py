@@ -66,7 +66,9 @@ def begin(name: str, *, key: str = "K-1", **context: Any) -> UUID:
 
 
 @contextmanager
-def working(*, lease: float = 10.0, concurrency: int = 4, grace: float = 10.0) -> Iterator[Executor]:
+def working(
+    *, lease: float = 10.0, concurrency: int = 4, grace: float = 10.0
+) -> Iterator[Executor]:
     """A worker, until the block ends."""
     worker = Executor(concurrency=concurrency, lease=timedelta(seconds=lease), grace=grace)
     with in_thread(worker.run):

@@ -84,15 +84,15 @@ def test_a_bad_host(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize("path", BREAKABLE)
 def test_500_says_nothing_of_its_cause(client: Client, broken: Breaker, path: str) -> None:
-    broken.route(path, RuntimeError("the secret is 42"))
+    broken.route(path, RuntimeError("the secret is sesame"))
 
     response = client.get(path)
     assert_problem(response, 500)
-    assert b"42" not in response.content
+    assert b"sesame" not in response.content
 
 
 @pytest.mark.parametrize("path", BREAKABLE)
-@pytest.mark.parametrize("error", [OperationalError("host db:5432"), InterfaceError("closed")])
+@pytest.mark.parametrize("error", [OperationalError("host db.internal"), InterfaceError("closed")])
 def test_503_where_the_database_is_away(
     client: Client, broken: Breaker, path: str, error: Exception
 ) -> None:
@@ -101,7 +101,7 @@ def test_503_where_the_database_is_away(
     response = client.get(path)
     assert_problem(response, 503)
     assert int(response["Retry-After"]) > 0
-    assert b"5432" not in response.content
+    assert b"internal" not in response.content
 
 
 def test_an_order_is_refused_while_the_database_is_away(

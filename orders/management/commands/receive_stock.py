@@ -1,8 +1,10 @@
 import argparse
+import re
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from orders.schemas import ID_PATTERN
 from orders.services import receive_stock
 from outbox.cli import positive
 
@@ -11,10 +13,16 @@ class Command(BaseCommand):
     help = "Puts a quantity of a product into stock; a new product is made."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("product_id")
+        parser.add_argument("product_id", type=_product_id)
         parser.add_argument("--quantity", type=positive, required=True)
         parser.add_argument("--name", default="", help="for a new product (default: its id)")
 
     def handle(self, *, product_id: str, quantity: int, name: str, **_: Any) -> None:
         product = receive_stock(product_id=product_id, name=name or product_id, quantity=quantity)
         self.stdout.write(f"{product.product_id}: {product.on_hand} on hand")
+
+
+def _product_id(text: str) -> str:
+    if not re.fullmatch(ID_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no id that an order can name: {ID_PATTERN}")
+    return text

@@ -1,0 +1,6 @@
+"""The project's settings without its middleware."""
+
+from config.settings import *  # noqa: F403
+
+MIDDLEWARE: list[str] = []
+ROOT_URLCONF = "benchmarks.bare_view"

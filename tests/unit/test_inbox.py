@@ -1,0 +1,336 @@
+import base64
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sagaz import Saga as SagaClass
+from sagaz import action
+from sagaz.core.triggers import trigger
+
+from brokers import Message, Record
+from brokers.memory import MemoryBroker
+from sagas import codec, inbox
+from sagas.consumer import SagaConsumer
+from sagas.identity import saga_id
+from sagas.models import InboxMessage, RefusedCommand, Saga
+from tests.unit.saga_running import Context, Register, register
+from tests.unit.waiting import in_thread, until
+
+__all__ = ["register"]
+
+TOPIC = "travel.commands"
+
+
+class Travel(SagaClass):
+    saga_name = "travel"
+
+    @trigger(source="travel.book", idempotency_key="trip")
+    def on_book(self, event: Context) -> Context | None:
+        if event.get("ignore"):
+            return None
+        return {"trip": event["trip"], "price": Decimal(event.get("price", "1"))}
+
+    @trigger(source="travel.async", idempotency_key=lambda event: event["trip"])
+    async def on_async(self, event: Context) -> Context:
+        return {"trip": event["trip"]}
+
+    @trigger(source="travel.keyless")
+    def on_keyless(self, event: Context) -> Context:
+        return {"event": event}
+
+    @action("fly")
+    def fly(self, ctx: Context) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def _travel(register: Register) -> None:
+    register(Travel)
+
+
+def record(
+    value: object = None,
+    *,
+    offset: int = 0,
+    raw: bytes | None = None,
+    without: str = "",
+    **headers: str,
+) -> Record:
+    """A command as it comes from the broker; `ce_id="…"` and so on replace headers."""
+    texts = {
+        "ce_specversion": "1.0",
+        "ce_id": str(uuid4()),
+        "ce_type": "travel.book",
+        "ce_source": "/tests",
+        "ce_subject": "K",
+        "content-type": "application/json",
+        "x-correlation-id": "trace-1",
+    } | headers
+    texts.pop(without, None)
+    return Record(
+        topic=TOPIC,
+        partition=0,
+        offset=offset,
+        key=b"K",
+        value=json.dumps(value).encode() if raw is None else raw,
+        headers=tuple((name, text.encode()) for name, text in texts.items()),
+    )
+
+
+def accept(*records: Record, consumer: str = "sagas") -> int:
+    return inbox.accept(records, consumer=consumer)
+
+
+@pytest.mark.django_db
+class TestAccepting:
+    def test_a_command_becomes_a_saga(self) -> None:
+        assert accept(record({"trip": "T-1", "price": "9.90"}, traceparent="00-ab-cd-01")) == 1
+        saga = Saga.objects.get()
+        assert saga.id == saga_id("travel", "T-1")
+        assert (saga.name, saga.key, saga.status, saga.epoch) == ("travel", "T-1", "pending", 0)
+        assert codec.decode(saga.input) == {"trip": "T-1", "price": Decimal("9.90")}
+        assert (saga.correlation_id, saga.traceparent) == ("trace-1", "00-ab-cd-01")
+
+    def test_redelivered_it_changes_nothing(self) -> None:
+        command = record({"trip": "T-1"})
+        assert [accept(command), accept(command), accept(command, command)] == [1, 0, 0]
+        assert Saga.objects.count() == InboxMessage.objects.count() == 1
+
+    def test_twice_in_one_batch(self) -> None:
+        command = record({"trip": "T-1"})
+        assert accept(command, command) == 1
+        assert Saga.objects.count() == InboxMessage.objects.count() == 1
+
+    def test_the_same_business_key_twice_is_one_saga_with_the_first_content(self) -> None:
+        first = record({"trip": "T-1", "price": "1"})
+        second = record({"trip": "T-1", "price": "2"})
+        assert accept(first, second) == 1
+        assert accept(record({"trip": "T-1", "price": "3"})) == 0
+        assert codec.decode(Saga.objects.get().input)["price"] == Decimal(1)
+        assert InboxMessage.objects.count() == 3
+
+    def test_a_finished_saga_does_not_run_again(self) -> None:
+        command = record({"trip": "T-1"})
+        accept(command)
+        Saga.objects.update(status="completed", finished_at=timezone.now())
+        assert accept(command, record({"trip": "T-1"})) == 0
+        assert Saga.objects.get().status == "completed"
+
+    def test_a_redelivered_message_is_known_by_its_id(self) -> None:
+        """Also where a deploy has changed the saga's name or its rule for the key meanwhile."""
+        accept(record({"trip": "T-1"}, ce_id="M-1"))
+        assert accept(record({"trip": "T-2"}, ce_id="M-1")) == 0
+        assert accept(record({"trip": "T-2"}, ce_id="M-1", ce_source="/elsewhere")) == 1
+
+    def test_a_trigger_may_want_nothing(self) -> None:
+        assert accept(record({"trip": "T-1", "ignore": True})) == 0
+        assert (Saga.objects.count(), InboxMessage.objects.count()) == (0, 1)
+        assert not RefusedCommand.objects.exists()
+
+    def test_an_async_trigger(self) -> None:
+        assert accept(record({"trip": "T-1"}, ce_type="travel.async")) == 1
+        assert Saga.objects.get().key == "T-1"
+
+    def test_without_a_business_key_the_message_is_its_own(self) -> None:
+        command = record([1, 2], ce_type="travel.keyless", ce_id="M-1")
+        assert accept(command, command) == 1
+        assert Saga.objects.get().key == "/tests:M-1"
+
+    def test_a_number_may_be_the_key(self) -> None:
+        accept(record({"trip": 5}))
+        assert Saga.objects.get().key == "5"
+
+    def test_none_is_none(self) -> None:
+        assert accept() == 0
+
+    def test_what_a_header_holds_too_much_of_is_cut(self) -> None:
+        headers = (
+            *record().headers[:-1],
+            ("x-correlation-id", b"c" * 200),
+            ("traceparent", b"t\0" * 90),
+        )
+        accept(Record(TOPIC, 0, 0, b"K", b'{"trip": "T-1"}', headers))
+        saga = Saga.objects.get()
+        assert saga.correlation_id == "c" * 128
+        assert "\0" not in saga.traceparent
+
+
+LONG = "k" * 256
+
+MALFORMED = {
+    "not JSON": (record(raw=b"{"), "not JSON"),
+    "empty": (record(raw=b""), "not JSON"),
+    "no value": (Record(TOPIC, 0, 0, None, None, record().headers), "not JSON"),
+    "not UTF-8": (record(raw=b'{"trip": "\xff"}'), "not JSON"),
+    "nested without end": (record(raw=b"[" * 100_000), "not JSON"),
+    "no headers": (Record(TOPIC, 0, 0, b"K", b"{}", ()), "ce_specversion"),
+    "no ce_id": (record({"trip": "T"}, without="ce_id"), "ce_id"),
+    "no ce_type": (record({"trip": "T"}, without="ce_type"), "ce_type"),
+    "no ce_source": (record({"trip": "T"}, without="ce_source"), "ce_source"),
+    "another specversion": (record({"trip": "T"}, ce_specversion="2.0"), "ce_specversion"),
+    "a header is not UTF-8": (
+        Record(TOPIC, 0, 0, b"K", b"{}", (("ce_id", b"\xff"),)),
+        "a header is not UTF-8",
+    ),
+    "a time that is none": (record({"trip": "T"}, ce_time="noon"), "ce_time"),
+    "an id too long": (record({"trip": "T"}, ce_id=LONG), "ce_id"),
+    "NUL in the source": (record({"trip": "T"}, ce_source="a\0"), "ce_source"),
+    "unknown type": (record({"trip": "T"}, ce_type="travel.\0what"), "no saga answers"),
+    "no key": (record({"price": "1"}), "on_book cannot read it"),
+    "not an object": (record([1]), "on_book cannot read it"),
+    "a price that is none": (record({"trip": "T", "price": "much"}), "InvalidOperation"),
+    "an empty key": (record({"trip": ""}), "business key"),
+    "a key too long": (record({"trip": LONG}), "business key"),
+    "NUL in the key": (record({"trip": "a\0"}), "business key"),
+    "a surrogate in the key": (record({"trip": "\ud800"}), "business key"),
+    "null for a key": (record({"trip": None}), "business key"),
+    "a list for a key": (record({"trip": [1]}), "business key"),
+    "true for a key": (record({"trip": True}), "business key"),
+    "no key for a rule": (record({}, ce_type="travel.async"), "on_async cannot read it"),
+    "a key of its own too long": (
+        record(1, ce_type="travel.keyless", ce_id="i" * 200, ce_source="s" * 200),
+        "business key",
+    ),
+    "not a number": (record(raw=b"NaN", ce_type="travel.keyless"), "nan"),
+    "a number without end": (record(raw=b"1" * 5000, ce_type="travel.keyless"), "not JSON"),
+}
+
+
+@pytest.mark.django_db
+class TestMalformed:
+    @pytest.mark.parametrize(("command", "reason"), MALFORMED.values(), ids=MALFORMED)
+    def test_it_is_kept_with_its_reason(self, command: Record, reason: str) -> None:
+        assert accept(command) == 0
+        kept = RefusedCommand.objects.get()
+        assert reason in kept.reason
+        assert (kept.topic, kept.partition, kept.offset) == (TOPIC, 0, 0)
+        assert (kept.key, kept.value) == (command.key, command.value)
+        assert [(name, base64.b64decode(value)) for name, value in kept.headers] == list(
+            command.headers
+        )
+        assert not Saga.objects.exists()
+
+    def test_the_others_of_the_batch_are_accepted(self) -> None:
+        batch = [
+            Record(TOPIC, 0, offset, command.key, command.value, command.headers)
+            for offset, (command, _) in enumerate(MALFORMED.values())
+        ]
+        good = [record({"trip": f"T-{n}"}, offset=100 + n) for n in range(3)]
+        assert accept(good[0], *batch, *good[1:]) == 3
+        assert RefusedCommand.objects.count() == len(batch)
+        assert Saga.objects.count() == 3
+
+    def test_redelivered_it_is_kept_once(self) -> None:
+        command = record(raw=b"{")
+        accept(command)
+        accept(command)
+        assert RefusedCommand.objects.count() == 1
+
+    def test_a_header_name_that_postgresql_could_not_store(self) -> None:
+        accept(Record(TOPIC, 0, 0, b"K", b"{}", (("a\0\ud800", b"1"),)))
+        ((name, _),) = RefusedCommand.objects.get().headers
+        assert name == "a\\0\\ud800"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+VALUES = (
+    st.binary()
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | JSON.map(lambda trip: json.dumps({"trip": trip}).encode())
+)
+HEADER_NAMES = st.sampled_from(
+    ["ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_time", "ce_sequence"]
+)
+HEADER_VALUES = st.binary(max_size=20) | st.sampled_from(
+    [b"1.0", b"travel.book", b"travel.keyless", b"/tests", b"x" * 600]
+)
+WHOLE = st.fixed_dictionaries(
+    {
+        "ce_specversion": st.just(b"1.0"),
+        "ce_id": st.text(st.characters(codec="utf-8"), min_size=1).map(str.encode),
+        "ce_type": st.sampled_from([b"travel.book", b"travel.keyless", b"travel.async"]),
+        "ce_source": st.text(st.characters(codec="utf-8"), min_size=1).map(str.encode),
+    }
+).map(lambda headers: tuple(headers.items()))
+HEADERS = WHOLE | st.lists(st.tuples(HEADER_NAMES | st.text(), HEADER_VALUES), max_size=8).map(
+    tuple
+)
+
+
+@pytest.mark.django_db
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(st.none() | st.binary(), st.none() | VALUES, HEADERS), max_size=4))
+def test_no_record_stops_the_consumer(fuzz: list[tuple[Any, Any, Any]]) -> None:
+    """Each becomes a saga, meets one, or is kept; and the good one beside them is accepted."""
+    RefusedCommand.objects.all().delete()
+    Saga.objects.all().delete()
+    InboxMessage.objects.all().delete()
+    records = [
+        Record(TOPIC, 0, offset, key, value, headers)
+        for offset, (key, value, headers) in enumerate(fuzz)
+    ]
+    accept(record({"trip": "good one"}, offset=99), *records)
+    assert Saga.objects.filter(key="good one").exists()
+    for saga in Saga.objects.all():
+        # What PostgreSQL would refuse, SQLite takes.
+        assert "\0" not in f"{saga.key}{saga.input}{saga.correlation_id}{saga.traceparent}"
+        assert len(saga.key) <= 255
+    for kept in RefusedCommand.objects.all():
+        assert "\0" not in f"{kept.reason}{kept.headers}"
+    for seen in InboxMessage.objects.all():
+        assert "\0" not in f"{seen.source}{seen.message_id}"
+        assert len(seen.message_id) <= 255
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTheConsumer:
+    @pytest.fixture
+    def broker(self) -> MemoryBroker:
+        return MemoryBroker()
+
+    def publish(self, broker: MemoryBroker, *commands: Record) -> None:
+        publisher = broker.publisher()
+        for token, command in enumerate(commands):
+            publisher.publish(
+                Message(TOPIC, "K", command.value or b"", command.headers), token=token
+            )
+
+    def test_it_accepts_and_commits(self, broker: MemoryBroker) -> None:
+        woken: list[int] = []
+        consumer = SagaConsumer(
+            broker, topics=[TOPIC], group="sagas", on_new=lambda: woken.append(1)
+        )
+        with in_thread(consumer.run):
+            self.publish(broker, record({"trip": "T-1"}), record(raw=b"{"))
+            until(lambda: Saga.objects.exists() and RefusedCommand.objects.exists())
+        assert woken
+        assert not broker.subscribe([TOPIC], group="sagas").receive(timeout=0, limit=9)
+
+    def test_what_it_could_not_store_comes_again(
+        self, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = inbox.accept
+        failures = iter([1, 2])
+
+        def failing(*args: Any, **kwargs: Any) -> int:
+            if next(failures, None):
+                raise OperationalError("server closed the connection")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(inbox, "accept", failing)
+        monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+        with in_thread(SagaConsumer(broker, topics=[TOPIC], group="sagas").run):
+            self.publish(broker, record({"trip": "T-1"}))
+            until(Saga.objects.exists)
+        assert InboxMessage.objects.count() == 1
