@@ -5,8 +5,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from ninja import Schema
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from orders.models import MAX_ID, Order, OrderStatus
 
@@ -48,7 +47,7 @@ Money = Annotated[
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
 
 
-class ItemIn(Schema):
+class ItemIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: Id
@@ -64,7 +63,7 @@ def _once_each(items: list[ItemIn]) -> list[ItemIn]:
     return items
 
 
-class OrderIn(Schema):
+class OrderIn(BaseModel):
     """An order. Without `order_id` one is made; with it, sending the same again is safe."""
 
     model_config = ConfigDict(extra="forbid")
@@ -77,13 +76,13 @@ class OrderIn(Schema):
     amount: Money
 
 
-class ItemOut(Schema):
+class ItemOut(BaseModel):
     id: str
     name: str
     quantity: int
 
 
-class OrderOut(Schema):
+class OrderOut(BaseModel):
     """An order as it is now. Amounts are strings; `reason` says why it was not fulfilled."""
 
     order_id: str
@@ -113,14 +112,14 @@ class OrderOut(Schema):
         )
 
 
-class OrderPage(Schema):
+class OrderPage(BaseModel):
     """`next` is the `cursor` of the following page, null on the last one."""
 
     orders: list[OrderOut]
     next: str | None
 
 
-class DiagramOut(Schema):
+class DiagramOut(BaseModel):
     order_id: str
     diagram: str
     format: str = "mermaid"
