@@ -5,7 +5,15 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from orders.models import MAX_ID, Order, OrderStatus
 
@@ -76,6 +84,16 @@ class OrderIn(BaseModel):
     amount: Money
 
 
+Moment = Annotated[
+    datetime,
+    PlainSerializer(
+        lambda moment: moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        return_type=str,
+    ),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
 class ItemOut(BaseModel):
     id: str
     name: str
@@ -93,8 +111,8 @@ class OrderOut(BaseModel):
     user_id: str
     items: list[ItemOut]
     amount: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
     @classmethod
     def of(cls, order: Order) -> "OrderOut":
