@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 FIRST_PAUSE = 0.5
@@ -128,7 +129,7 @@ class _Child:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env=os.environ | {"SUPERVISED": "1", "PYTHONUNBUFFERED": "1"},
+                env=_environment(),
             )
             return self._process
 
@@ -140,6 +141,13 @@ class _Child:
                 for line in output:
                     self._say(line.rstrip("\n"))
         return process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """gunicorn finds our modules only from where it runs, so it is told where they are."""
+    project = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
+    return os.environ | {"SUPERVISED": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 def _died(code: int) -> str:

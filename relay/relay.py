@@ -173,6 +173,9 @@ class Relay:
             batch = [row for row in batch if row.key not in waiting]
         for row in batch:
             self._publish(row)
+            self._collect(timeout=0)
+            if self._flight.halted:  # a later message of a refused one's key must not go out
+                break
         return found
 
     def _publish_suspect(self) -> None:

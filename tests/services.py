@@ -12,6 +12,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from brokers import BrokerUnavailable, broker_from_url
 
 START_TIMEOUT = 60.0
 KAFKA_PORT = 9092
+KAFKA_CONFIG = Path(__file__).parents[1] / "docker" / "kafka"
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +76,16 @@ def kafka_container(image: str) -> Iterator[str]:
     """A broker in a container. Clients come back to the address it advertises, so its port on this
     machine is chosen beforehand."""
     port = free_port()
-    container = DockerContainer(image).with_bind_ports(KAFKA_PORT, port)
     host = DockerClient().host()
-    with container.with_envs(**_kafka_variables(f"{host}:{port}")):
+    container = (
+        DockerContainer(image)
+        .with_bind_ports(KAFKA_PORT, port)
+        .with_envs(**_kafka_variables(f"{host}:{port}"))
+        # As in compose.yaml, so that it also starts again.
+        .with_volume_mapping(str(KAFKA_CONFIG), "/mnt/shared/config", "ro")
+        .with_command("/mnt/shared/config/start")
+    )
+    with container:
         _await_kafka(container, host, port)
         yield f"kafka://{host}:{port}"
 

@@ -41,7 +41,7 @@ class KafkaBroker:
     def ensure_topics(self, topics: Sequence[str]) -> None:
         kafka_topics.create_missing(
             self.address,
-            topics,
+            [self.address.named(topic) for topic in topics],
             partitions=self.partitions,
             replication_factor=self.replication_factor,
         )

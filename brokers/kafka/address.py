@@ -1,5 +1,6 @@
 """Where a `kafka://` URL points: the servers, and how to speak to them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,20 +11,28 @@ from brokers.errors import BrokerConfigurationError
 DEFAULT_PORT = 9092
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ALLOWED: dict[str, Sequence[str]] = {
     "security_protocol": _PROTOCOLS,
     "sasl_mechanism": _MECHANISMS,
     "ssl_cafile": (),
     "client_id": (),
+    "prefix": (),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """`servers` as host:port; `options` as kafka-python's clients take them."""
+    """`servers` as host:port; `options` as kafka-python's clients take them; `prefix` is put before
+    every name of a topic or group, so that several installations can share one Kafka."""
 
     servers: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict, repr=False)
+    prefix: str = ""
+
+    def named(self, name: str) -> str:
+        """What a topic or group is called on the servers."""
+        return self.prefix + name
 
     def __str__(self) -> str:
         return ",".join(self.servers)
@@ -42,7 +51,8 @@ def parse_address(parts: SplitResult) -> KafkaAddress:
         )
     servers = tuple(_server(host) for host in hosts.split(","))
     options = _options(parts.query)
-    return KafkaAddress(servers, options | _security(credentials, options))
+    prefix = options.pop("prefix", "")
+    return KafkaAddress(servers, options | _security(credentials, options), prefix)
 
 
 def _server(text: str) -> str:
@@ -70,6 +80,11 @@ def _options(query: str) -> dict[str, str]:
             raise BrokerConfigurationError(
                 f"the kafka:// URL has {name}={value}; it takes: {', '.join(choices) or 'a value'}"
             )
+    if "prefix" in options and not _PREFIX.fullmatch(options["prefix"]):
+        raise BrokerConfigurationError(
+            f"the kafka:// URL has prefix={options['prefix']}; "
+            "it takes up to 64 letters, digits, '.', '_', '-'"
+        )
     if "ssl_cafile" in options and not Path(options["ssl_cafile"]).is_file():
         raise BrokerConfigurationError(f"there is no ssl_cafile {options['ssl_cafile']}")
     return options

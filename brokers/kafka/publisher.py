@@ -26,13 +26,14 @@ class KafkaPublisher:
 
     def publish(self, message: Message, *, token: int) -> None:
         run = self._ready_run()
-        if not self._partitions(run, message.topic):
-            self._add(Refused(token, f"Kafka has no topic {message.topic}"))
+        topic = self._address.named(message.topic)
+        if not self._partitions(run, topic):
+            self._add(Refused(token, f"Kafka has no topic {topic}"))
             return
         if run.pending_bytes >= MAX_QUEUED_BYTES:
             raise BrokerUnavailable(f"{run.pending_bytes} bytes wait for {self._address} already")
         try:
-            run.send(message, token)
+            run.send(message, token, topic=topic)
         except REFUSALS as error:
             run.land(judged(token, error))
         except CLIENT_ERRORS as error:

@@ -55,14 +55,15 @@ class Run:
         self.finished = False
         self._changed = changed
 
-    def send(self, message: Message, token: int) -> None:
+    def send(self, message: Message, token: int, *, topic: str) -> None:
+        """`topic`: its name on the server."""
         with self._changed:
             if not self.pending:
                 self.moved_at = time.monotonic()
             self.pending[token] = len(message.value)
             self.pending_bytes += len(message.value)
         future = self.producer.send(
-            message.topic,
+            topic,
             key=message.key.encode(),
             value=message.value,
             headers=list(message.headers),

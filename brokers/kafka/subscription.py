@@ -29,8 +29,8 @@ class KafkaSubscription:
 
     def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
         self._address = address
-        self._topics = tuple(topics)
-        self._group = group
+        self._topics = tuple(address.named(topic) for topic in topics)
+        self._group = address.named(group)
         self._member: Member | None = None
         self._closed = False
 
@@ -45,10 +45,11 @@ class KafkaSubscription:
             member.heard()
         else:
             self._look_after(member)
-        return [to_record(each) for records in found.values() for each in records]
+        prefix = self._address.prefix
+        return [to_record(each, prefix) for records in found.values() for each in records]
 
     def commit(self, records: Sequence[Record]) -> None:
-        ends = _ends(records)
+        ends = _ends(records, self._address.prefix)
         mine = self._member.consumer.assignment() if self._member is not None else set()
         lost = sorted(set(ends) - mine)
         if lost:
@@ -92,9 +93,9 @@ class KafkaSubscription:
             member.close()
 
 
-def to_record(found: ConsumerRecord) -> Record:
+def to_record(found: ConsumerRecord, prefix: str) -> Record:
     return Record(
-        topic=found.topic,
+        topic=found.topic.removeprefix(prefix),
         partition=found.partition,
         offset=found.offset,
         key=found.key,
@@ -103,9 +104,9 @@ def to_record(found: ConsumerRecord) -> Record:
     )
 
 
-def _ends(records: Sequence[Record]) -> dict[TopicPartition, OffsetAndMetadata]:
+def _ends(records: Sequence[Record], prefix: str) -> dict[TopicPartition, OffsetAndMetadata]:
     ends: dict[TopicPartition, int] = {}
     for record in records:
-        place = TopicPartition(record.topic, record.partition)
+        place = TopicPartition(prefix + record.topic, record.partition)
         ends[place] = max(ends.get(place, 0), record.offset + 1)
     return {place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()}

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests import seed
-from tests.e2e.conftest import Service, until
+from tests.e2e.service import Service, until
 from tests.problems import assert_problem
 from tests.processes import refusal
 

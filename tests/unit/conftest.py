@@ -1,7 +1,14 @@
 import pytest
+from django.conf import settings
 from django.test import Client
 
 from orders.stock import load_sample_stock
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _secret_key() -> None:
+    """Requests want one, and a fresh checkout has none."""
+    settings.SECRET_KEY = "only for tests"
 
 
 @pytest.fixture

@@ -67,6 +67,12 @@ def test_options(tmp_path: Path) -> None:
     }
 
 
+def test_a_prefix_is_not_for_the_client() -> None:
+    address = kafka("kafka://one?prefix=staging.").address
+    assert address.options == {"security_protocol": "PLAINTEXT"}
+    assert address.named("orders.commands") == "staging.orders.commands"
+
+
 @pytest.mark.parametrize("text", ["{}", "{0.address}", "{0.address!r}", "{0.name}"])
 def test_a_password_is_never_shown(text: str) -> None:
     assert "secret" not in text.format(kafka("kafka://alice:secret@one:9092"))
@@ -92,6 +98,7 @@ def test_a_password_is_never_shown(text: str) -> None:
         ("kafka://one?acks=0&retries=1", "no option acks, retries; it has: security_protocol"),
         ("kafka://one?security_protocol=TLS", "security_protocol=TLS; it takes: PLAINTEXT, SSL"),
         ("kafka://one?client_id=", "client_id=; it takes: a value"),
+        ("kafka://one?prefix=my/shop", "prefix=my/shop; it takes up to 64 letters, digits"),
         ("kafka://one?security_protocol=SASL_SSL", "also needs user:password@"),
         ("kafka://al:secret@one?security_protocol=SSL", "also needs a security_protocol with SASL"),
         ("kafka://al:secret@one?ssl_cafile=/nowhere/ca.pem", "no ssl_cafile /nowhere/ca.pem"),

@@ -74,7 +74,7 @@ class Trip(SagaClass):
 
     def _run(self, name: str, ctx: Context) -> Any:
         self.calls.append(name)
-        return self.script.get(name, lambda _: None)(ctx)
+        return self.script[name](ctx) if name in self.script else None
 
     @action("fly", max_retries=2)
     def fly(self, ctx: Context) -> Any:
@@ -131,6 +131,45 @@ def slow(register: Register, monkeypatch: pytest.MonkeyPatch) -> type[Slow]:
     return Slow
 
 
+class Pair(SagaClass):
+    """Two steps side by side, and one that joins them."""
+
+    saga_name = "pair"
+    calls: list[str]
+    script: dict[str, Callable[[], Any]]
+
+    @action("left", max_retries=0)
+    async def left(self, _: Context) -> Any:
+        self.calls.append("left")
+        result = self.script.get("left", dict)()
+        return await result if asyncio.iscoroutine(result) else result
+
+    @compensate("left")
+    async def unleft(self, _: Context) -> None:
+        self.calls.append("unleft")
+
+    @action("right", max_retries=1)
+    def right(self, _: Context) -> Any:
+        self.calls.append("right")
+        return self.script.get("right", dict)()
+
+    @compensate("right")
+    def unright(self, _: Context) -> None:
+        self.calls.append("unright")
+
+    @action("join", depends_on=["left", "right"])
+    def join(self, ctx: Context) -> Any:
+        self.calls.append(f"join {ctx.get('l')}{ctx.get('r')}")
+
+
+@pytest.fixture
+def pair(register: Register, monkeypatch: pytest.MonkeyPatch) -> type[Pair]:
+    monkeypatch.setattr(Pair, "calls", [], raising=False)
+    monkeypatch.setattr(Pair, "script", {}, raising=False)
+    register(Pair)
+    return Pair
+
+
 def runs_of(worker: Executor) -> list[run.SagaRun]:
     return [run_ for _, run_ in list(worker._running.values()) if run_ is not None]
 
@@ -182,8 +221,11 @@ class TestTheWayForward:
         assert written() == {"flight", "meal"}
 
     def test_many_side_by_side(self, trip: type[Trip]) -> None:
+        def clear(_: Context) -> None:
+            Product.objects.all().delete()
+
         sagas = [begin("trip", key=f"K-{n}") for n in range(20)]
-        trip.script["fly"] = trip.script["eat"] = lambda _: Product.objects.all().delete() and None
+        trip.script["fly"] = trip.script["eat"] = clear
         with working(concurrency=7):
             until(lambda: Saga.objects.filter(status="completed").count() == len(sagas))
         assert sorted(trip.calls) == sorted(["fly", "stay", "eat"] * 20)
@@ -562,47 +604,16 @@ class TestCompensations:
 
 
 class TestParallelSteps:
-    class Pair(SagaClass):
-        saga_name = "pair"
-        calls: list[str]
-        script: dict[str, Callable[[], Any]]
-
-        @action("left", max_retries=0)
-        async def left(self, _: Context) -> Any:
-            self.calls.append("left")
-            return self.script.get("left", dict)()
-
-        @compensate("left")
-        async def unleft(self, _: Context) -> None:
-            self.calls.append("unleft")
-
-        @action("right", max_retries=0)
-        def right(self, _: Context) -> Any:
-            self.calls.append("right")
-            return self.script.get("right", dict)()
-
-        @compensate("right")
-        def unright(self, _: Context) -> None:
-            self.calls.append("unright")
-
-        @action("join", depends_on=["left", "right"])
-        def join(self, ctx: Context) -> Any:
-            self.calls.append(f"join {ctx.get('l')}{ctx.get('r')}")
-
-    @pytest.fixture
-    def pair(self, register: Register, monkeypatch: pytest.MonkeyPatch) -> "type[Pair]":
-        monkeypatch.setattr(self.Pair, "calls", [], raising=False)
-        monkeypatch.setattr(self.Pair, "script", {}, raising=False)
-        register(self.Pair)
-        return self.Pair
-
-    def test_both_are_seen_by_the_step_that_joins_them(self, pair: "type[Pair]") -> None:
+    def test_both_are_seen_by_the_step_that_joins_them(self, pair: type[Pair]) -> None:
         pair.script |= {"left": lambda: {"l": 1}, "right": lambda: {"r": 2}}
         assert run_to_end(begin("pair")).status == "completed"
         assert pair.calls[-1] == "join 12"
 
-    def test_where_one_fails_the_other_is_undone(self, pair: "type[Pair]") -> None:
-        pair.script["right"] = lambda: (_ for _ in ()).throw(StepRejected("no"))
+    def test_where_one_fails_the_other_is_undone(self, pair: type[Pair]) -> None:
+        def reject() -> None:
+            raise StepRejected("no")
+
+        pair.script["right"] = reject
         assert run_to_end(begin("pair")).status == "rolled_back"
         assert sorted(pair.calls) == ["left", "right", "unleft"]
 
@@ -615,7 +626,7 @@ class TestThePivot:
 
         def _run(self, name: str, ctx: Context) -> Any:
             self.calls.append(name)
-            return self.script.get(name, lambda _: None)(ctx)
+            return self.script[name](ctx) if name in self.script else None
 
         @action("pack")
         def pack(self, ctx: Context) -> Any:
@@ -920,25 +931,49 @@ class TestStopping:
 
     @pytest.mark.usefixtures("trip")
     def test_during_an_outage_nothing_is_decided(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        away = [True]
+        """The database comes back just when the worker has given up waiting for it."""
+        workers: list[Executor] = []
         reached = threading.Event()
         real = journal._write
 
         def write_journal(*args: Any, **kwargs: Any) -> None:
-            if away:
+            if not workers or not all(run_._suspended for run_ in runs_of(workers[0])):
                 reached.set()
                 raise OperationalError("server closed the connection unexpectedly")
             real(*args, **kwargs)
 
-        monkeypatch.setattr(journal, "_write", write_journal)
         saga = begin("trip")
-        with working():
-            assert reached.wait(20)
-        away.clear()
+        with monkeypatch.context() as away:
+            away.setattr(journal, "_write", write_journal)
+            with working() as worker:
+                workers.append(worker)
+                assert reached.wait(20)
         row = Saga.objects.get(id=saga)
         assert (row.status, row.failure) == ("running", "")
         assert journal_of(saga) == {}
         assert run_to_end(saga).status == "completed"
+
+    def test_a_lost_lease_ends_the_waiting_of_the_steps_beside(
+        self, pair: type[Pair], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        saga = begin("pair")
+
+        async def left() -> None:
+            await call_in_thread(until, lambda: journal_of(saga).get("right:F") == ("failed", 1))
+            in_an_hour = timezone.now() + timedelta(hours=1)
+            await call_in_thread(
+                lambda: Saga.objects.filter(id=saga).update(epoch=99, next_run_at=in_an_hour)
+            )
+
+        def right() -> None:
+            raise ConnectionError("away")
+
+        monkeypatch.setattr(run, "FIRST_BACKOFF", 3600.0)
+        pair.script |= {"left": left, "right": right}
+        with working() as worker:
+            until(lambda: Saga.objects.get(id=saga).epoch == 99)
+            until(lambda: not worker._running)
+        assert sorted(pair.calls) == ["left", "right"]
 
 
 class TestWhatCannotBeRun:

@@ -18,11 +18,6 @@ pytestmark = pytest.mark.django_db
 ROUTES = ["/", "/orders/", "/orders/ORD-001/", "/health/", "/api/docs", "/admin/login/", "/nowhere"]
 
 
-@pytest.fixture(autouse=True)
-def _secret_key(settings: Settings) -> None:
-    settings.SECRET_KEY = "only for this test"
-
-
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> "Breaker":
     return Breaker(monkeypatch)

@@ -50,7 +50,8 @@ def put(*keys: str, topic: str = "shop.events") -> list[int]:
 class Kafka:
     """A broker that does as the test says.
 
-    `judge` is given what was published since the last reports, and answers each message.
+    `judge` is given what was published since the last reports, and answers each message. Where it
+    is `slow`, every second call brings one report.
     """
 
     in_process = False
@@ -62,8 +63,10 @@ class Kafka:
     ) -> None:
         self.judge = judge
         self.away = False
+        self.slow = False
         self.accepted: list[Message] = []
         self.closed = 0
+        self._calls = 0
         self._queue: list[tuple[int, Message]] = []
 
     def check(self) -> None:
@@ -83,8 +86,13 @@ class Kafka:
             raise BrokerUnavailable("nobody there")
         self._queue.append((token, message))
 
-    def reports(self, *, timeout: float) -> list[Report]:  # noqa: ARG002 - the Protocol's
+    def reports(self, *, timeout: float) -> list[Report]:
+        if not timeout:  # nothing is judged before somebody waits for it
+            return []
         queue, self._queue = self._queue, []
+        if self.slow:
+            self._calls += 1
+            queue, self._queue = queue[: self._calls % 2], queue[self._calls % 2 :]
         if not queue:
             return []
         verdicts = self.judge([message for _, message in queue])
@@ -124,7 +132,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("brokers.outage.LONGEST_PAUSE", 0.002)
 
 
-def parked() -> list[tuple[str, int]]:
+def parked() -> list[tuple[str, int | str]]:
     return [(row.key, json.loads(bytes(row.payload))) for row in ParkedMessage.objects.all()]
 
 
@@ -282,6 +290,15 @@ class TestTheBrokerIsAway:
         assert [json.loads(message.value) for message in broker.accepted] == list(range(20))
         assert not ParkedMessage.objects.exists()
 
+    def test_nothing_is_sent_until_all_reports_are_in(self) -> None:
+        """Sent again at once, the first would arrive before the second has failed."""
+        rounds = iter([["away"], ["away"]])
+        put(*"aaaa")
+        broker = Kafka(lambda batch: next(rounds, ["ok"] * len(batch)))
+        broker.slow = True
+        drain(broker, batch_size=2)
+        assert [json.loads(message.value) for message in broker.accepted] == [0, 1, 2, 3]
+
     def test_it_may_go_away_within_a_batch(self) -> None:
         put(*"aaaaaa")
         broker = Kafka()
@@ -325,15 +342,15 @@ class TestRefusedMessages:
         relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
         with in_thread(relay.run):
             records: list[Record] = []
-            while len(records) < 5:
+            while len(records) < 3:
                 records += audit.receive(timeout=10, limit=10)
                 audit.commit(records)
             until(lambda: left() == 0)
-        # What was on its way beside the refused message may have gone out; nothing else has.
         first, *rest = ParkedMessage.objects.all()
         assert first.reason.startswith("message of 2")
-        assert {row.reason for row in rest} <= {"waits behind a parked message of its key"}
-        assert ParkedMessage.objects.exclude(key="bad").count() == 0
+        assert {row.reason for row in rest} == {"waits behind a parked message of its key"}
+        assert parked() == [("bad", "x" * 2000), ("bad", 2), ("bad", 3)]
+        assert [json.loads(r.value or b"") for r in records if r.key == b"bad"] == [1]
         assert [json.loads(r.value or b"") for r in records if r.key == b"good"] == [1, 2]
 
     def test_later_messages_of_a_parked_key_wait_behind_it(self) -> None:
@@ -392,6 +409,14 @@ class TestRefusedMessages:
         broker = Kafka(judge)
         drain(broker)
         assert broker.order_of("a") == [0, 1]
+
+    def test_a_suspect_is_sent_once_and_alone(self) -> None:
+        rounds = iter([["refuse"]] * 3)
+        put(*"abc")
+        broker = Kafka(lambda batch: next(rounds, ["ok"] * len(batch)))
+        broker.slow = True
+        drain(broker)
+        assert [message.key for message in broker.accepted] == ["a", "b", "c"]
 
     def test_the_broker_goes_away_while_suspects_are_judged(self) -> None:
         rounds = iter([["refuse"] * 3, ["away"], ["ok"], ["away"], ["refuse"], ["ok"]])
@@ -467,6 +492,8 @@ with only_relay():
 class TestOneRelay:
     @pytest.fixture
     def database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        if connection.vendor != "sqlite":
+            pytest.skip("on a server several relays may work")
         path = tmp_path / "orders.sqlite3"
         monkeypatch.setitem(connection.settings_dict, "NAME", str(path))
         return path
