@@ -21,7 +21,7 @@ from orders.models import (
     ReservationStatus,
     SimulatedCharge,
 )
-from sagas.queries import statuses
+from sagas.queries import ACTIVE_STATUSES, statuses
 
 CHUNK = 1000
 _ACTIVE = ReservationStatus.ACTIVE
@@ -31,7 +31,8 @@ _SAGA_OF = {
     OrderStatus.FULFILLED: {"completed"},
     OrderStatus.REJECTED: {"rolled_back"},
     OrderStatus.CANCELLED: {"rolled_back"},
-    OrderStatus.ATTENTION: {"parked"},
+    # Parked, or let go on by a person and not yet at its end.
+    OrderStatus.ATTENTION: {"parked", *ACTIVE_STATUSES},
 }
 
 

@@ -1,13 +1,18 @@
 from django.contrib import admin
 
 from outbox.readonly import ReadOnlyAdmin
-from sagas.models import RefusedCommand, Saga, SagaStep
+from sagas.models import Intervention, RefusedCommand, Saga, SagaStep
 
 
 class StepInline(ReadOnlyAdmin, admin.TabularInline):
     model = SagaStep
     extra = 0
     ordering = ("started_at", "id")
+
+
+class InterventionInline(ReadOnlyAdmin, admin.TabularInline):
+    model = Intervention
+    extra = 0
 
 
 @admin.register(Saga)
@@ -17,7 +22,7 @@ class SagaAdmin(ReadOnlyAdmin, admin.ModelAdmin):
     search_fields = ("key", "correlation_id")
     ordering = ("-created_at",)
     show_full_result_count = False
-    inlines = (StepInline,)
+    inlines = (StepInline, InterventionInline)
 
 
 @admin.register(RefusedCommand)

@@ -74,6 +74,8 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._journal = Threads(self._journal_thread_count, name="journal")
         self._calls = Threads(self._call_thread_count, name="calls")
+        # Leases are renewed also while every step waits for a lock.
+        self._leases = Threads(1, name="leases")
         renewing = asyncio.create_task(self._renew_leases())
         try:
             await self._claim_until(stop)
@@ -81,6 +83,7 @@ class Executor:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
+            await asyncio.to_thread(self._leases.close)
             await asyncio.to_thread(self._journal.close)
             await asyncio.to_thread(self._calls.close)
 
@@ -148,7 +151,7 @@ class Executor:
             if not ids:
                 continue
             try:
-                await self._journal.run(
+                await self._leases.run(
                     journal.renew, worker=self._worker, ids=ids, lease=self._lease
                 )
             except (OperationalError, InterfaceError) as error:

@@ -113,6 +113,25 @@ class SagaStep(models.Model):
         return f"{self.step} {self.kind} {self.status}"
 
 
+class Intervention(models.Model):
+    """What a person did about a saga. Rows are only ever added."""
+
+    saga = models.ForeignKey(Saga, on_delete=models.CASCADE, related_name="interventions")
+    action = models.CharField(max_length=16)
+    step = models.CharField(max_length=255, blank=True, default="")
+    kind = models.CharField(max_length=1, blank=True, default="")
+    who = models.CharField(max_length=255)
+    why = models.TextField()
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "sagas_intervention"
+        ordering = ("at", "id")
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.who}"
+
+
 class InboxMessage(models.Model):
     """A command that has been accepted. A redelivered one meets its row and changes nothing."""
 

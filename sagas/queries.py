@@ -3,7 +3,9 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from sagas.models import Saga
+from sagas.models import ACTIVE, Saga
+
+ACTIVE_STATUSES = frozenset(status.value for status in ACTIVE)
 
 
 def statuses(ids: Collection[UUID]) -> dict[UUID, str]:

@@ -1,0 +1,153 @@
+"""What a person may do about a saga, each recorded with who, why and when in its transaction.
+
+A parked saga goes on only by one of these:
+- `retry`: the step that failed is tried again, with its retries renewed.
+- `resolve`: a step counts as done, because a person has seen to it.
+- `skip`: a compensation is left out.
+
+`pause` and `resume` are for sagas that still run: a paused one is not claimed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from sagas import codec
+from sagas.errors import SagasError
+from sagas.identity import step_key
+from sagas.models import ACTIVE, Intervention, Saga, SagaStatus, SagaStep, StepKind, StepStatus
+from sagas.registry import saga_type
+
+
+class InterventionRefused(SagasError):  # noqa: N818 - states the fact
+    """The saga, or its step, is not in a state in which this can be done; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who intervenes, and why."""
+
+    who: str
+    why: str
+
+
+def find(reference: str) -> Saga:
+    """The saga with this id or, where only one has it, this business key.
+
+    Raises:
+        InterventionRefused: none, or several.
+    """
+    try:
+        found = list(Saga.objects.filter(id=UUID(reference)))
+    except ValueError:
+        found = list(Saga.objects.filter(key=reference)[:2])
+    if not found:
+        raise InterventionRefused(f"there is no saga {reference}")
+    if len(found) > 1:
+        raise InterventionRefused(f"several sagas have the key {reference}: give the id")
+    return found[0]
+
+
+def retry(saga_id: UUID, *, by: By) -> None:
+    """Let a parked saga go on: what failed is tried again, with its retries renewed."""
+    with _intervening(saga_id, "retry", by) as saga:
+        _require_parked(saga)
+        saga.steps.filter(status__in=(StepStatus.FAILED, StepStatus.UNKNOWN)).update(attempt=0)
+        _go_on(saga)
+
+
+def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
+    """Count a step of a parked saga as done, and let the saga go on."""
+    with _intervening(saga_id, "resolve", by, step=step, kind=kind) as saga:
+        _require_parked(saga)
+        _settle(saga, step, kind, StepStatus.DONE, by)
+        _go_on(saga)
+
+
+def skip(saga_id: UUID, step: str, *, by: By) -> None:
+    """Leave out a compensation of a parked saga, and let the saga go on."""
+    kind = StepKind.COMPENSATION
+    with _intervening(saga_id, "skip", by, step=step, kind=kind) as saga:
+        _require_parked(saga)
+        if not saga.failure:
+            raise InterventionRefused(f"{saga} is not being undone, there is nothing to leave out")
+        _settle(saga, step, kind, StepStatus.SKIPPED, by)
+        _go_on(saga)
+
+
+def pause(saga_id: UUID, *, by: By) -> None:
+    """Have no worker claim the saga; a step that runs is not interrupted."""
+    with _intervening(saga_id, "pause", by) as saga:
+        _require_active(saga)
+        _set(saga, paused=True)
+
+
+def resume(saga_id: UUID, *, by: By) -> None:
+    """Let a paused saga be claimed again."""
+    with _intervening(saga_id, "resume", by) as saga:
+        if not saga.paused:
+            raise InterventionRefused(f"{saga} is not paused")
+        _set(saga, paused=False)
+
+
+@contextmanager
+def _intervening(
+    saga_id: UUID, action: str, by: By, *, step: str = "", kind: str = ""
+) -> Iterator[Saga]:
+    with transaction.atomic():
+        saga = Saga.objects.select_for_update().get(id=saga_id)
+        yield saga
+        Intervention.objects.create(
+            saga=saga, action=action, step=step, kind=kind, who=by.who, why=by.why
+        )
+
+
+def _require_parked(saga: Saga) -> None:
+    if saga.status != SagaStatus.PARKED:
+        raise InterventionRefused(f"{saga} is {saga.status}; this is for parked sagas")
+
+
+def _require_active(saga: Saga) -> None:
+    if saga.status not in ACTIVE:
+        raise InterventionRefused(f"{saga} is {saga.status}; this is for sagas that still run")
+
+
+def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -> None:
+    found = saga_type(saga.name)
+    known = [each.step_id for each in found.saga_class().get_steps()] if found else []
+    if step not in known:
+        raise InterventionRefused(f"{saga.name} has no step {step!r}; it has {', '.join(known)}")
+    values = {
+        "status": status,
+        "result": codec.encode({}),
+        "resolved_by": f"{by.who}: {by.why}",
+        "finished_at": timezone.now(),
+    }
+    row, is_new = SagaStep.objects.get_or_create(
+        saga=saga,
+        step=step,
+        kind=kind,
+        defaults=values | {"attempt": 0, "key": step_key(saga.id, step, kind)},
+    )
+    if not is_new:
+        if row.status in (StepStatus.DONE, StepStatus.SKIPPED):
+            raise InterventionRefused(f"{step} of {saga} is {row.status} already")
+        SagaStep.objects.filter(pk=row.pk).update(**values)
+
+
+def _go_on(saga: Saga) -> None:
+    _set(
+        saga,
+        status=SagaStatus.COMPENSATING if saga.failure else SagaStatus.RUNNING,
+        park_reason="",
+        worker="",
+        next_run_at=timezone.now(),
+    )
+
+
+def _set(saga: Saga, **values: object) -> None:
+    Saga.objects.filter(id=saga.id).update(**values)

@@ -1,0 +1,108 @@
+import argparse
+import getpass
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.table import Table
+
+from outbox.cli import positive
+from sagas import interventions, reports
+from sagas.interventions import By, InterventionRefused
+from sagas.models import SagaStatus, StepKind
+
+
+class Command(BaseCommand):
+    help = "Looks at sagas, and intervenes: list, show, retry, resolve, skip, pause, resume."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        listing = actions.add_parser("list", help="the newest sagas")
+        listing.add_argument("--status", choices=SagaStatus.values)
+        listing.add_argument("--name")
+        listing.add_argument("--limit", type=positive, default=50)
+        listing.add_argument("--json", action="store_true")
+        showing = actions.add_parser("show", help="one saga and its timeline")
+        showing.add_argument("saga", help="id or business key")
+        showing.add_argument("--json", action="store_true")
+        for name, text in _INTERVENTIONS.items():
+            intervening = actions.add_parser(name, help=text)
+            intervening.add_argument("saga", help="id or business key")
+            if name in ("resolve", "skip"):
+                intervening.add_argument("step")
+            if name == "resolve":
+                intervening.add_argument(
+                    "--undo", action="store_true", help="the step's compensation, not the step"
+                )
+            intervening.add_argument("--by", default=getpass.getuser(), help="who (default: you)")
+            intervening.add_argument("--why", required=True, help="kept with the saga")
+
+    def handle(self, *, action: str, **options: Any) -> None:
+        try:
+            if action == "list":
+                self._list(**options)
+            elif action == "show":
+                self._show(**options)
+            else:
+                self._intervene(action, **options)
+        except InterventionRefused as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, *, status: str | None, name: str | None, limit: int, **options: Any) -> None:
+        rows = reports.listing(status=status, name=name, limit=limit)
+        if options["json"]:
+            self.stdout.write(json.dumps(rows))
+            return
+        self._table(rows, ("id", "name", "key", "status", "reason", "created_at"))
+
+    def _show(self, *, saga: str, **options: Any) -> None:
+        report = reports.full(interventions.find(saga))
+        if options["json"]:
+            self.stdout.write(json.dumps(report))
+            return
+        for title, value in report["saga"].items():
+            if value not in ("", None, False):
+                self.stdout.write(f"{title:16} {value}")
+        self._table(
+            report["steps"],
+            ("step", "kind", "status", "attempt", "seconds", "key", "result", "error"),
+        )
+        if report["interventions"]:
+            self._table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
+
+    def _intervene(self, action: str, *, saga: str, by: str, why: str, **options: Any) -> None:
+        found = interventions.find(saga)
+        who = By(by, why)
+        match action:
+            case "retry":
+                interventions.retry(found.id, by=who)
+            case "resolve":
+                kind = StepKind.COMPENSATION if options["undo"] else StepKind.FORWARD
+                interventions.resolve(found.id, options["step"], kind, by=who)
+            case "skip":
+                interventions.skip(found.id, options["step"], by=who)
+            case "pause":
+                interventions.pause(found.id, by=who)
+            case "resume":
+                interventions.resume(found.id, by=who)
+        found.refresh_from_db()
+        paused = ", paused" if found.paused else ""
+        self.stdout.write(f"{found.name} {found.key}: {found.status}{paused}")
+
+    def _table(self, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(
+                *(str(row[column] if row[column] is not None else "") for column in columns)
+            )
+        Console(file=self.stdout, width=200, soft_wrap=True).print(table)  # type: ignore[arg-type]
+
+
+_INTERVENTIONS = {
+    "retry": "let a parked saga go on; what failed is tried again",
+    "resolve": "count a step of a parked saga as done, because you have seen to it",
+    "skip": "leave out a compensation of a parked saga",
+    "pause": "have no worker take the saga up",
+    "resume": "let a paused saga be taken up again",
+}
