@@ -37,7 +37,8 @@ class _Entry:
 @dataclass(slots=True)
 class _Topic:
     entries: deque[_Entry] = field(default_factory=deque)
-    next_offset: int = 0
+    # Offsets of another process's broker must not come again: they are kept with refused commands.
+    next_offset: int = field(default_factory=lambda: time.time_ns() // 1000)
     committed: dict[str, int] = field(default_factory=dict)
     """For each group, the offset of the first message that it has not committed."""
 

@@ -76,6 +76,9 @@ class Embedded:
             part.run(part.stop)
         except Exception:
             logger.exception("the %s died", part.name)
-        if not part.stop.is_set():
             self._died.append(part.name)
+        else:
+            if not part.stop.is_set():
+                self._died.append(part.name)
+        if self._died:
             self._over.set()

@@ -14,6 +14,7 @@ _CLEARER = {
     "The SECRET_KEY setting must not be empty": "SECRET_KEY is not set: set it, "
     "or run `manage.py up` once, which keeps one of its own in a file"
 }
+_REFUSED = "authentication failed|does not exist|no pg_hba.conf entry|permission denied|no password"
 
 
 def one_line(error: Exception) -> str | None:
@@ -25,9 +26,10 @@ def one_line(error: Exception) -> str | None:
         case DatabaseError() if re.search("not a database|malformed", text):
             return f"{_database()} is damaged: {text}. Name another one in DATABASE_URL."
         case OperationalError() | InterfaceError() | psycopg_pool.PoolTimeout():
-            return (
-                f"{_database()} does not answer: {_reason(error)}. Start it, or set DATABASE_URL."
-            )
+            reason = _reason(error)
+            if re.search(_REFUSED, reason):
+                return f"{_database()} does not let us in: {reason}. Correct DATABASE_URL."
+            return f"{_database()} does not answer: {reason}. Start it, or set DATABASE_URL."
         case ImproperlyConfigured() | BrokerError():
             return _CLEARER.get(text, text)
     return None
@@ -35,7 +37,7 @@ def one_line(error: Exception) -> str | None:
 
 def flat(error: BaseException) -> str:
     """The error's text in one line."""
-    return " ".join(str(error).split()).rstrip(".")
+    return " ".join(str(error).split()).rstrip(".?")
 
 
 def _reason(error: Exception) -> str:
@@ -46,7 +48,8 @@ def _reason(error: Exception) -> str:
         try:
             psycopg.connect(**params).close()
         except psycopg.Error as direct:
-            return flat(direct)
+            # Before it stands where the server is, which is told already.
+            return flat(direct).rpartition(" failed: ")[2]
     return flat(error)
 
 

@@ -24,7 +24,8 @@ def logging_config(*, level: str) -> dict[str, Any]:
             # sagaz writes two errors for each declined order, which our own journal tells better.
             "sagaz": {"level": "CRITICAL"},
             "saga": {"level": "CRITICAL"},
-            "kafka": {"level": "WARNING"},
+            # kafka-python writes twenty lines for each broker that is away; we write one.
+            "kafka": {"level": "CRITICAL"},
             # It tells of each try to connect; what that means is told by whoever needed one.
             "psycopg.pool": {"level": "ERROR"},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},

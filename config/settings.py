@@ -35,11 +35,11 @@ MIDDLEWARE = [
     "config.problems.ProblemMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "config.admin_only.AdminSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "config.admin_only.AdminAuthenticationMiddleware",
+    "config.admin_only.AdminMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
@@ -103,4 +103,7 @@ SAGA_TOPICS = env.list("SAGA_TOPICS", default=["orders.commands"])
 SAGA_CONSUMER_GROUP = env.str("SAGA_CONSUMER_GROUP", default="sagas")
 SAGA_LEASE = env.float("SAGA_LEASE", default=10.0)
 PAYMENT_GATEWAY_URL = env.str("PAYMENT_GATEWAY_URL", default="simulated://")
+STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
+STRIPE_TIMEOUT = env.float("STRIPE_TIMEOUT", default=10.0)
 ORDER_MAX_AGE = env.float("ORDER_MAX_AGE", default=3600.0)

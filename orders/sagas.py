@@ -24,6 +24,7 @@ from sagas import (
     idempotency_key,
     on_finish,
     on_park,
+    on_start,
 )
 
 Context = dict[str, Any]
@@ -32,6 +33,7 @@ on_finish(SAGA_NAME)(end_order)
 on_park(SAGA_NAME)(flag_order)
 
 
+@on_start
 @cache
 def gateway() -> PaymentGateway:
     """The gateway of this process."""
@@ -82,6 +84,7 @@ class OrderSaga(Saga):
             key=idempotency_key(),
             charge_key=forward_key(),
             reference=ctx["order_id"],
+            amount=ctx["amount"],
         )
         await call_in_thread(
             fulfilment.record_refund, order_id=ctx["order_id"], charge_key=forward_key()

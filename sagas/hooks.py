@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 
@@ -25,9 +25,11 @@ class SagaOutcome:
     reason: str = ""
 
 
+R = TypeVar("R")
 Hook = Callable[[SagaOutcome], None]
 _finish_hooks: dict[str, Hook] = {}
 _park_hooks: dict[str, Hook] = {}
+_start_hooks: list[Callable[[], object]] = []
 
 
 def on_finish(saga_name: str) -> Callable[[Hook], Hook]:
@@ -38,6 +40,17 @@ def on_finish(saga_name: str) -> Callable[[Hook], Hook]:
 def on_park(saga_name: str) -> Callable[[Hook], Hook]:
     """Call this function in the transaction that parks a saga of that name."""
     return _registering(_park_hooks, saga_name)
+
+
+def on_start(hook: Callable[[], R]) -> Callable[[], R]:
+    """Call this function before a worker takes anything up, to find a wrong setting in time."""
+    _start_hooks.append(hook)
+    return hook
+
+
+def call_start_hooks() -> None:
+    for hook in _start_hooks:
+        hook()
 
 
 def call_hooks(outcome: SagaOutcome) -> None:

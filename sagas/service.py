@@ -8,6 +8,7 @@ from django.db import connection
 from brokers import Broker
 from sagas.consumer import SagaConsumer
 from sagas.executor import Executor
+from sagas.hooks import call_start_hooks
 
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 
@@ -28,6 +29,7 @@ class SagaService:
     def from_settings(
         cls, broker: Broker, *, concurrency: int, alive: Callable[[], None] = lambda: None
     ) -> "SagaService":
+        call_start_hooks()
         executor = Executor(
             concurrency=concurrency,
             lease=timedelta(seconds=settings.SAGA_LEASE),

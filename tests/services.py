@@ -134,11 +134,11 @@ def _answers(host: str, port: int) -> bool:
 
 
 def _need_docker(server: str, variable: str) -> None:
-    if not _docker_answers():
-        _do_without(f"needs {server}: start Docker, or set {variable}")
+    if not docker_answers():
+        do_without(f"needs {server}: start Docker, or set {variable}")
 
 
-def _docker_answers() -> bool:
+def docker_answers() -> bool:
     with warnings.catch_warnings():
         # Where nobody answers, Docker's client leaves its socket to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -155,7 +155,7 @@ def _pings() -> bool:
     return True
 
 
-def _do_without(reason: str) -> NoReturn:
+def do_without(reason: str) -> NoReturn:
     if os.environ.get("REQUIRE_SERVICES") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

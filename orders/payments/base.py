@@ -14,9 +14,9 @@ class PaymentGateway(Protocol):
             PaymentUnavailable: no usable answer; ask again with the same key.
         """
 
-    def refund(self, *, key: str, charge_key: str, reference: str) -> None:
-        """Undo the charge made under `charge_key`, whether or not it happened, and close that key,
-        so that a charge that is still on its way is declined.
+    def refund(self, *, key: str, charge_key: str, reference: str, amount: Decimal) -> None:
+        """Undo the charge made under `charge_key` with this reference and amount, whether or not it
+        happened, and close that key, so that a charge that is still on its way is declined.
 
         Raises:
             PaymentUnavailable: no usable answer; ask again with the same key.

@@ -90,7 +90,14 @@ class SimulatedGateway:
             raise PaymentDeclined(f"payment declined: the key {key} is closed")
         return f"TXN-{reference}"
 
-    def refund(self, *, key: str, charge_key: str, reference: str) -> None:  # noqa: ARG002
+    def refund(
+        self,
+        *,
+        key: str,  # noqa: ARG002
+        charge_key: str,
+        reference: str,
+        amount: Decimal,  # noqa: ARG002
+    ) -> None:
         self._on_the_way_there()
         with transaction.atomic():
             row, _ = SimulatedCharge.objects.select_for_update().get_or_create(

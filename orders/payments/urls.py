@@ -1,4 +1,5 @@
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Mapping
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -9,16 +10,33 @@ def gateway_from_url(url: str) -> PaymentGateway:
     """The gateway that a URL names.
 
     Raises:
-        ImproperlyConfigured: unknown scheme or option.
+        ImproperlyConfigured: unknown scheme or option, or something else is missing.
     """
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise ImproperlyConfigured(f"PAYMENT_GATEWAY_URL cannot be read: {error}") from error
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme == "simulated":
         from orders.payments.simulated import SimulatedGateway
 
-        return SimulatedGateway.from_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
+        return SimulatedGateway.from_options(options)
+    if parts.scheme == "stripe":
+        return _stripe(parts, options)
     raise ImproperlyConfigured(
-        f"PAYMENT_GATEWAY_URL begins with {parts.scheme!r}; use simulated://"
+        f"PAYMENT_GATEWAY_URL begins with {parts.scheme!r}; use simulated:// or stripe://"
     )
+
+
+def _stripe(parts: SplitResult, options: Mapping[str, str]) -> PaymentGateway:
+    if parts.netloc or parts.path:
+        raise ImproperlyConfigured(
+            "PAYMENT_GATEWAY_URL: after stripe:// come options only; the key is STRIPE_API_KEY"
+        )
+    try:
+        from orders.payments.stripe import StripeGateway
+    except ModuleNotFoundError as error:
+        raise ImproperlyConfigured(
+            "PAYMENT_GATEWAY_URL is stripe://, which needs Stripe's package: uv sync --extra stripe"
+        ) from error
+    return StripeGateway.from_options(options)

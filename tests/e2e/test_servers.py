@@ -112,6 +112,9 @@ def test_a_part_that_is_killed_is_named_and_started_again(full_service: FullServ
 
 
 def test_a_stopped_consumers_partitions_go_to_the_other(full_service: FullService) -> None:
+    # It may be stopped while it holds locks: they are free when the server ends its transaction.
+    [(database,)] = full_service.query("SELECT current_database()")
+    full_service.query(f"ALTER DATABASE {database} SET idle_in_transaction_session_timeout = '3s'")
     full_service.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.05")
     until(lambda: len(assignments(full_service)), reaches=2, timeout=20)
     assert all(assignments(full_service).values()), "each has partitions"

@@ -24,7 +24,7 @@ def boss() -> Client:
 
 
 @pytest.fixture
-def _rows() -> None:
+def _rows(stock: None) -> None:
     items = [Item("ITEM-1", "Widget", 2)]
     place_order(order_id="ORD-1", user_id="U", items=items, amount=10)  # type: ignore[arg-type]
     message = OutboxMessage.objects.get()

@@ -309,6 +309,9 @@ class TestTheGateway:
     def charge(self, gateway: PaymentGateway, *, key: str = "K", amount: str = "10") -> str:
         return gateway.charge(key=key, reference="ORD-1", amount=Decimal(amount))
 
+    def refund(self, gateway: PaymentGateway) -> None:
+        gateway.refund(key="R", charge_key="K", reference="ORD-1", amount=Decimal(10))
+
     def test_the_same_key_has_one_effect(self) -> None:
         gateway = gateway_from_url("simulated://")
         assert self.charge(gateway) == self.charge(gateway)
@@ -339,15 +342,15 @@ class TestTheGateway:
     def test_a_refund_closes_the_key(self) -> None:
         gateway = gateway_from_url("simulated://")
         self.charge(gateway)
-        gateway.refund(key="R", charge_key="K", reference="ORD-1")
+        self.refund(gateway)
         with pytest.raises(PaymentDeclined, match="closed"):
             self.charge(gateway)
-        gateway.refund(key="R", charge_key="K", reference="ORD-1")
+        self.refund(gateway)
         assert ledger() == [("ORD-1", "refunded")]
 
     def test_a_refund_before_the_charge_closes_the_key(self) -> None:
         gateway = gateway_from_url("simulated://")
-        gateway.refund(key="R", charge_key="K", reference="ORD-1")
+        self.refund(gateway)
         with pytest.raises(PaymentDeclined, match="closed"):
             self.charge(gateway)
         assert ledger() == [("ORD-1", "closed")]

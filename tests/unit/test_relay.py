@@ -50,8 +50,9 @@ def put(*keys: str, topic: str = "shop.events") -> list[int]:
 class Kafka:
     """A broker that does as the test says.
 
-    `judge` is given what was published since the last reports, and answers each message. Where it
-    is `slow`, every second call brings one report.
+    Like a real one it gathers messages for a moment: `judge` is given what was published until
+    somebody waited for reports, and answers each. Where it is `slow`, every second wait brings one
+    report.
     """
 
     in_process = False

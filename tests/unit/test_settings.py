@@ -10,8 +10,8 @@ from tests.processes import ROOT, refusal
 
 PACKAGES = ("config", "orders", "outbox", "brokers", "relay", "sagas")
 READS = r"""\benv(?:\.\w+)?\(\s*"([A-Z_]+)"|environ(?:\.get\(|\[)\s*"([A-Z_]+)\""""
-# `up` tells its own processes by it.
-INTERNAL = {"SUPERVISED", "DJANGO_SETTINGS_MODULE"}
+# What `up` hands to its own processes, and what Django and Python read.
+INTERNAL = {"SUPERVISED", "DJANGO_SETTINGS_MODULE", "PYTHONPATH"}
 
 
 class Manage:

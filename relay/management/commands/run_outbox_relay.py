@@ -11,6 +11,8 @@ from outbox.cli import positive, sign_of_life, stop_on_signals
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 
+MAX_BATCH_SIZE = 10_000
+
 
 class Command(BaseCommand):
     help = "Publishes the outbox to SAGAZ_BROKER_URL until SIGTERM or Ctrl-C."
@@ -18,7 +20,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--drain", action="store_true", help="empty the outbox, then exit")
         parser.add_argument(
-            "--batch-size", type=positive, default=500, help="rows at a time (default 500)"
+            "--batch-size", type=_batch_size, default=500, help="rows at a time (default 500)"
         )
         parser.add_argument("--alive-file", type=Path, help="touched while the relay works")
 
@@ -48,3 +50,11 @@ class Command(BaseCommand):
         self.stdout.write("relay: ready")
         relay.run(stop)
         self.stdout.write(f"relay: stopped, published {relay.published} message(s)")
+
+
+def _batch_size(text: str) -> int:
+    """A batch and what is in flight must fit into one statement's parameters."""
+    size = positive(text)
+    if size > MAX_BATCH_SIZE:
+        raise argparse.ArgumentTypeError(f"must be {MAX_BATCH_SIZE} or less")
+    return size

@@ -1,0 +1,145 @@
+"""A server stops and comes back: orders go on by themselves, and no process is started again."""
+
+import os
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.docker_client import DockerClient
+
+from tests import seed
+from tests.e2e.full_service import FullService
+from tests.e2e.service import until
+from tests.problems import assert_problem
+from tests.services import do_without, docker_answers, free_port, kafka_container
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.kafka,
+    # kafka-python leaves the sockets of refused connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+
+class Server:
+    """A container that can be stopped and started again, on the same port."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        filters = {"publish": str(urlsplit(url).port)}
+        [self._container] = DockerClient().client.containers.list(filters=filters)
+
+    def stop(self) -> None:
+        self._container.stop(timeout=20)
+
+    def kill(self) -> None:
+        self._container.kill()
+
+    def start(self) -> None:
+        self._container.start()
+
+
+@pytest.fixture
+def _docker() -> None:
+    if not docker_answers():
+        do_without("needs Docker, to stop a server and start it again")
+
+
+@pytest.mark.usefixtures("_docker")
+class TestKafka:
+    @pytest.fixture
+    def kafka_server_url(self, _docker: None) -> Iterator[str]:
+        """A Kafka of this test's own, for `full_service`."""
+        with kafka_container(os.environ.get("KAFKA_IMAGE", "apache/kafka:4.1.0")) as url:
+            yield url
+
+    def test_orders_wait_until_it_is_back(
+        self, full_service: FullService, kafka_server_url: str
+    ) -> None:
+        kafka = Server(kafka_server_url)
+        full_service.start(OUTBOX_MAX_AGE="2")
+        parts = full_service.parts()
+        assert full_service.post(seed.order(order_id="BEFORE"), Prefer="wait=10").status_code == 201
+        assert full_service.get("/health/ready/").status_code == 200
+
+        kafka.stop()
+        for number in range(10):
+            order = seed.order(order_id=f"MEANWHILE-{number}", amount=10)
+            assert full_service.post(order).status_code == 202
+        until(lambda: not full_service.get("/health/ready/").ok, timeout=10)
+        readiness = full_service.get("/health/ready/")
+        assert readiness.status_code == 503
+        assert f"does the broker {kafka_server_url}" in readiness.json()["detail"]
+        assert full_service.get("/health/").ok
+        until(lambda: "does not answer, trying on" in full_service.output, timeout=20)
+        assert full_service.ended_orders() == {"BEFORE"}
+
+        kafka.start()
+        until(lambda: len(full_service.ended_orders()), reaches=11, timeout=60)
+        assert full_service.statuses() == {"fulfilled": 11}
+        until(lambda: full_service.get("/health/ready/").ok, timeout=10)
+        assert full_service.post(seed.order(order_id="AFTER"), Prefer="wait=10").status_code == 201
+        assert full_service.parts() == parts
+        assert "starting it again" not in full_service.output
+        full_service.assert_nothing_was_done_twice()
+        full_service.assert_audit_is_clean()
+
+
+@pytest.mark.usefixtures("_docker")
+class TestPostgreSQL:
+    @pytest.fixture
+    def postgres_server_url(self, _docker: None) -> Iterator[str]:
+        """A PostgreSQL of this test's own, for `full_service`."""
+        container = PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17"))
+        with container.with_bind_ports(5432, free_port()):
+            yield str(container.get_connection_url(driver=None))
+
+    @pytest.mark.parametrize("way", ["stop", "kill"])
+    def test_every_process_goes_on_by_itself(
+        self, full_service: FullService, postgres_server_url: str, way: str
+    ) -> None:
+        server = Server(postgres_server_url)
+        # Payments take a while, so that many sagas are under way when it stops.
+        full_service.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.2")
+        parts = full_service.parts()
+        with full_service.placing("--count", "60", "--rate", "10", "--retry-for", "60"):
+            until(lambda: len(full_service.ended_orders()), reaches=10, timeout=30)
+            getattr(server, way)()
+            answer = full_service.post(seed.ORDER)
+            assert_problem(answer, 503)
+            assert answer.headers["Retry-After"]
+            assert_problem(full_service.get("/orders/ORD-001/"), 503)
+            assert "does not answer" in full_service.get("/health/ready/").json()["detail"]
+            server.start()
+        assert full_service.statuses() == {"fulfilled": 60}
+        assert full_service.post(seed.ORDER, Prefer="wait=10").status_code == 201
+        assert full_service.parts() == parts
+        assert "starting it again" not in full_service.output
+        full_service.assert_nothing_was_done_twice()
+        full_service.assert_audit_is_clean()
+
+    @pytest.mark.soak
+    @pytest.mark.timeout(300)
+    def test_it_goes_on_soon_after_a_long_outage(
+        self, full_service: FullService, postgres_server_url: str
+    ) -> None:
+        server = Server(postgres_server_url)
+        full_service.start()
+        parts = full_service.parts()
+        server.stop()
+        away_until = time.monotonic() + 90
+        until(lambda: time.monotonic() > away_until or not is_away(full_service), timeout=120)
+        assert is_away(full_service)
+        server.start()
+        until(lambda: not is_away(full_service), timeout=10)
+        until(
+            lambda: full_service.post(seed.ORDER, Prefer="wait=10").json()["status"] == "fulfilled",
+            timeout=20,
+        )
+        assert full_service.parts() == parts
+
+
+def is_away(service: FullService) -> bool:
+    return service.get("/health/ready/").status_code == 503
