@@ -20,6 +20,7 @@ from sagas.service import SagaService
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 20
+POLL_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class Embedded:
         ]
 
     def stop(self) -> None:
-        """Safe to call from a signal handler."""
+        """Not to be called from a signal handler."""
         self._over.set()
 
     def run(self) -> list[str]:
@@ -64,7 +65,8 @@ class Embedded:
         for part in self._parts:
             part.thread = threading.Thread(target=self._guard, args=(part,), name=part.name)
             part.thread.start()
-        self._over.wait()
+        while not self._over.wait(POLL_SECONDS):
+            pass  # a wait without end might not notice a signal
         for part in self._parts:
             part.stop.set()
             if part.thread is not None:

@@ -1,5 +1,6 @@
 """Reads the settings' environment variables; a value that cannot be read names its variable."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,48 @@ SQLITE_OPTIONS = {
 }
 
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+ON = ("true", "on", "yes", "1")
+OFF = ("false", "off", "no", "0", "")
+
+
 class Environment(environ.Env):
+    """django-environ, strictly: left to itself it takes DEBUG=maybe for false and 1h for 1.0."""
+
+    def bool(self, var: str, default: Any = environ.Env.NOTSET) -> Any:
+        return self.get_value(var, cast=_switch, default=default)
+
+    def float(self, var: str, default: Any = environ.Env.NOTSET) -> Any:
+        return self.get_value(var, cast=_number, default=default)
+
+    def log_level(self, var: str, default: str) -> Any:
+        return self.get_value(var, cast=_log_level, default=default)
+
     def get_value(self, var: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().get_value(var, *args, **kwargs)
         except (ValueError, TypeError) as error:
             value = os.environ.get(var, "")
             raise ImproperlyConfigured(f"{var} is {value!r}, which cannot be read") from error
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ON + OFF:
+        raise ValueError(f"use {', '.join(ON)} or {', '.join(OFF[:-1])}")
+    return text.lower() in ON
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("must be finite")
+    return number
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in LOG_LEVELS:
+        raise ValueError(f"use one of {', '.join(LOG_LEVELS)}")
+    return text.upper()
 
 
 def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
@@ -51,13 +87,18 @@ def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
 
 
 def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
+    if config["NAME"] in ("", ":memory:"):
+        raise ImproperlyConfigured(
+            "DATABASE_URL names a database in memory, which the parts cannot share: "
+            "use sqlite:///file"
+        )
     name = str(Path(config["NAME"]).absolute())
     return config | {
         "ENGINE": "config.sqlite",
         "NAME": name,
         "OPTIONS": SQLITE_OPTIONS,
         # Tests use a file too: an in-memory database locks whole tables between threads.
-        "TEST": {"NAME": f"{name}.test"},
+        "TEST": {"NAME": f"{name}.test-{os.getpid()}"},
     }
 
 

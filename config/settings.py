@@ -80,7 +80,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS_PROXY
 if BEHIND_TLS_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-LOGGING = logging_config(level=env.str("LOG_LEVEL", default="INFO"))
+LOGGING = logging_config(level=env.log_level("LOG_LEVEL", default="INFO"))
 
 # What sagaz is told, in its own terms; sagas/apps.py hands it over.
 SAGAZ = {

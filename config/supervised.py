@@ -61,7 +61,7 @@ class Supervisor:
         ]
 
     def stop(self) -> None:
-        """Safe to call from a signal handler."""
+        """Not to be called from a signal handler."""
         self._over.set()
 
     def start(self) -> None:
@@ -70,7 +70,8 @@ class Supervisor:
 
     def join(self) -> None:
         """Wait for `stop()`, then stop the parts one after the other."""
-        self._over.wait()
+        while not self._over.wait(POLL_SECONDS):
+            pass  # a wait without end might not notice a signal
         for child in self._children:
             child.terminate()
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 
 def positive(text: str) -> int:
@@ -16,11 +17,24 @@ def positive(text: str) -> int:
     return number
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set."""
+def stop_on_signals(*, then: Callable[[], None] = lambda: None) -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set, calling `then` with it. Wait for it with a timeout: a
+    signal that comes just before a wait begins does not end it.
+
+    A thread sets it, not the handler. The handler interrupts the main thread anywhere, within a
+    wait for that very event too, whose lock it would then wait for without end.
+    """
     stop = threading.Event()
+    came: SimpleQueue[int] = SimpleQueue()  # the one queue that a handler may use
+
+    def wait_for_signal() -> None:
+        came.get()
+        stop.set()
+        then()
+
+    threading.Thread(target=wait_for_signal, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _frame: came.put(number))
     return stop
 
 

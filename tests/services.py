@@ -58,10 +58,10 @@ def kafka_server_url() -> Iterator[str]:
 def postgres_database_url(postgres_server_url: str) -> Iterator[str]:
     """The URL of an empty database of this test's own."""
     name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield urlsplit(postgres_server_url)._replace(path=f"/{name}").geturl()
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    _execute(postgres_server_url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield urlsplit(postgres_server_url)._replace(path=f"/{name}").geturl()
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    _execute(postgres_server_url, drop)
 
 
 @pytest.fixture
@@ -69,6 +69,12 @@ def topic_name() -> Callable[[str], str]:
     """Makes topic names of this test's own: `topic_name("orders.commands")`."""
     own = uuid.uuid4().hex[:12]
     return lambda name: f"test-{own}.{name}"
+
+
+def _execute(url: str, statement: sql.Composed) -> None:
+    """On a connection of its own: the server may be started again during a test."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 @contextmanager

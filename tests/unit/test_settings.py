@@ -126,8 +126,12 @@ def test_a_broker_that_does_not_answer(manage: Manage, command: str) -> None:
     assert "127.0.0.1:1" in manage.refused(command, SAGAZ_BROKER_URL="kafka://127.0.0.1:1")
 
 
+def test_a_database_that_only_lives_in_memory(manage: Manage) -> None:
+    assert "sqlite:///file" in manage.refused("check", DATABASE_URL="sqlite://:memory:")
+
+
 def test_an_unknown_payment_gateway(manage: Manage) -> None:
-    assert "PAYMENT_GATEWAY_URL" in manage.refused("check", PAYMENT_GATEWAY_URL="pigeon://loft")
+    assert "PAYMENT_GATEWAY_URL" in manage.refused("up", PAYMENT_GATEWAY_URL="pigeon://loft")
 
 
 @pytest.mark.parametrize(

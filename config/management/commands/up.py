@@ -1,5 +1,4 @@
 import argparse
-import signal
 import socket
 import time
 from typing import Any
@@ -15,7 +14,7 @@ from config.secret_key import make_secret_key
 from config.supervised import Supervisor, parts
 from config.webserver import WebServer
 from orders.stock import load_sample_stock
-from outbox.cli import positive
+from outbox.cli import positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
 
 LOOK_EVERY = 0.1
@@ -54,7 +53,7 @@ class Command(BaseCommand):
             except OSError as error:
                 raise _taken(host, port, error) from error
             embedded = Embedded(web, broker)
-            _on_signals(embedded.stop)
+            stop_on_signals(then=embedded.stop)
             self._ready(host, port)
             died = embedded.run()
         if died:
@@ -68,11 +67,11 @@ class Command(BaseCommand):
         supervisor = Supervisor(
             parts(host=host, port=port, consumers=consumers), say=self.stdout.write
         )
-        over = _on_signals(supervisor.stop)
+        over = stop_on_signals(then=supervisor.stop)
         supervisor.start()
-        while not over and not _answers(host, port):
+        while not over.is_set() and not _answers(host, port):
             time.sleep(LOOK_EVERY)
-        if not over:
+        if not over.is_set():
             self._ready(host, port)
         supervisor.join()
 
@@ -84,19 +83,6 @@ class Command(BaseCommand):
 def _prepare() -> None:
     call_command("migrate", verbosity=0)
     load_sample_stock()
-
-
-def _on_signals(stop: Any) -> list[int]:
-    """Call `stop` on SIGTERM and Ctrl-C; the list holds the signals that came."""
-    came: list[int] = []
-
-    def handle(number: int, _frame: object) -> None:
-        came.append(number)
-        stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
-    return came
 
 
 def _url(host: str, port: int) -> str:
