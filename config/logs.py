@@ -24,6 +24,7 @@ def logging_config(*, level: str) -> dict[str, Any]:
             # sagaz writes two errors for each declined order, which our own journal tells better.
             "sagaz": {"level": "CRITICAL"},
             "saga": {"level": "CRITICAL"},
+            "stripe": {"level": "WARNING"},  # two lines for each request otherwise
             # kafka-python writes twenty lines for each broker that is away; we write one.
             "kafka": {"level": "CRITICAL"},
             # It tells of each try to connect; what that means is told by whoever needed one.

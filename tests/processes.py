@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
 # What this machine's environment must not decide.
 _SETTINGS = re.compile(
-    r"DEBUG|SECRET_KEY|LOG_LEVEL|(DATABASE|SAGAZ|OUTBOX|SAGA|ORDER|PAYMENT|KAFKA|BROKER)_.*"
+    r"DEBUG|SECRET_KEY|LOG_LEVEL|(DATABASE|SAGAZ|OUTBOX|SAGA|ORDER|PAYMENT|STRIPE|KAFKA|BROKER)_.*"
 )
 
 

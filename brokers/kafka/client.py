@@ -95,6 +95,11 @@ def connect(
     return client, opened[-1][0]
 
 
+def is_connected(net_client: KafkaNetClient) -> bool:
+    """Whether there is a connection to any broker."""
+    return any(net_client.connected(node.node_id) for node in net_client.cluster.brokers())
+
+
 def connection_error(address: KafkaAddress, error: Exception) -> BrokerError:
     """What an error while connecting means."""
     if isinstance(error, _CREDENTIALS_REFUSED):

@@ -9,7 +9,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, connect
+from brokers.kafka.client import CLIENT_ERRORS, connect, is_connected
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
@@ -52,8 +52,7 @@ class Member:
     @property
     def is_away(self) -> bool:
         """Nobody has answered for a while: `poll()` says nothing of that."""
-        nodes = self._net_client.cluster.brokers()
-        if any(self._net_client.connected(node.node_id) for node in nodes):
+        if is_connected(self._net_client):
             self._answered_at = time.monotonic()
         return time.monotonic() - self._answered_at >= AWAY_AFTER
 

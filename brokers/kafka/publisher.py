@@ -1,15 +1,19 @@
 """Publishing to Kafka: one producer after another, and what they do not report."""
 
+import logging
 import threading
 import time
 from contextlib import suppress
 
-from brokers.base import Message, Refused, Report
+from brokers.base import Acknowledged, Message, Refused, Report
 from brokers.errors import BrokerError, BrokerUnavailable
 from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, explained
 from brokers.kafka.run import Run, judged
+from brokers.outage import Outage
+
+logger = logging.getLogger(__name__)
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 ABSENCE_REMEMBERED = 5.0
@@ -23,6 +27,7 @@ class KafkaPublisher:
         self._run: Run | None = None
         self._reports: list[Report] = []
         self._absent_until: dict[str, float] = {}
+        self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
     def publish(self, message: Message, *, token: int) -> None:
         run = self._ready_run()
@@ -44,7 +49,9 @@ class KafkaPublisher:
         with self._changed:
             self._changed.wait_for(self._has_reports, timeout)
             reports = self._collected()
-        if not reports and self._run is not None:
+        if any(isinstance(report, Acknowledged) for report in reports):
+            self._outage.over()
+        elif not reports and self._run is not None:
             self._look_after(self._run)
         return reports
 
@@ -92,6 +99,8 @@ class KafkaPublisher:
         """Notice what the producer never reports. It tries for ever where a topic was deleted under
         it, also where that came back with fewer partitions: start again, and the topic is judged,
         and other messages flow."""
+        if run.pending and run.is_away:
+            self._outage.failed("what is queued waits until it is back")
         if run.finished:
             self.purge()
         elif run.pending and time.monotonic() - run.moved_at >= STALLED_AFTER:

@@ -17,12 +17,13 @@ from kafka import KafkaProducer
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, connect, explained
+from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, connect, explained, is_connected
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
 MAX_BLOCK_MS = 1_000
 STOP_TIMEOUT = 2.0
+AWAY_AFTER = 2.0
 LINGER_MS = 2
 BATCH_BYTES = 131_072  # well below a topic's default max.message.bytes
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # above it no broker is asked; below it the topic decides
@@ -32,7 +33,7 @@ class Run:
     """One producer's life: from its first message to its first error."""
 
     def __init__(self, address: KafkaAddress, changed: threading.Condition) -> None:
-        self.producer, _ = connect(
+        self.producer, self._net_client = connect(
             KafkaProducer,
             address,
             bootstrap_timeout_ms=CONNECT_TIMEOUT_MS,
@@ -51,7 +52,7 @@ class Run:
         self.pending: dict[int, int] = {}  # token to size
         self.pending_bytes = 0
         self.reports: list[Report] = []
-        self.moved_at = time.monotonic()
+        self.moved_at = self._answered_at = time.monotonic()
         self.finished = False
         self._changed = changed
 
@@ -59,7 +60,7 @@ class Run:
         """`topic`: its name on the server."""
         with self._changed:
             if not self.pending:
-                self.moved_at = time.monotonic()
+                self.moved_at = self._answered_at = time.monotonic()
             self.pending[token] = len(message.value)
             self.pending_bytes += len(message.value)
         future = self.producer.send(
@@ -86,6 +87,13 @@ class Run:
             if size is not None:
                 self.pending_bytes -= size
             return size is not None
+
+    @property
+    def is_away(self) -> bool:
+        """Nobody has answered for a while: the producer itself says nothing of that."""
+        if is_connected(self._net_client):
+            self._answered_at = time.monotonic()
+        return time.monotonic() - self._answered_at >= AWAY_AFTER
 
     def stop(self) -> None:
         """Send nothing more. Does not wait, so that the producer's own thread may call it."""

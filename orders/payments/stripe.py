@@ -89,7 +89,7 @@ class StripeGateway:
                 if not self._undo(intent.id, key=key):
                     # Never charged; or Stripe has forgotten the key, as it may after a day, and
                     # this intent is not the one that was charged.
-                    self._undo_found(charge_key, key=key)
+                    self._undo_found(charge_key, key=key, besides=intent.id)
 
     def _create(self, *, key: str, reference: str, amount: Decimal) -> stripe.PaymentIntent:
         """The intent of this key: a new one, or the one as it was when it was new."""
@@ -165,12 +165,13 @@ class StripeGateway:
             if refund.status in {"failed", "canceled"}:
                 raise PaymentUnavailable(f"Stripe: the refund of {intent.id} has {refund.status}")
 
-    def _undo_found(self, charge_key: str, *, key: str) -> int:
+    def _undo_found(self, charge_key: str, *, key: str, besides: str = "") -> int:
         """Undo what Stripe's search finds by a charge's key; returns how many it found."""
         quoted = charge_key.replace("\\", "\\\\").replace("'", "\\'")
         found = self._intents.search({"query": f"metadata['charge_key']:'{quoted}'"}).data
         for intent in found:
-            self._undo(intent.id, key=key)
+            if intent.id != besides:
+                self._undo(intent.id, key=key)
         return len(found)
 
     def _look_at(self, intent_id: str) -> stripe.PaymentIntent:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -73,7 +74,8 @@ class TestKafka:
         assert readiness.status_code == 503
         assert f"does the broker {kafka_server_url}" in readiness.json()["detail"]
         assert full_service.get("/health/").ok
-        until(lambda: "does not answer, trying on" in full_service.output, timeout=20)
+        until(lambda: is_told_by(full_service, "relay"), timeout=20)
+        until(lambda: is_told_by(full_service, "consumer"), timeout=20)
         assert full_service.ended_orders() == {"BEFORE"}
 
         kafka.start()
@@ -107,11 +109,15 @@ class TestPostgreSQL:
         with full_service.placing("--count", "60", "--rate", "10", "--retry-for", "60"):
             until(lambda: len(full_service.ended_orders()), reaches=10, timeout=30)
             getattr(server, way)()
-            answer = full_service.post(seed.ORDER)
-            assert_problem(answer, 503)
-            assert answer.headers["Retry-After"]
-            assert_problem(full_service.get("/orders/ORD-001/"), 503)
-            assert "does not answer" in full_service.get("/health/ready/").json()["detail"]
+            with ThreadPoolExecutor() as pool:
+                placed = pool.submit(full_service.post, seed.ORDER)
+                looked = pool.submit(full_service.get, "/orders/ORD-001/")
+                ready = pool.submit(full_service.get, "/health/ready/")
+            assert_problem(placed.result(), 503)
+            assert placed.result().headers["Retry-After"]
+            assert_problem(looked.result(), 503)
+            assert ready.result().status_code == 503
+            assert "the database does not answer" in ready.result().json()["detail"]
             server.start()
         assert full_service.statuses() == {"fulfilled": 60}
         assert full_service.post(seed.ORDER, Prefer="wait=10").status_code == 201
@@ -139,6 +145,13 @@ class TestPostgreSQL:
             timeout=20,
         )
         assert full_service.parts() == parts
+
+
+def is_told_by(service: FullService, part: str) -> bool:
+    return any(
+        line.startswith(part) and "does not answer, trying on" in line
+        for line in service.output.splitlines()
+    )
 
 
 def is_away(service: FullService) -> bool:
