@@ -200,12 +200,14 @@ def _write(
     values["finished_at"] = None if status is StepStatus.STARTED else now
     if status is StepStatus.DONE:
         values["result"] = encoded or codec.encode(result)
-    SagaStep.objects.update_or_create(
-        saga_id=saga.id,
-        step=step,
-        kind=kind,
-        defaults=values,
-        create_defaults=values | {"key": step_key(saga.id, step, kind)},
+    row = SagaStep(
+        saga_id=saga.id, step=step, kind=kind, key=step_key(saga.id, step, kind), **values
+    )
+    SagaStep.objects.bulk_create(  # one statement: INSERT … ON CONFLICT … UPDATE
+        [row],
+        update_conflicts=True,
+        unique_fields=["saga", "step", "kind"],
+        update_fields=list(values),
     )
 
 
