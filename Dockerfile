@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir --quiet uv \
 WORKDIR /app
 COPY pyproject.toml ./
 RUN uv sync --no-dev --extra stripe --no-cache --quiet
-COPY --chown=app . .
+COPY . .
 USER app
 
 EXPOSE 8000

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 SECRET_KEY_FILE = ".secret-key"  # noqa: S105 - a file name
 POSTGRES_SCHEMES = ("postgres", "postgresql", "psql", "pgsql")
 POOL_TIMEOUT_SECONDS = 5
+IDLE_IN_TRANSACTION_SECONDS = 10
 
 SQLITE_OPTIONS = {
     # Writers wait for each other from BEGIN on, and readers for nobody.
@@ -79,7 +80,10 @@ def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
         if scheme in POSTGRES_SCHEMES:
             return _postgresql(Environment.db_url_config(url), env)
     except (ValueError, KeyError) as error:
-        raise ImproperlyConfigured(f"DATABASE_URL cannot be read: {error}") from error
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be read: use postgres://user:password@host:port/name, and write "
+            "special characters percent-encoded"
+        ) from error
     raise ImproperlyConfigured(
         f"DATABASE_URL begins with {scheme!r}; use postgres://user:password@host:port/name "
         "or sqlite:///file"
@@ -105,12 +109,18 @@ def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
 def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
     """psycopg 3 with a pool for each process; statements and waits for locks have their limits."""
     statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0)
-    lock = env.float("DATABASE_LOCK_TIMEOUT", default=10.0)
-    limits = f"-c statement_timeout={statement * 1000:.0f} -c lock_timeout={lock * 1000:.0f}"
+    lock = env.float("DATABASE_LOCK_TIMEOUT", default=5.0)
+    limits = (
+        f"-c statement_timeout={statement * 1000:.0f} -c lock_timeout={lock * 1000:.0f}"
+        # A worker that was stopped inside a step must not hold its rows for ever.
+        f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS * 1000}"
+    )
     pool = {
         "min_size": 1,
         "max_size": env.int("DATABASE_POOL_SIZE", default=20),
         "timeout": POOL_TIMEOUT_SECONDS,
+        # Left alone, the pool doubles its pause as long as an outage lasts.
+        "reconnect_timeout": 1.0,
     }
     options = {"connect_timeout": POOL_TIMEOUT_SECONDS, "options": limits, "pool": pool}
     return config | {

@@ -6,7 +6,7 @@ import psycopg
 import psycopg_pool
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 
 from brokers import BrokerError
 
@@ -25,7 +25,7 @@ def one_line(error: Exception) -> str | None:
             return f"{_database()} has no tables yet: {text}. Run manage.py migrate."
         case DatabaseError() if re.search("not a database|malformed", text):
             return f"{_database()} is damaged: {text}. Name another one in DATABASE_URL."
-        case OperationalError() | InterfaceError() | psycopg_pool.PoolTimeout():
+        case OperationalError() | InterfaceError() | InternalError() | psycopg_pool.PoolTimeout():
             reason = _reason(error)
             if re.search(_REFUSED, reason):
                 return f"{_database()} does not let us in: {reason}. Correct DATABASE_URL."

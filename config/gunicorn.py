@@ -4,6 +4,8 @@ import os
 import signal
 from typing import Any
 
+from outbox.cli import on_orphaned
+
 wsgi_app = "config.wsgi"
 bind = os.environ.get("BIND", "127.0.0.1:8000")
 worker_class = "gthread"
@@ -26,6 +28,7 @@ def when_ready(_server: Any) -> None:
     """Under `manage.py up`, Ctrl-C reaches every process; only SIGTERM lets requests finish."""
     if _SUPERVISED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        on_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def post_worker_init(_worker: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from outbox.correlation import current
@@ -81,7 +81,7 @@ class ProblemMiddleware:
 
     def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
         match error:
-            case OperationalError() | InterfaceError():
+            case OperationalError() | InterfaceError() | InternalError():
                 return unavailable(error)
             case RequestDataTooBig():
                 return too_big()
@@ -99,7 +99,8 @@ def forbidden(_request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
-    return problem(404, f"there is nothing at {request.path}")
+    hint = "" if request.path.endswith("/") else "; paths end with a slash"
+    return problem(404, f"there is nothing at {request.path}{hint}")
 
 
 def server_error(_request: HttpRequest) -> HttpResponse:

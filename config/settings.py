@@ -36,7 +36,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.admin_only.AdminSessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "config.slashes.SafeSlashMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "config.admin_only.AdminAuthenticationMiddleware",
     "config.admin_only.AdminMessageMiddleware",
@@ -106,4 +106,7 @@ PAYMENT_GATEWAY_URL = env.str("PAYMENT_GATEWAY_URL", default="simulated://")
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
 STRIPE_TIMEOUT = env.float("STRIPE_TIMEOUT", default=10.0)
+MAX_WAITING_REQUESTS = env.int(
+    "MAX_WAITING_REQUESTS", default=max(1, env.int("WEB_THREADS", default=8) // 2)
+)
 ORDER_MAX_AGE = env.float("ORDER_MAX_AGE", default=3600.0)

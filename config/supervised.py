@@ -72,8 +72,12 @@ class Supervisor:
         """Wait for `stop()`, then stop the parts one after the other."""
         while not self._over.wait(POLL_SECONDS):
             pass  # a wait without end might not notice a signal
-        for child in self._children:
-            child.terminate()
+        web, relay, *consumers = self._children
+        for together in ([web], [relay], consumers):
+            for child in together:
+                child.terminate()
+            for child in together:
+                child.join()
 
 
 class _Child:
@@ -90,18 +94,19 @@ class _Child:
         self._keeper.start()
 
     def terminate(self) -> None:
-        """SIGTERM, and SIGKILL where that is not enough."""
         with self._lock:
             self._stopping.set()
             process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._say(f"did not stop within {STOP_TIMEOUT:.0f} s, killed")
-                process.kill()
-        self._keeper.join()
+
+    def join(self) -> None:
+        """Wait until it has ended; SIGKILL where SIGTERM was not enough."""
+        self._keeper.join(STOP_TIMEOUT)
+        if self._keeper.is_alive() and self._process is not None:
+            self._say(f"did not stop within {STOP_TIMEOUT:.0f} s, killed")
+            self._process.kill()
+            self._keeper.join()
 
     def _keep_running(self) -> None:
         pause = FIRST_PAUSE
@@ -125,7 +130,8 @@ class _Child:
                 return None
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 self._part.command,
-                stdin=subprocess.DEVNULL,
+                # Never written to: it closes when this process is killed, and the part stops.
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

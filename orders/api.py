@@ -4,6 +4,7 @@ import base64
 import binascii
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
@@ -15,6 +16,8 @@ from orders.models import Order, OrderStatus
 from orders.prefer import applied, wanted_wait
 from orders.schemas import ID_PATTERN, DiagramOut, OrderIn, OrderOut, OrderPage
 from orders.services import Item, place_order
+from orders.waiting import waiting_room
+from outbox.away import AWAY
 from sagas.diagrams import diagram_of
 
 router = Router(tags=["orders"])
@@ -56,8 +59,11 @@ def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
     order = placed.order
     wait = wanted_wait(request.headers.get("Prefer", ""))
     if wait is not None:
-        _wait_until_ended(order.order_id, seconds=wait)
-        order = _order(order.order_id)
+        # The order is stored: whatever happens from here on must not look like a refusal.
+        with suppress(*AWAY), waiting_room() as has_place:
+            wait = wait if has_place else 0
+            _wait_until_ended(order.order_id, seconds=wait)
+            order = _order(order.order_id)
     has_ended = wait is not None and order.has_ended
     response = HttpResponse(
         OrderOut.of(order).model_dump_json(),

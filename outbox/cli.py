@@ -1,6 +1,7 @@
 """What this project's long-running commands have in common."""
 
 import argparse
+import os
 import signal
 import threading
 import time
@@ -33,9 +34,24 @@ def stop_on_signals(*, then: Callable[[], None] = lambda: None) -> threading.Eve
         then()
 
     threading.Thread(target=wait_for_signal, name="signals", daemon=True).start()
+    on_orphaned(lambda: came.put(signal.SIGTERM))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: came.put(number))
     return stop
+
+
+def on_orphaned(then: Callable[[], None]) -> None:
+    """Under a supervisor, which holds the other end of standard input: call this when it is gone,
+    however it ended. Otherwise nothing."""
+    if not os.environ.get("SUPERVISED"):
+        return
+
+    def wait_for_end() -> None:
+        while os.read(0, 1024):
+            pass
+        then()
+
+    threading.Thread(target=wait_for_end, name="supervisor", daemon=True).start()
 
 
 def sign_of_life(path: Path | None, *, every: float = 5.0) -> Callable[[], None]:

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 
 from brokers import Acknowledged, Broker, BrokerUnavailable, Failed, Publisher, Refused, Report
 from brokers.outage import Outage
+from outbox.away import AWAY
 from outbox.models import OutboxMessage
 from relay import rows
 from relay.wire import wire_message
@@ -137,7 +138,7 @@ class Relay:
             moved = self._cycle()
         except BrokerUnavailable as error:
             stop.wait(self._broker_outage.failed(error))
-        except (OperationalError, InterfaceError) as error:
+        except AWAY as error:
             connection.close()
             stop.wait(self._database_outage.failed(error))
         else:
@@ -237,7 +238,7 @@ class Relay:
                 self._collect(timeout=REPORT_TIMEOUT)
                 self._delete_acknowledged()
             self._delete_acknowledged()
-        except (BrokerUnavailable, OperationalError, InterfaceError) as error:
+        except (BrokerUnavailable, *AWAY) as error:
             logger.warning("stopping with messages in flight, they will be sent again: %s", error)
 
     def _close(self) -> None:

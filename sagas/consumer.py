@@ -2,10 +2,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 
 from brokers import Broker, BrokerUnavailable, Subscription
 from brokers.outage import Outage
+from outbox.away import AWAY
 from sagas import inbox
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class SagaConsumer:
                     self._receive_once(subscription)
                 except BrokerUnavailable as error:
                     stop.wait(self._broker_outage.failed(error))
-                except (OperationalError, InterfaceError) as error:
+                except AWAY as error:
                     connection.close()
                     # What was received and not stored comes again to a new subscription.
                     _close(subscription)

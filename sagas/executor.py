@@ -7,11 +7,11 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 
-from django.db import InterfaceError, OperationalError
-
 from brokers.outage import Outage
+from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
 from sagas import journal
 from sagas.errors import LeaseLost
@@ -38,6 +38,7 @@ class Executor:
             over after the step that runs.
         journal_threads, call_threads: for the journal and for `call_in_thread`, each with a
             database connection of its own.
+        alive: called in each round.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Executor:
         grace: float = GRACE,
         journal_threads: int = 4,
         call_threads: int = 8,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
+        self._alive = alive
         self._concurrency = concurrency
         self._lease = lease
         self._grace = grace
@@ -90,6 +93,7 @@ class Executor:
     async def _claim_until(self, stop: threading.Event) -> None:
         pause = SHORTEST_POLL
         while not stop.is_set():
+            self._alive()
             room = self._concurrency - len(self._running)
             claimed = await self._claim(room) if room else []
             for saga in claimed:
@@ -102,7 +106,7 @@ class Executor:
             claimed = await self._journal.run(
                 journal.claim, worker=self._worker, limit=room, lease=self._lease
             )
-        except (OperationalError, InterfaceError) as error:
+        except AWAY as error:
             await asyncio.sleep(self._outage.failed(error))
             return []
         self._outage.over()
@@ -154,7 +158,7 @@ class Executor:
                 await self._leases.run(
                     journal.renew, worker=self._worker, ids=ids, lease=self._lease
                 )
-            except (OperationalError, InterfaceError) as error:
+            except AWAY as error:
                 logger.warning("leases not renewed: %s", " ".join(str(error).split()))
 
     async def _finish_running(self) -> None:
@@ -171,7 +175,7 @@ class Executor:
             await asyncio.wait(self._running, timeout=self._grace)
         try:
             await self._journal.run(journal.release, worker=self._worker)
-        except (OperationalError, InterfaceError) as error:
+        except AWAY as error:
             logger.warning("leases not released, they run out: %s", " ".join(str(error).split()))
 
 

@@ -9,7 +9,7 @@ A parked saga goes on only by one of these:
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -41,10 +41,10 @@ def find(reference: str) -> Saga:
     Raises:
         InterventionRefused: none, or several.
     """
-    try:
+    found: list[Saga] = []
+    with suppress(ValueError):
         found = list(Saga.objects.filter(id=UUID(reference)))
-    except ValueError:
-        found = list(Saga.objects.filter(key=reference)[:2])
+    found = found or list(Saga.objects.filter(key=reference)[:2])
     if not found:
         raise InterventionRefused(f"there is no saga {reference}")
     if len(found) > 1:

@@ -6,8 +6,8 @@ workers that both believe a saga is theirs only one can write.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -49,8 +49,8 @@ class Claimed:
 
 def claim(*, worker: str, limit: int, lease: timedelta) -> list[Claimed]:
     """Take up to `limit` sagas that wait for a worker, or whose worker's lease ran out."""
-    now = timezone.now()
     with transaction.atomic():
+        now = _now()
         rows = list(
             Saga.objects.claimable(now)
             .select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
@@ -70,15 +70,13 @@ def claim(*, worker: str, limit: int, lease: timedelta) -> list[Claimed]:
 def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
     """Extend the leases of the sagas that this worker still holds."""
     Saga.objects.filter(id__in=ids, worker=worker, status__in=ACTIVE).update(
-        next_run_at=timezone.now() + lease
+        next_run_at=_now() + lease
     )
 
 
 def release(*, worker: str) -> None:
     """Give up what this worker holds, so that another may take it at once."""
-    Saga.objects.filter(worker=worker, status__in=ACTIVE).update(
-        next_run_at=timezone.now(), worker=""
-    )
+    Saga.objects.filter(worker=worker, status__in=ACTIVE).update(next_run_at=_now(), worker="")
 
 
 def release_all() -> int:
@@ -180,6 +178,16 @@ def fence(saga: Claimed) -> None:
         )
         if cursor.fetchone() is None:
             raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+
+
+def _now() -> datetime:
+    """The database's clock, by which all workers measure their leases."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone()
+    return cast("datetime", now)
 
 
 def _write(

@@ -2,8 +2,9 @@
 
 from django.db import Error
 
-_CONFLICTS = ("40001", "40P01")  # serialisation failure, deadlock
+_CONFLICTS = ("40001", "40P01", "55P03")  # serialisation failure, deadlock, lock not available
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
+_ENDED = ("25P03", "25006")  # idle in transaction for too long, read only after a failover
 _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
 
 
@@ -19,6 +20,8 @@ def is_outage(error: Error) -> bool:
     SQLITE_ERROR is a fault of the statement, the others are about the file.
     """
     state = _sqlstate(error)
+    if state in _ENDED:
+        return True
     if state:
         return state[:2] in _AWAY and state != _CANCELED
     return getattr(error.__cause__, "sqlite_errorname", "") != "SQLITE_ERROR"

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError
 from sagaz.core.decorators import SagaStepDefinition
 
 from brokers.outage import Outage
+from outbox.away import AWAY
 from sagas import codec, journal
 from sagas.errors import LeaseLost, StepRejected, UnstorableValue
 from sagas.hooks import Ending
@@ -241,7 +241,7 @@ class SagaRun:
                 return await self._journal_threads.run(
                     journal.done_locally, *where, attempt=attempt, work=work
                 )
-            except (OperationalError, InterfaceError) as error:
+            except AWAY as error:
                 if is_conflict(error):
                     await self._rest(CONFLICT_PAUSE * self._jitter())
                     continue
@@ -308,7 +308,7 @@ class SagaRun:
         while True:
             try:
                 result = await self._journal_threads.run(function, *args, **kwargs)
-            except (OperationalError, InterfaceError) as error:
+            except AWAY as error:
                 await self._pause(error)
             else:
                 self._outage.over()

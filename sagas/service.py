@@ -3,6 +3,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from brokers import Broker
@@ -13,8 +14,39 @@ from sagas.hooks import call_start_hooks
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 
 
+OTHER_THREADS = 3  # main, inbox, and one that closes
 _ON_SQLITE = {"journal_threads": 1, "call_threads": 2}
 _ON_A_SERVER = {"journal_threads": 4, "call_threads": 8}
+
+
+def _check_pool(needed: int) -> None:
+    """A thread that got no connection would take the database for away."""
+    pool = connection.settings_dict["OPTIONS"].get("pool")
+    if isinstance(pool, dict) and pool.get("max_size", needed) < needed:
+        raise ImproperlyConfigured(
+            f"the pool of database connections holds {pool['max_size']}, a consumer needs "
+            f"{needed}: raise DATABASE_POOL_SIZE"
+        )
+
+
+class _Both:
+    """Passes on a sign of life when both loops have turned since the last."""
+
+    def __init__(self, alive: Callable[[], None]) -> None:
+        self._alive = alive
+        self._turned = {"first": False, "second": False}
+
+    def first(self) -> None:
+        self._turn("first")
+
+    def second(self) -> None:
+        self._turn("second")
+
+    def _turn(self, which: str) -> None:
+        self._turned[which] = True
+        if all(self._turned.values()):
+            self._turned = dict.fromkeys(self._turned, False)
+            self._alive()
 
 
 class SagaService:
@@ -30,18 +62,22 @@ class SagaService:
         cls, broker: Broker, *, concurrency: int, alive: Callable[[], None] = lambda: None
     ) -> "SagaService":
         call_start_hooks()
+        threads = _ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER
+        _check_pool(sum(threads.values()) + OTHER_THREADS)
+        both = _Both(alive)
         executor = Executor(
+            alive=both.second,
             concurrency=concurrency,
             lease=timedelta(seconds=settings.SAGA_LEASE),
             # SQLite writes one at a time: more threads would only wait for each other.
-            **(_ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER),
+            **threads,
         )
         consumer = SagaConsumer(
             broker,
             topics=settings.SAGA_TOPICS,
             group=settings.SAGA_CONSUMER_GROUP,
             on_new=executor.wake,
-            alive=alive,
+            alive=both.first,
         )
         return cls(consumer, executor)
 

@@ -44,6 +44,11 @@ def parse_address(parts: SplitResult) -> KafkaAddress:
     Raises:
         BrokerConfigurationError: it cannot be used; the text never holds the password.
     """
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise BrokerConfigurationError(
+            "the kafka:// URL cannot be read: write special characters of user and password "
+            "percent-encoded"
+        )
     credentials, _, hosts = parts.netloc.rpartition("@")
     if parts.path.strip("/") or parts.fragment:
         raise BrokerConfigurationError(

@@ -5,7 +5,7 @@ import threading
 import time
 from contextlib import suppress
 
-from brokers.base import Acknowledged, Message, Refused, Report
+from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.errors import BrokerError, BrokerUnavailable
 from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
@@ -30,6 +30,11 @@ class KafkaPublisher:
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
     def publish(self, message: Message, *, token: int) -> None:
+        if self._run is not None and self._run.finished:
+            self.purge()
+        if self._has_bad_news():
+            self._add(Failed(token, "a message before it did not arrive"))
+            return
         run = self._ready_run()
         topic = self._address.named(message.topic)
         if not self._partitions(run, topic):
@@ -64,6 +69,12 @@ class KafkaPublisher:
 
     def close(self) -> None:
         self.purge()
+
+    def _has_bad_news(self) -> bool:
+        """Whether the caller has yet to hear of a failure: until then a later message of its key
+        must not go out."""
+        with self._changed:
+            return any(not isinstance(report, Acknowledged) for report in self._reports)
 
     def _ready_run(self) -> Run:
         if self._run is not None and self._run.finished:

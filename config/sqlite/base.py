@@ -8,6 +8,7 @@ SQLite's own lock.
 """
 
 import threading
+from collections import defaultdict
 from typing import Any
 
 from django.db import OperationalError
@@ -15,10 +16,11 @@ from django.db.backends.sqlite3 import base
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    _write_lock = threading.Lock()
+    _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # one for each file
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._write_lock = self._locks[str(self.settings_dict["NAME"])]
         self._holds_write_lock = False
 
     def _start_transaction_under_autocommit(self) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py up` over PostgreSQL and Kafka: its processes, and what is seen of it over SQL and Kafka."""
+"""`manage.py up` over PostgreSQL and Kafka: its processes, and what SQL and Kafka show of it."""
 
 import os
 import signal

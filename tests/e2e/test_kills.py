@@ -48,7 +48,7 @@ def kill_while_orders_come_in(service: FullService, *, count: int) -> None:
 
 
 def kill_until_placed(service: FullService, *, count: int) -> int:
-    """SIGKILL or SIGTERM to the relay or a consumer in turn, every few orders; returns how often."""
+    """SIGKILL or SIGTERM to relay and consumers in turn, every few orders; returns how often."""
     killed: set[int] = set()
     turns = cycle(
         (command, number)

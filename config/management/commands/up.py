@@ -3,7 +3,6 @@ import socket
 import time
 from typing import Any
 
-import requests
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -18,6 +17,7 @@ from outbox.cli import positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
 
 LOOK_EVERY = 0.1
+THREADED_WAITERS = 64  # this server has a thread for each request
 
 
 class Command(BaseCommand):
@@ -46,6 +46,7 @@ class Command(BaseCommand):
     def _embedded(self, broker: Broker, host: str, port: int) -> None:
         from config.wsgi import application
 
+        settings.MAX_WAITING_REQUESTS = THREADED_WAITERS
         with only_relay():
             _prepare()
             try:
@@ -86,14 +87,20 @@ def _prepare() -> None:
 
 
 def _url(host: str, port: int) -> str:
+    """Where to reach it from this machine."""
+    host = _WILDCARDS.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _answers(host: str, port: int) -> bool:
     try:
-        return requests.get(f"{_url(host, port)}health/", timeout=5).ok
-    except requests.RequestException:
+        socket.create_connection((_WILDCARDS.get(host, host), port), timeout=5).close()
+    except OSError:
         return False
+    return True
+
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with
 
 
 def _check_free(host: str, port: int) -> None:

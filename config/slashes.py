@@ -1,0 +1,10 @@
+from django.http import HttpRequest
+from django.middleware.common import CommonMiddleware
+
+
+class SafeSlashMiddleware(CommonMiddleware):
+    """Adds a missing slash for GET and HEAD only: a client that follows the redirect of a POST
+    sends a GET, and would take the list of orders for the answer to its order."""
+
+    def should_redirect_with_slash(self, request: HttpRequest) -> bool:
+        return request.method in ("GET", "HEAD") and super().should_redirect_with_slash(request)
