@@ -220,3 +220,12 @@ class TestReports:
         text = capsys.readouterr().out
         assert str(undoing) in text
         assert "P-2" in text
+
+
+def test_a_business_key_that_is_a_uuid_is_found() -> None:
+    key = "550e8400-e29b-41d4-a716-446655440000"
+    begin("parcel", key=key)
+
+    sagas("pause", key, "--why", "wait for the bank")
+
+    assert Saga.objects.get(key=key).paused
