@@ -30,8 +30,6 @@ class KafkaPublisher:
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
     def publish(self, message: Message, *, token: int) -> None:
-        if self._run is not None and self._run.finished:
-            self.purge()
         if self._has_bad_news():
             self._add(Failed(token, "a message before it did not arrive"))
             return
@@ -53,11 +51,17 @@ class KafkaPublisher:
     def reports(self, *, timeout: float) -> list[Report]:
         with self._changed:
             self._changed.wait_for(self._has_reports, timeout)
+            ended = self._run is not None and self._run.finished
+        if ended:
+            self.purge()
+        with self._changed:
             reports = self._collected()
         if any(isinstance(report, Acknowledged) for report in reports):
             self._outage.over()
         elif not reports and self._run is not None:
             self._look_after(self._run)
+            with self._changed:
+                reports = self._collected()
         return reports
 
     def purge(self) -> None:
@@ -71,14 +75,11 @@ class KafkaPublisher:
         self.purge()
 
     def _has_bad_news(self) -> bool:
-        """Whether the caller has yet to hear of a failure: until then a later message of its key
-        must not go out."""
-        with self._changed:
-            return any(not isinstance(report, Acknowledged) for report in self._reports)
+        """Whether a producer has ended, and the caller has yet to hear what failed with it: until
+        then a later message of its key must not go out by another."""
+        return self._run is not None and self._run.finished
 
     def _ready_run(self) -> Run:
-        if self._run is not None and self._run.finished:
-            self.purge()
         if self._run is None:
             try:
                 self._run = Run(self._address, self._changed)

@@ -68,8 +68,9 @@ class FullService(Service):
         self._consumers = consumers
 
     def start(self, **env: str) -> None:
-        """Start it and wait until web and consumers are ready."""
+        """Start it and wait until every part is ready."""
         super().start(**env)
+        until(lambda: self.output.count("relay: ready"), timeout=30)
         until(lambda: self.output.count("consumer: ready"), reaches=self._consumers, timeout=30)
 
     def query(self, sql: str) -> list[Any]:

@@ -38,7 +38,7 @@ def kill_while_orders_come_in(service: FullService, *, count: int) -> None:
 
     declined = int(count * DECLINED)
     assert service.statuses() == {"fulfilled": count - declined, "rejected": declined}
-    assert killed >= count / KILL_EVERY / 2
+    assert killed >= count / KILL_EVERY / 4  # the supervisor pauses longer and longer
     assert "Traceback" not in service.output
     service.assert_nothing_was_done_twice()
     shipped = service.query("SELECT count(*) FROM orders_shipment")

@@ -98,7 +98,7 @@ class TestPostgreSQL:
         with container.with_bind_ports(5432, free_port()):
             yield str(container.get_connection_url(driver=None))
 
-    @pytest.mark.parametrize("way", ["stop", "kill"])
+    @pytest.mark.parametrize("way", ["stop", pytest.param("kill", marks=pytest.mark.soak)])
     def test_every_process_goes_on_by_itself(
         self, full_service: FullService, postgres_server_url: str, way: str
     ) -> None:

@@ -210,6 +210,20 @@ class TestRefusals:
         assert refused == [20]
         assert sorted(reports) == list(range(40))
 
+    def test_nothing_goes_out_before_the_refusal_has_been_heard(
+        self, broker: KafkaBroker, topic: str
+    ) -> None:
+        with closing(broker.publisher()) as source:
+            source.publish(Message(topic, "key", b"x" * 1_100_000), token=0)
+            until(lambda: source._run is not None and source._run.finished)
+            for token in range(1, 10):
+                source.publish(Message(topic, "key", b"later"), token=token)
+            unheard = collect(source, 10)
+            assert not [each for each in unheard if isinstance(each, Acknowledged)]
+
+            source.publish(Message(topic, "key", b"after"), token=10)
+            assert collect(source, 1) == [Acknowledged(10)]
+
     def test_what_would_be_too_large_together_is_sent_apart(
         self, broker: KafkaBroker, topic_name: Callable[[str], str]
     ) -> None:
