@@ -12,10 +12,9 @@ side either the pivot sees the failure and does not begin, or the failure sees t
 """
 
 import asyncio
-import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from sagaz.core.decorators import SagaStepDefinition
 from brokers.outage import Outage
 from outbox.away import AWAY
 from sagas import codec, journal
+from sagas.contexts import changes, changes_of_async, visible
 from sagas.errors import LeaseLost, StepRejected, UnstorableValue
 from sagas.hooks import Ending
 from sagas.identity import step_key
@@ -125,7 +125,7 @@ class SagaRun:
             )
             return None
         reason = self._parked or ("" if ending is Ending.COMPLETED else self._failure)
-        return await self._finish(ending, _visible(context), reason)
+        return await self._finish(ending, visible(context), reason)
 
     async def _finish(self, ending: Ending, context: dict[str, Any], reason: str) -> Ending | None:
         try:
@@ -235,7 +235,7 @@ class SagaRun:
         made."""
         where = (self._claimed, step.name, step.kind)
         # A context of its own: a step beside this one may change the shared one meanwhile.
-        work = partial(_changes, step.function, dict(context))
+        work = partial(changes, step.function, dict(context))
         while True:
             try:
                 return await self._journal_threads.run(
@@ -255,7 +255,7 @@ class SagaRun:
     async def _external(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
         where = (self._claimed, step.name, step.kind)
         await self._write(journal.started, *where, attempt=attempt)
-        result = await asyncio.wait_for(_uncancelled(step.function, context), step.timeout)
+        result = await asyncio.wait_for(changes_of_async(step.function, context), step.timeout)
         encoded = codec.decode(codec.encode(result))
         await self._write(journal.done, *where, attempt=attempt, result=encoded)
         return encoded
@@ -339,63 +339,11 @@ class SagaRun:
         )
 
 
-def _changes(function: Callable[[dict[str, Any]], Any], context: dict[str, Any]) -> dict[str, Any]:
-    """Call a step with a context of its own; returns what it changed there and what it returned."""
-    own, before = _own(context)
-    try:
-        result = function(own)
-    except Exception:
-        raise
-    except BaseException as error:
-        raise _as_failure(error) from error
-    if inspect.iscoroutine(result):
-        result.close()
-        raise UnstorableValue("the step returned a coroutine: declare it `async def`")
-    return _merged(result, own, before)
-
-
-async def _uncancelled(
-    function: Callable[[dict[str, Any]], Awaitable[Any]], context: dict[str, Any]
-) -> dict[str, Any]:
-    """The same for an async step; a CancelledError of its own is a failure like any other."""
-    own, before = _own(context)
-    try:
-        result = await function(own)
-    except (Exception, GeneratorExit):
-        raise
-    except BaseException as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise
-        raise _as_failure(error) from error
-    return _merged(result, own, before)
-
-
-def _as_failure(error: BaseException) -> RuntimeError:
-    """sagaz takes what is no Exception for success, and would run the next step."""
-    return RuntimeError(f"the step raised {type(error).__name__}: {error}")
-
-
-def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    before = {key: codec.encode(value) for key, value in context.items()}
-    return {key: codec.decode(text) for key, text in before.items()}, before
-
-
-def _merged(result: Any, own: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
-    changed = {key: value for key, value in own.items() if codec.encode(value) != before.get(key)}
-    return changed | (dict(result) if isinstance(result, dict) else {})
-
-
 def _next_attempt(record: StepRecord | None) -> int:
     """An attempt that was interrupted spent no retry."""
     if record is None:
         return 1
     return record.attempt if record.status == StepStatus.STARTED else record.attempt + 1
-
-
-def _visible(context: dict[str, Any]) -> dict[str, Any]:
-    """The context without what sagaz keeps in it for itself."""
-    return {key: value for key, value in context.items() if not key.startswith("__")}
 
 
 def _told(error: BaseException) -> str:
