@@ -8,9 +8,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
+from outbox.away import AWAY
 from outbox.correlation import current
 
 logger = logging.getLogger(__name__)
@@ -80,11 +80,10 @@ class ProblemMiddleware:
         return replaced
 
     def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
-        match error:
-            case OperationalError() | InterfaceError() | InternalError():
-                return unavailable(error)
-            case RequestDataTooBig():
-                return too_big()
+        if isinstance(error, AWAY):
+            return unavailable(error)
+        if isinstance(error, RequestDataTooBig):
+            return too_big()
         return None
 
 

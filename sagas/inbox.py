@@ -167,11 +167,8 @@ def _refusal(record: Record, reason: str) -> RefusedCommand:
         key=record.key,
         value=record.value,
         headers=[
-            [_printable(name), base64.b64encode(value).decode()] for name, value in record.headers
+            [codec.printable(name), base64.b64encode(value).decode()]
+            for name, value in record.headers
         ],
-        reason=_printable(reason),
+        reason=codec.printable(reason),
     )
-
-
-def _printable(text: str) -> str:
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()

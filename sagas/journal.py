@@ -129,7 +129,7 @@ def failed(
         _write(saga, step, kind, status, attempt=attempt, error=error)
         if decides:
             Saga.objects.filter(id=saga.id, failure="").update(
-                status=SagaStatus.COMPENSATING, failure=_printable(error)
+                status=SagaStatus.COMPENSATING, failure=codec.printable(error)
             )
         fence(saga)
 
@@ -156,7 +156,7 @@ def finish(saga: Claimed, ending: Ending, context: dict[str, Any], reason: str) 
         fence(saga)
         finished = Saga.objects.filter(id=saga.id, status__in=ACTIVE).update(
             status=SagaStatus(ending.value),
-            park_reason=_printable(reason) if is_parked else "",
+            park_reason=codec.printable(reason) if is_parked else "",
             finished_at=None if is_parked else timezone.now(),
         )
         if finished:
@@ -202,7 +202,7 @@ def _write(
     error: str = "",
 ) -> None:
     now = timezone.now()
-    values: dict[str, Any] = {"status": status, "attempt": attempt, "error": _printable(error)}
+    values: dict[str, Any] = {"status": status, "attempt": attempt, "error": codec.printable(error)}
     if status is StepStatus.STARTED:
         values["started_at"] = now
     values["finished_at"] = None if status is StepStatus.STARTED else now
@@ -245,7 +245,3 @@ def _claimed(row: Saga, steps: dict[tuple[str, str], StepRecord]) -> Claimed:
         traceparent=row.traceparent,
         steps=steps,
     )
-
-
-def _printable(text: str) -> str:
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
