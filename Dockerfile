@@ -10,7 +10,7 @@ RUN pip install --no-cache-dir --quiet uv \
  && mkdir -p /run/generated && chown app /run/generated
 WORKDIR /app
 COPY pyproject.toml ./
-RUN uv sync --no-dev --extra stripe --no-cache --quiet
+RUN uv sync --no-dev --extra stripe --extra librdkafka --no-cache --quiet
 COPY . .
 USER app
 

@@ -11,7 +11,7 @@ from brokers.base import (
     Report,
     Subscription,
 )
-from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable
+from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable, Fenced
 from brokers.urls import broker_from_url, require_shared
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "BrokerError",
     "BrokerUnavailable",
     "Failed",
+    "Fenced",
     "Message",
     "Publisher",
     "Record",

@@ -38,7 +38,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The broker has the message for good."""
+    """The broker has the message for good: every subscriber will receive it."""
 
     token: int
 
@@ -68,10 +68,24 @@ class Publisher(Protocol):
 
         Raises:
             BrokerUnavailable: the message was not queued.
+            Fenced: nor will one ever be; only with a transactional id.
         """
 
     def reports(self, *, timeout: float) -> list[Report]:
         """The delivery reports since the last call; waits up to `timeout` seconds for the first."""
+
+    def commit(self, *, timeout: float) -> None:
+        """Make what was published since the last call visible, all of it or nothing.
+
+        Only for a publisher with a transactional id; without one it does nothing. Until then
+        nobody receives those messages, and none is reported `Acknowledged`. Where one of them is
+        refused or fails, nothing is committed, and the others are reported `Failed`. Call it before
+        the server gives up an open transaction, in Kafka after a minute.
+
+        Raises:
+            BrokerUnavailable: it is not known yet; call it again, or `purge()`.
+            Fenced: nothing was committed; each message is reported `Failed`.
+        """
 
     def purge(self) -> None:
         """Give up what has not been acknowledged; each such message is reported `Failed`, at once
@@ -104,6 +118,9 @@ class Broker(Protocol):
     in_process: bool
     """True where messages never leave this process, so that separate commands cannot share them."""
 
+    has_transactions: bool
+    """True where `publisher()` takes a transactional id."""
+
     name: str
     """The URL without its password, for logs."""
 
@@ -118,8 +135,18 @@ class Broker(Protocol):
     def ensure_topics(self, topics: Sequence[str]) -> None:
         """Create the topics that are missing."""
 
-    def publisher(self) -> Publisher:
-        """A publisher of its own for one thread."""
+    def publisher(self, *, transactional_id: str | None = None) -> Publisher:
+        """A publisher of its own for one thread.
+
+        Args:
+            transactional_id: puts messages into transactions, see `Publisher.commit()`. Of all
+                publishers with the same id only the one that published first after the others may
+                go on, in whichever process they are: the server refuses the others' messages, which
+                are `Failed`, and their calls raise `Fenced`. Such a publisher stays fenced.
+
+        Raises:
+            BrokerConfigurationError: this broker has no transactions.
+        """
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
         """A subscription for one thread; a new group starts at the first message kept."""

@@ -1,5 +1,6 @@
-"""BrokerError ── BrokerConfigurationError
-└─ BrokerUnavailable
+"""BrokerError ─┬─ BrokerConfigurationError
+├─ BrokerUnavailable
+└─ Fenced
 """
 
 
@@ -13,3 +14,8 @@ class BrokerConfigurationError(BrokerError):
 
 class BrokerUnavailable(BrokerError):  # noqa: N818 - the field's term
     """Raised when no server answers; the same call may work later."""
+
+
+class Fenced(BrokerError):  # noqa: N818 - the field's term
+    """Raised when another producer has taken over this one's transactional id: trying again cannot
+    help, and must not."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from brokers.base import Acknowledged, Failed, Message, Record, Refused, Report
+from brokers.errors import BrokerConfigurationError
 
 COMMAND_TOPIC_SUFFIX = ".commands"
 MAX_MESSAGE_BYTES = 1_048_576  # Kafka's default for a topic
@@ -51,6 +52,7 @@ class _Topic:
 
 class MemoryBroker:
     in_process = True
+    has_transactions = False
 
     def __init__(self, name: str = "", *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.name = f"memory://{name}"
@@ -66,7 +68,9 @@ class MemoryBroker:
             for name in topics:
                 self._topic(name)
 
-    def publisher(self) -> "MemoryPublisher":
+    def publisher(self, *, transactional_id: str | None = None) -> "MemoryPublisher":
+        if transactional_id is not None:
+            raise BrokerConfigurationError(f"{self.name} has no transactions")
         return MemoryPublisher(self)
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> "MemorySubscription":
@@ -146,6 +150,9 @@ class MemoryPublisher:
             self._broker.changed.wait_for(lambda: bool(self._reports), timeout)
             reports, self._reports = self._reports, []
             return reports
+
+    def commit(self, *, timeout: float) -> None:
+        """There are no transactions."""
 
     def purge(self) -> None:
         with self._broker.changed:

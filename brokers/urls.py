@@ -1,12 +1,16 @@
+import re
 from urllib.parse import SplitResult, urlsplit
 
 from brokers.base import Broker
 from brokers.errors import BrokerConfigurationError
+from brokers.kafka_clients import chosen_client, known_client
 
 SCHEMES = ("memory://", "kafka://host:port[,host:port…]")
 
 
-def broker_from_url(url: str, *, partitions: int = 12, replication_factor: int = 1) -> Broker:
+def broker_from_url(
+    url: str, *, partitions: int = 12, replication_factor: int = 1, client: str = ""
+) -> Broker:
     """The broker that a URL names; connects to nothing.
 
     Args:
@@ -14,23 +18,28 @@ def broker_from_url(url: str, *, partitions: int = 12, replication_factor: int =
             `brokers.kafka.address`.
         partitions: of topics that `ensure_topics` creates on Kafka.
         replication_factor: of topics that `ensure_topics` creates on Kafka.
+        client: for Kafka, `kafka-python` or `librdkafka`; by default librdkafka where it is
+            installed.
 
     Raises:
         BrokerConfigurationError: unknown scheme, missing driver or unusable address.
     """
+    known_client(client)
     parts = _split(url)
     if parts.scheme == "memory":
         from brokers.memory import memory_broker
 
         return memory_broker(parts.netloc)
     if parts.scheme == "kafka":
-        return _kafka(parts, redacted(url), partitions, replication_factor)
+        return _kafka(parts, redacted(url), partitions, replication_factor, client)
     raise BrokerConfigurationError(
         f"the broker URL {redacted(url)!r} has an unknown scheme; use one of: {', '.join(SCHEMES)}"
     )
 
 
-def _kafka(parts: SplitResult, name: str, partitions: int, replication_factor: int) -> Broker:
+def _kafka(
+    parts: SplitResult, name: str, partitions: int, replication_factor: int, client: str
+) -> Broker:
     try:
         from brokers.kafka import KafkaBroker
         from brokers.kafka.address import parse_address
@@ -41,6 +50,7 @@ def _kafka(parts: SplitResult, name: str, partitions: int, replication_factor: i
         name=name,
         partitions=partitions,
         replication_factor=replication_factor,
+        client=chosen_client(client),
     )
 
 
@@ -64,8 +74,11 @@ def redacted(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
+    """`urlsplit()`, without its opinion about hosts: of several, one in brackets is no error."""
+    place = re.search(r"(?<=://)[^/?#]*", url)
+    hosts = place[0] if place else ""
     try:
-        return urlsplit(url)
+        return urlsplit(url.replace(f"://{hosts}", "://", 1))._replace(netloc=hosts)
     except ValueError as error:
         raise BrokerConfigurationError(
             f"the broker URL {redacted(url)!r} cannot be read: {error}"

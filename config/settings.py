@@ -1,6 +1,7 @@
 """Every setting comes from an environment variable; docs/settings.md describes each."""
 
 from pathlib import Path
+from typing import Any
 
 from config import environment
 from config.logs import logging_config
@@ -92,9 +93,10 @@ SAGAZ = {
 DATABASE_URL = env.str("DATABASE_URL", default="")
 
 BROKER_TOPICS = env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"])
-BROKER_OPTIONS = {
+BROKER_OPTIONS: dict[str, Any] = {
     "partitions": env.int("KAFKA_PARTITIONS", default=12),
     "replication_factor": env.int("KAFKA_REPLICATION_FACTOR", default=1),
+    "client": env.str("SAGAZ_KAFKA_CLIENT", default=""),
 }
 
 OUTBOX_SOURCE = env.str("OUTBOX_SOURCE", default="/django-saga-outbox")
@@ -102,6 +104,7 @@ OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0)
 SAGA_TOPICS = env.list("SAGA_TOPICS", default=["orders.commands"])
 SAGA_CONSUMER_GROUP = env.str("SAGA_CONSUMER_GROUP", default="sagas")
 SAGA_LEASE = env.float("SAGA_LEASE", default=10.0)
+SAGA_MAX_TAKEOVERS = env.int("SAGA_MAX_TAKEOVERS", default=10)
 PAYMENT_GATEWAY_URL = env.str("PAYMENT_GATEWAY_URL", default="simulated://")
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")

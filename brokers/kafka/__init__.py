@@ -1,11 +1,17 @@
-"""kafka://: Apache Kafka by way of kafka-python."""
+"""kafka://: Apache Kafka by way of kafka-python, or of librdkafka for what must be fast.
+
+Questions about the server and its topics are kafka-python's with either client: it is always
+installed, and its errors tell wrong credentials and absent topics apart, at once."""
 
 from collections.abc import Sequence
 
+from brokers.base import Publisher, Subscription
+from brokers.errors import BrokerConfigurationError
 from brokers.kafka import topics as kafka_topics
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.publisher import KafkaPublisher
 from brokers.kafka.subscription import KafkaSubscription
+from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
 
 __all__ = ["KafkaAddress", "KafkaBroker", "KafkaPublisher", "KafkaSubscription"]
 
@@ -18,6 +24,7 @@ class KafkaBroker:
         name: the URL without its password.
         partitions: of a topic that `ensure_topics` creates.
         replication_factor: of a topic that `ensure_topics` creates.
+        client: one of `brokers.kafka_clients.CLIENTS`, which must be installed.
     """
 
     in_process = False
@@ -29,11 +36,14 @@ class KafkaBroker:
         name: str = "",
         partitions: int = 12,
         replication_factor: int = 1,
+        client: str = KAFKA_PYTHON,
     ) -> None:
         self.address = address
         self.name = name or f"kafka://{address}"
         self.partitions = partitions
         self.replication_factor = replication_factor
+        self.client = client
+        self.has_transactions = client == LIBRDKAFKA
 
     def check(self) -> None:
         kafka_topics.check(self.address)
@@ -46,8 +56,22 @@ class KafkaBroker:
             replication_factor=self.replication_factor,
         )
 
-    def publisher(self) -> KafkaPublisher:
+    def publisher(self, *, transactional_id: str | None = None) -> Publisher:
+        if self.client == LIBRDKAFKA:
+            from brokers.librdkafka import LibrdkafkaPublisher
+
+            return LibrdkafkaPublisher(self.address, transactional_id=transactional_id)
+        if transactional_id is not None:
+            # It has transactions, but waits for the end of each without limit: through an outage.
+            raise BrokerConfigurationError(
+                "transactions need the Kafka client librdkafka, this is kafka-python: "
+                "`uv sync --extra librdkafka`"
+            )
         return KafkaPublisher(self.address)
 
-    def subscribe(self, topics: Sequence[str], *, group: str) -> KafkaSubscription:
+    def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
+        if self.client == LIBRDKAFKA:
+            from brokers.librdkafka import LibrdkafkaSubscription
+
+            return LibrdkafkaSubscription(self.address, topics, group)
         return KafkaSubscription(self.address, topics, group)

@@ -1,6 +1,7 @@
 """Where a `kafka://` URL points: the servers, and how to speak to them."""
 
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,9 +91,21 @@ def _options(query: str) -> dict[str, str]:
             f"the kafka:// URL has prefix={options['prefix']}; "
             "it takes up to 64 letters, digits, '.', '_', '-'"
         )
-    if "ssl_cafile" in options and not Path(options["ssl_cafile"]).is_file():
-        raise BrokerConfigurationError(f"there is no ssl_cafile {options['ssl_cafile']}")
+    if "ssl_cafile" in options:
+        _check_certificates(options["ssl_cafile"])
     return options
+
+
+def _check_certificates(path: str) -> None:
+    """Here, because kafka-python reads them with each connection only, and then does not answer."""
+    if not Path(path).is_file():
+        raise BrokerConfigurationError(f"there is no ssl_cafile {path}")
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise BrokerConfigurationError(
+            f"the ssl_cafile {path} holds no certificate that can be read: {error.strerror}"
+        ) from error
 
 
 def _security(credentials: str, options: dict[str, str]) -> dict[str, str]:

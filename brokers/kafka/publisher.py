@@ -7,16 +7,15 @@ from contextlib import suppress
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.errors import BrokerError, BrokerUnavailable
-from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, explained
+from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import Run, judged
 from brokers.outage import Outage
 
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-ABSENCE_REMEMBERED = 5.0
 STALLED_AFTER = 15.0
 
 
@@ -26,7 +25,7 @@ class KafkaPublisher:
         self._changed = threading.Condition()
         self._run: Run | None = None
         self._reports: list[Report] = []
-        self._absent_until: dict[str, float] = {}
+        self._topics = KnownTopics(address)
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
     def publish(self, message: Message, *, token: int) -> None:
@@ -64,6 +63,9 @@ class KafkaPublisher:
                 reports = self._collected()
         return reports
 
+    def commit(self, *, timeout: float) -> None:
+        """There are no transactions: kafka-python's would wait for an outage's end."""
+
     def purge(self) -> None:
         run, self._run = self._run, None
         if run is not None:
@@ -90,22 +92,12 @@ class KafkaPublisher:
     def _partitions(self, run: Run, topic: str) -> int:
         """How many the topic has, 0 where there is none. Asked before the producer learns of the
         topic: it asks for one that does not exist ten times a second for good."""
-        if topic in run.partitions:
-            return run.partitions[topic]
-        if time.monotonic() < self._absent_until.get(topic, 0):
-            return 0
-        count = self._partitions_now(topic)
-        if count:
+        if topic not in run.partitions:
+            count = self._topics.partitions(topic)
+            if not count:
+                return 0
             run.partitions[topic] = count
-        else:
-            self._absent_until[topic] = time.monotonic() + ABSENCE_REMEMBERED
-        return count
-
-    def _partitions_now(self, topic: str) -> int:
-        try:
-            return topics.partition_count(self._address, topic)
-        except BrokerError as error:
-            raise BrokerUnavailable(str(error)) from error
+        return run.partitions[topic]
 
     def _look_after(self, run: Run) -> None:
         """Notice what the producer never reports. It tries for ever where a topic was deleted under
@@ -119,7 +111,8 @@ class KafkaPublisher:
             run.moved_at = time.monotonic()
             with suppress(BrokerUnavailable):
                 if any(
-                    self._partitions_now(name) < count for name, count in run.partitions.items()
+                    self._topics.partitions_now(name) < count
+                    for name, count in run.partitions.items()
                 ):
                     self.purge()
 

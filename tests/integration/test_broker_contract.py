@@ -11,7 +11,9 @@ import pytest
 from brokers import (
     Acknowledged,
     Broker,
+    BrokerConfigurationError,
     Failed,
+    Fenced,
     Message,
     Publisher,
     Record,
@@ -20,16 +22,26 @@ from brokers import (
     Subscription,
     broker_from_url,
 )
+from brokers.kafka_clients import CLIENTS
 
 PATIENCE = 30.0
 TOO_LARGE = b"x" * 2_000_000
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(
+    params=["memory", *(pytest.param(name, marks=pytest.mark.kafka) for name in CLIENTS)]
+)
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return broker_from_url(f"memory://{uuid.uuid4().hex}")
-    return broker_from_url(request.getfixturevalue("kafka_server_url"), partitions=3)
+    url = request.getfixturevalue("kafka_server_url")
+    return broker_from_url(url, partitions=3, client=request.param)
+
+
+@pytest.fixture
+def transactional(broker: Broker) -> Broker:
+    assert broker.has_transactions
+    return broker
 
 
 @pytest.fixture
@@ -166,6 +178,103 @@ class TestPublishing:
         publish(publisher, topic, 1)
         publisher.close()
         publisher.close()
+
+
+class TestTransactions:
+    def test_without_an_id_there_is_nothing_to_commit(
+        self, publisher: Publisher, topic: str
+    ) -> None:
+        publish(publisher, topic, 1)
+        publisher.commit(timeout=1)
+
+    def test_a_broker_without_them_says_so(self, broker: Broker) -> None:
+        if not broker.has_transactions:
+            with pytest.raises(BrokerConfigurationError, match="transactions"):
+                broker.publisher(transactional_id="lane-1")
+
+    @pytest.mark.transactions
+    def test_it_is_received_and_reported_once_it_is_committed(
+        self, transactional: Broker, topic: str
+    ) -> None:
+        with (
+            closing(transactional.publisher(transactional_id=topic)) as publisher,
+            closing(transactional.subscribe([topic], group="g")) as subscription,
+        ):
+            for first in (0, 10):
+                for token in range(first, first + 10):
+                    message = Message(topic, f"key-{token}", str(token).encode())
+                    publisher.publish(message, token=token)
+                assert publisher.reports(timeout=0.5) == []
+                assert subscription.receive(timeout=0.5, limit=100) == []
+                publisher.commit(timeout=PATIENCE)
+                reports = collect(publisher, 10)
+                assert set(reports) == {Acknowledged(token) for token in range(first, first + 10)}
+                records = receive(subscription, count=10)
+                assert sorted(values(records)) == list(range(first, first + 10))
+
+    @pytest.mark.transactions
+    def test_what_is_purged_is_never_received(self, transactional: Broker, topic: str) -> None:
+        with closing(transactional.publisher(transactional_id=topic)) as publisher:
+            publish(publisher, topic, 10)
+            assert publisher.reports(timeout=0.5) == []
+            publisher.purge()
+            assert {type(report) for report in collect(publisher, 10)} == {Failed}
+            publisher.publish(Message(topic, "key", b"99"), token=99)
+            publisher.commit(timeout=PATIENCE)
+            assert collect(publisher, 1) == [Acknowledged(99)]
+        with closing(transactional.subscribe([topic], group="g")) as subscription:
+            assert values(receive(subscription, count=1)) == [99]
+
+    @pytest.mark.transactions
+    def test_a_refused_message_takes_the_others_with_it(
+        self, transactional: Broker, topic: str
+    ) -> None:
+        with closing(transactional.publisher(transactional_id=topic)) as publisher:
+            publish(publisher, topic, 5)
+            publisher.publish(Message(topic, "key", TOO_LARGE), token=5)
+            publisher.commit(timeout=PATIENCE)
+            fates = {report.token: type(report) for report in collect(publisher, 6)}
+            assert fates == {**dict.fromkeys(range(5), Failed), 5: Refused}
+            publisher.publish(Message(topic, "key", b"99"), token=99)
+            publisher.commit(timeout=PATIENCE)
+            assert collect(publisher, 1) == [Acknowledged(99)]
+        with closing(transactional.subscribe([topic], group="g")) as subscription:
+            assert values(receive(subscription, count=1)) == [99]
+
+    @pytest.mark.parametrize("when", ["idle", "publishing", "committing"])
+    @pytest.mark.transactions
+    def test_the_next_publisher_fences_the_one_before(
+        self, transactional: Broker, topic: str, when: str
+    ) -> None:
+        with (
+            closing(transactional.publisher(transactional_id=topic)) as zombie,
+            closing(transactional.publisher(transactional_id=topic)) as heir,
+        ):
+            zombie.publish(Message(topic, "key", b"1"), token=1)
+            if when == "idle":
+                zombie.commit(timeout=PATIENCE)
+                assert collect(zombie, 1) == [Acknowledged(1)]
+            if when == "committing":
+                assert zombie.reports(timeout=0.5) == []
+            heir.publish(Message(topic, "key", b"2"), token=2)
+            heir.commit(timeout=PATIENCE)
+            assert collect(heir, 1) == [Acknowledged(2)]
+
+            if when != "committing":
+                zombie.publish(Message(topic, "key", b"3"), token=3)
+            with pytest.raises(Fenced):
+                zombie.commit(timeout=PATIENCE)
+            failed = {"idle": {3}, "publishing": {1, 3}, "committing": {1}}[when]
+            reports = collect(zombie, len(failed))
+            assert {report.token for report in reports if isinstance(report, Failed)} == failed
+            with pytest.raises(Fenced):
+                zombie.publish(Message(topic, "key", b"4"), token=4)
+
+            heir.publish(Message(topic, "key", b"5"), token=5)
+            heir.commit(timeout=PATIENCE)
+        with closing(transactional.subscribe([topic], group="g")) as subscription:
+            expected = [1, 2, 5] if when == "idle" else [2, 5]
+            assert values(receive(subscription, count=len(expected))) == expected
 
 
 class TestSubscribing:

@@ -1,15 +1,15 @@
 """What is particular to Kafka: outages, refusals, rebalances."""
 
+import asyncio
 import gc
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
-import kafka.net.manager
 import pytest
+from confluent_kafka import Producer
 
 from brokers import (
     Acknowledged,
@@ -22,9 +22,12 @@ from brokers import (
     Report,
     Subscription,
     broker_from_url,
+    librdkafka,
 )
-from brokers.kafka import KafkaBroker, member, publisher, run, subscription, topics
+from brokers.kafka import KafkaBroker, KafkaPublisher, member, publisher, run, subscription, topics
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
+from brokers.librdkafka import LibrdkafkaPublisher
 from tests.integration.tcp_proxy import TcpProxy
 from tests.services import free_port
 
@@ -43,9 +46,14 @@ def _collected() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def broker(kafka_server_url: str) -> KafkaBroker:
-    made = broker_from_url(kafka_server_url, partitions=3)
+def broker(kafka_server_url: str, client: str) -> KafkaBroker:
+    made = broker_from_url(kafka_server_url, partitions=3, client=client)
     assert isinstance(made, KafkaBroker)
     return made
 
@@ -57,23 +65,36 @@ def topic(broker: KafkaBroker, topic_name: Callable[[str], str]) -> str:
     return name
 
 
+class KafkaProxy(TcpProxy):
+    """Also puts its own port where the server gives its address, so that clients come back to it.
+    What changes are four bytes behind the host's name."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__((host, port))
+        self._advertised = host.encode() + port.to_bytes(4)
+        self._host = host.encode()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        own = self._host + self.port.to_bytes(4)
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._flowing.wait()
+                writer.write(data.replace(self._advertised, own))
+                await writer.drain()
+
+
 @pytest.fixture
-def proxy(broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[TcpProxy]:
-    """Between kafka-python and the server, whichever address the server gives for itself."""
+def proxy(broker: KafkaBroker) -> Iterator[KafkaProxy]:
     host, port = broker.address.servers[0].rsplit(":", 1)
-    connect = kafka.net.manager.create_connection
-    with TcpProxy((host, int(port))).running() as running:
-
-        async def by_proxy(net: object, *_address: object, **options: object) -> socket.socket:
-            return await connect(net, "127.0.0.1", running.port, **options)
-
-        def create_connection(
-            net: object, _host: str, _port: int, socket_options: object = (), **options: object
-        ) -> object:
-            return by_proxy(net, socket_options=socket_options, **options)
-
-        monkeypatch.setattr(kafka.net.manager, "create_connection", create_connection)
+    with KafkaProxy(host, int(port)).running() as running:
+        assert isinstance(running, KafkaProxy)
         yield running
+
+
+@pytest.fixture
+def proxied(broker: KafkaBroker, proxy: KafkaProxy) -> KafkaBroker:
+    """The broker behind the proxy."""
+    return KafkaBroker(KafkaAddress((f"127.0.0.1:{proxy.port}",)), client=broker.client)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -116,12 +137,19 @@ def is_unavailable(call: Callable[[], object]) -> bool:
     return False
 
 
+def has_ended(source: KafkaPublisher | LibrdkafkaPublisher) -> bool:
+    """Whether its producer has had an error. librdkafka's thread says so to whoever asks next."""
+    if isinstance(source, LibrdkafkaPublisher) and source._run is not None:
+        source._run._poll(0)
+    return source._run is not None and source._run.finished
+
+
 class TestAnOutage:
     @pytest.mark.parametrize("kind", ["cut", "stall"])
     def test_what_is_queued_is_neither_lost_nor_failed(
-        self, broker: KafkaBroker, topic: str, proxy: TcpProxy, kind: str
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, kind: str
     ) -> None:
-        with closing(broker.publisher()) as source:
+        with closing(proxied.publisher()) as source:
             source.publish(Message(topic, "key", b"first"), token=-1)
             assert collect(source, 1) == [Acknowledged(-1)]
             getattr(proxy, kind)()
@@ -130,16 +158,16 @@ class TestAnOutage:
             assert source.reports(timeout=3) == []
             proxy.restore()
             assert collect(source, 50) == [Acknowledged(token) for token in range(50)]
-        with closing(broker.subscribe([topic], group=topic)) as target:
+        with closing(proxied.subscribe([topic], group=topic)) as target:
             values = [record.value for record in receive(target, 51)]
         assert values == [b"first", *(str(token).encode() for token in range(50))]
 
     def test_a_subscription_says_so_and_goes_on(
-        self, broker: KafkaBroker, topic: str, proxy: TcpProxy
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy
     ) -> None:
         with (
-            closing(broker.publisher()) as source,
-            closing(broker.subscribe([topic], group=topic)) as target,
+            closing(proxied.publisher()) as source,
+            closing(proxied.subscribe([topic], group=topic)) as target,
         ):
             source.publish(Message(topic, "key", b"1"), token=1)
             target.commit(receive(target, 1))
@@ -154,27 +182,28 @@ class TestAnOutage:
 
     def test_a_commit_during_it_is_unavailable(
         self,
-        broker: KafkaBroker,
+        proxied: KafkaBroker,
         topic: str,
-        proxy: TcpProxy,
+        proxy: KafkaProxy,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(subscription, "COMMIT_TIMEOUT_MS", 500)
-        with closing(broker.publisher()) as source:
+        monkeypatch.setattr(librdkafka.member, "SESSION_TIMEOUT_MS", 6_000)
+        with closing(proxied.publisher()) as source:
             source.publish(Message(topic, "key", b"1"), token=1)
             collect(source, 1)
-        with closing(broker.subscribe([topic], group=topic)) as target:
+        with closing(proxied.subscribe([topic], group=topic)) as target:
             records = receive(target, 1)
             proxy.cut()
             with pytest.raises(BrokerUnavailable):
                 target.commit(records)
 
     def test_closing_during_it_is_quick_and_leaves_no_thread(
-        self, broker: KafkaBroker, topic: str, proxy: TcpProxy
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy
     ) -> None:
         before = set(threading.enumerate())
-        source = broker.publisher()
-        target = broker.subscribe([topic], group=topic)
+        source = proxied.publisher()
+        target = proxied.subscribe([topic], group=topic)
         source.publish(Message(topic, "key", b"1"), token=1)
         receive(target, 1)
         proxy.cut()
@@ -186,17 +215,49 @@ class TestAnOutage:
         assert {report.token: type(report) for report in source.reports(timeout=0)}[2] is Failed
         until(lambda: set(threading.enumerate()) <= before)
 
-    def test_nothing_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.transactions
+    def test_a_commit_of_a_transaction_can_be_called_again(
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy
+    ) -> None:
+        with closing(proxied.publisher(transactional_id=topic)) as source:
+            source.publish(Message(topic, "key", b"1"), token=1)
+            source.reports(timeout=0.5)
+            proxy.cut()
+            with pytest.raises(BrokerUnavailable):
+                source.commit(timeout=0.5)
+            with pytest.raises(BrokerUnavailable, match="commit"):
+                source.publish(Message(topic, "key", b"2"), token=2)
+            proxy.restore()
+            until(lambda: not is_unavailable(lambda: source.commit(timeout=1)))
+            assert collect(source, 1) == [Acknowledged(1)]
+
+    def test_nothing_answers(self, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(topics, "ANSWER_TIMEOUT_MS", 500)
         monkeypatch.setattr(run, "CONNECT_TIMEOUT_MS", 500)
         monkeypatch.setattr(member, "CONNECT_TIMEOUT_MS", 500)
-        nobody = KafkaBroker(KafkaAddress((f"127.0.0.1:{free_port()}",)))
+        monkeypatch.setattr(librdkafka.member, "CONNECT_TIMEOUT", 0.5)
+        nobody = KafkaBroker(KafkaAddress((f"127.0.0.1:{free_port()}",)), client=client)
         with pytest.raises(BrokerUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:\d+"):
             nobody.check()
         with pytest.raises(BrokerUnavailable):
             nobody.publisher().publish(Message("a", "key", b""), token=1)
         with pytest.raises(BrokerUnavailable):
             nobody.subscribe(["a"], group="g").receive(timeout=0.1, limit=1)
+
+    def test_a_queue_that_is_full(
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(publisher, "MAX_QUEUED_BYTES", 1_000)
+        monkeypatch.setattr(librdkafka.run, "MAX_QUEUED_KBYTES", 1)
+        with closing(proxied.publisher()) as source:
+            source.publish(Message(topic, "key", b""), token=0)
+            collect(source, 1)
+            proxy.stall()
+            source.publish(Message(topic, "key", b"x" * 1_000), token=1)
+            with pytest.raises(BrokerUnavailable, match=r"wait for .* already"):
+                source.publish(Message(topic, "key", b"x" * 100), token=2)
+            proxy.restore()
+            assert collect(source, 1) == [Acknowledged(1)]
 
 
 class TestRefusals:
@@ -214,8 +275,9 @@ class TestRefusals:
         self, broker: KafkaBroker, topic: str
     ) -> None:
         with closing(broker.publisher()) as source:
+            assert isinstance(source, KafkaPublisher | LibrdkafkaPublisher)
             source.publish(Message(topic, "key", b"x" * 1_100_000), token=0)
-            until(lambda: source._run is not None and source._run.finished)
+            until(lambda: has_ended(source))
             for token in range(1, 10):
                 source.publish(Message(topic, "key", b"later"), token=token)
             unheard = collect(source, 10)
@@ -234,9 +296,14 @@ class TestRefusals:
             admin.create_topics({small: shape})
             admin.wait_for_topics([small])
         with closing(broker.publisher()) as source:
-            for token in range(30):
-                source.publish(Message(small, "key", b"x" * 300), token=token)
-            assert collect(source, 30) == [Acknowledged(token) for token in range(30)]
+            waiting = set(range(30))
+            while waiting:
+                for token in sorted(waiting):
+                    source.publish(Message(small, "key", b"x" * 300), token=token)
+                for report in collect(source, len(waiting)):
+                    assert not isinstance(report, Refused), "a refused batch judges no message"
+                    if isinstance(report, Acknowledged):
+                        waiting.remove(report.token)
 
     @pytest.mark.parametrize("name", ["no/such topic", "x" * 300, ""])
     def test_an_impossible_topic(self, broker: KafkaBroker, name: str) -> None:
@@ -276,24 +343,10 @@ class TestRefusals:
                 until(lambda: topic not in admin.list_topics())
             source.publish(Message(topic, "key", b""), token=2)
             [report] = collect(source, 1)
-            assert isinstance(report, Failed)
+            assert isinstance(report, Failed | Refused)
             source.publish(Message(topic, "key", b""), token=2)
             [report] = collect(source, 1)
             assert isinstance(report, Refused | Acknowledged), "the server may have made it anew"
-
-    def test_a_queue_that_is_full(
-        self, broker: KafkaBroker, topic: str, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(publisher, "MAX_QUEUED_BYTES", 1_000)
-        with closing(broker.publisher()) as source:
-            source.publish(Message(topic, "key", b""), token=0)
-            collect(source, 1)
-            proxy.stall()
-            source.publish(Message(topic, "key", b"x" * 1_000), token=1)
-            with pytest.raises(BrokerUnavailable, match="1000 bytes wait"):
-                source.publish(Message(topic, "key", b""), token=2)
-            proxy.restore()
-            assert collect(source, 1) == [Acknowledged(1)]
 
 
 class TestAGroup:
@@ -340,3 +393,78 @@ class TestAGroup:
             with caplog.at_level(logging.INFO, logger="brokers.kafka"):
                 one.commit(records)
             assert "not committed" in caplog.text
+
+
+class TestBothClients:
+    """Processes with either may work beside each other, for instance during a deployment."""
+
+    @pytest.fixture
+    def client(self) -> str:
+        return KAFKA_PYTHON
+
+    @pytest.fixture
+    def other(self, broker: KafkaBroker) -> KafkaBroker:
+        return KafkaBroker(broker.address, client=LIBRDKAFKA)
+
+    def test_a_key_keeps_its_partition(
+        self, broker: KafkaBroker, other: KafkaBroker, topic: str
+    ) -> None:
+        keys = ["", "key", "ключ", *(f"ORD-{number}" for number in range(50))]
+        for publishing in (broker, other):
+            with closing(publishing.publisher()) as source:
+                for token, key in enumerate(keys):
+                    source.publish(Message(topic, key, b"{}", (("h", b""),)), token=token)
+                assert len(collect(source, len(keys))) == len(keys)
+        for receiving in (broker, other):
+            with closing(receiving.subscribe([topic], group=receiving.client)) as target:
+                records = receive(target, 2 * len(keys))
+            places = {(record.key, record.partition) for record in records}
+            assert len(places) == len(keys)
+            assert {record.headers for record in records} == {(("h", b""),)}
+
+    def test_they_share_a_group(self, broker: KafkaBroker, other: KafkaBroker, topic: str) -> None:
+        with (
+            closing(broker.subscribe([topic], group=topic)) as one,
+            closing(other.subscribe([topic], group=topic)) as two,
+            closing(broker.publisher()) as source,
+        ):
+            received: dict[int, list[Record]] = {0: [], 1: []}
+            sent = iter(range(10_000))
+
+            def both_receive() -> bool:
+                number = next(sent)
+                source.publish(Message(topic, f"key-{number}", b""), token=number)
+                for index, target in enumerate((one, two)):
+                    records = target.receive(timeout=0.05, limit=100)
+                    target.commit(records)
+                    received[index] += records
+                return bool(received[0] and received[1])
+
+            until(both_receive)
+
+    def test_nobody_receives_an_open_transaction(
+        self, broker: KafkaBroker, other: KafkaBroker, topic: str
+    ) -> None:
+        with (
+            closing(other.publisher(transactional_id=topic)) as source,
+            closing(broker.subscribe([topic], group=topic)) as target,
+        ):
+            source.publish(Message(topic, "key", b"given up"), token=1)
+            source.reports(timeout=0.5)
+            source.purge()
+            source.publish(Message(topic, "key", b"committed"), token=2)
+            source.reports(timeout=0.5)
+            assert target.receive(timeout=1, limit=10) == []
+            source.commit(timeout=PATIENCE)
+            assert [record.value for record in receive(target, 1)] == [b"committed"]
+
+    @pytest.mark.parametrize("client", CLIENTS)
+    @pytest.mark.usefixtures("client")
+    def test_without_key_and_value(self, broker: KafkaBroker, topic: str) -> None:
+        """Others publish such messages."""
+        producer = Producer({"bootstrap.servers": ",".join(broker.address.servers)})
+        producer.produce(topic, None, None, headers=[("none", None)])
+        producer.flush(PATIENCE)
+        with closing(broker.subscribe([topic], group=topic)) as target:
+            [record] = receive(target, 1)
+        assert (record.key, record.value, record.headers) == (None, None, (("none", b""),))

@@ -2,15 +2,18 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import certifi
 import pytest
 
 from brokers import BrokerConfigurationError, broker_from_url
 from brokers.kafka import KafkaBroker
+from brokers.kafka_clients import CLIENTS
 from brokers.urls import redacted
 
 
-def kafka(url: str, **options: int) -> KafkaBroker:
+def kafka(url: str, **options: Any) -> KafkaBroker:
     broker = broker_from_url(url, **options)
     assert isinstance(broker, KafkaBroker)
     return broker
@@ -52,16 +55,15 @@ def test_credentials_go_under_tls_by_default() -> None:
     }
 
 
-def test_options(tmp_path: Path) -> None:
-    cafile = tmp_path / "ca.pem"
-    cafile.touch()
+def test_options() -> None:
+    cafile = certifi.where()
     query = "security_protocol=SASL_PLAINTEXT&sasl_mechanism=SCRAM-SHA-512&client_id=shop"
     broker = kafka(f"kafka://alice:secret@one?{query}&ssl_cafile={cafile}")
     assert broker.address.options == {
         "security_protocol": "SASL_PLAINTEXT",
         "sasl_mechanism": "SCRAM-SHA-512",
         "client_id": "shop",
-        "ssl_cafile": str(cafile),
+        "ssl_cafile": cafile,
         "sasl_plain_username": "alice",
         "sasl_plain_password": "secret",
     }
@@ -84,7 +86,7 @@ def test_a_password_is_never_shown(text: str) -> None:
     [
         ("", "unknown scheme"),
         ("nats://one", "unknown scheme; use one of: memory://, kafka://"),
-        ("kafka://[::1", "cannot be read"),
+        ("kafka://[::1", "is not host:port"),
         ("kafka://", "not host:port"),
         ("kafka://one,,two", "not host:port"),
         ("kafka://:9092", "not host:port"),
@@ -109,6 +111,16 @@ def test_a_url_that_cannot_be_used(url: str, complaint: str) -> None:
     with pytest.raises(BrokerConfigurationError) as caught:
         broker_from_url(url)
     assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_certificates_that_are_none(tmp_path: Path, client: str) -> None:
+    cafile = tmp_path / "ca.pem"
+    cafile.write_text("no certificate")
+    with pytest.raises(BrokerConfigurationError, match=r"ca\.pem holds no certificate") as caught:
+        kafka(f"kafka://alice:secret@one?ssl_cafile={cafile}", client=client)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 

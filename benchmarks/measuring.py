@@ -1,0 +1,113 @@
+"""The rate of a case, and what it costs: commits and statements a saga, and this process's CPU."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString, Protocol, Self
+from unittest.mock import patch
+
+import psycopg
+
+DISCONNECTED_WITHIN = 15.0
+
+
+class Case(Protocol):
+    """One line of the table. `close` leaves no connection open: only then the server's count of
+    commits is whole, for each of its backends adds its own now and then, and at its end."""
+
+    title: str
+    database: str
+
+    def prepare(self, count: int) -> None: ...
+    def run(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one round; all but the rate are for one saga."""
+
+    rate: float
+    commits: float
+    statements: float
+    cpu_ms: float
+
+
+class Observer:
+    """A connection that looks on; nothing that it does is counted."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, cursor_factory=_Looking)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def ask(self, query: LiteralString, *parameters: object) -> Any:
+        """The one value that the query returns."""
+        row = self._connection.execute(query, parameters).fetchone()
+        self._connection.rollback()  # which is no commit
+        assert row is not None  # noqa: S101
+        return row[0]
+
+    def commits(self, database: str) -> int:
+        """How many that database has seen, once everybody else has left it."""
+        deadline = time.monotonic() + DISCONNECTED_WITHIN
+        while self.ask(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'",
+            database,
+        ):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"somebody is still connected to {database}")
+            time.sleep(0.02)
+        found = self.ask("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", database)
+        return int(found)
+
+
+def measure(case: Case, count: int, observer: Observer) -> Result:
+    """Run it once with that many sagas."""
+    commits = observer.commits(case.database)
+    case.prepare(count)
+    with _statements() as statements:
+        began, cpu_began = time.perf_counter(), time.process_time()
+        case.run()
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        executed = statements()
+    case.close()
+    commits = observer.commits(case.database) - commits
+    return Result(count / took, commits / count, executed / count, cpu * 1000 / count)
+
+
+class _Looking(psycopg.Cursor[tuple[Any, ...]]):
+    """The observer's."""
+
+
+@contextmanager
+def _statements() -> Iterator[Any]:
+    """Counts what any of this process's psycopg cursors executes, Django's and SQLAlchemy's too.
+
+    psycopg sends BEGIN, COMMIT and ROLLBACK without a cursor."""
+    counter = itertools.count()
+    execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
+
+    def counted(cursor: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(cursor, _Looking):
+            next(counter)
+        return execute(cursor, *args, **kwargs)
+
+    def counted_many(cursor: Any, query: Any, params_seq: Any, **kwargs: Any) -> Any:
+        params_seq = list(params_seq)
+        for _ in params_seq:
+            next(counter)
+        return executemany(cursor, query, params_seq, **kwargs)
+
+    with (
+        patch.object(psycopg.Cursor, "execute", counted),
+        patch.object(psycopg.Cursor, "executemany", counted_many),
+    ):
+        yield lambda: next(counter)

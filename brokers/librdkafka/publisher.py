@@ -1,0 +1,168 @@
+"""Publishing to Kafka through librdkafka: one producer after another.
+
+It is here for its speed: `benchmarks/producing.py` measures it. What is done for every message is
+in the first lines of `publish()`, in `Run.send()` and in `Run`'s callback, and nowhere else.
+"""
+
+import logging
+import time
+
+from confluent_kafka import KafkaError, KafkaException
+
+from brokers.base import Acknowledged, Failed, Message, Refused, Report
+from brokers.errors import BrokerError, BrokerUnavailable, Fenced
+from brokers.kafka.address import KafkaAddress
+from brokers.kafka.known_topics import KnownTopics
+from brokers.librdkafka.config import FENCED, error_of, explained
+from brokers.librdkafka.run import Run
+from brokers.outage import Outage
+
+logger = logging.getLogger(__name__)
+
+BAD_NEWS = "a message before it did not arrive"
+
+
+class LibrdkafkaPublisher:
+    def __init__(self, address: KafkaAddress, *, transactional_id: str | None = None) -> None:
+        self._address = address
+        self._transactional_id = address.named(transactional_id) if transactional_id else None
+        self._run: Run | None = None
+        self._reports: list[Report] = []
+        self._topics = KnownTopics(address)
+        self._careful = False
+        self._fenced = False
+        self._outage = Outage(f"the broker kafka://{address}", logger=logger)
+
+    def publish(self, message: Message, *, token: int) -> None:
+        run = self._run
+        if run is None or run.finished or run.is_committing or message.topic not in run.topics:
+            run = self._prepared(message.topic, token)
+            if run is None:
+                return
+        try:
+            run.send(message, token, topic=run.topics[message.topic])
+        except BufferError:
+            self._send_into_full_queue(run, message, token)
+        except KafkaException as error:
+            self._not_sent(run, token, error_of(error))
+        except (TypeError, ValueError) as error:
+            self._reports.append(Refused(token, explained(error)))
+
+    def reports(self, *, timeout: float) -> list[Report]:
+        run = self._run
+        if run is not None:
+            run.wait(0 if self._reports else timeout)
+            if run.finished or run.is_stale:
+                self.purge()
+        elif not self._reports:
+            time.sleep(timeout)
+        reports = self._collected()
+        if run is not None and run.away is not None:
+            self._look_after(run, reports)
+        return reports
+
+    def commit(self, *, timeout: float) -> None:
+        run = self._run
+        if self._fenced:
+            raise self._fence()
+        if run is None or not run.in_transaction:
+            return
+        run.wait(0)
+        if not run.finished:
+            try:
+                run.commit(timeout)
+            except KafkaException as error:
+                self._not_committed(run, error_of(error))
+        if run.finished:
+            self.purge()
+        if self._fenced:
+            raise self._fence()
+
+    def purge(self) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.free()
+            self._reports += run.collected()
+            self._careful = self._careful or run.refused_in_company
+            self._fenced = self._fenced or run.fenced
+
+    def close(self) -> None:
+        self.purge()
+
+    def _prepared(self, topic: str, token: int) -> Run | None:
+        """A producer that may be handed a message for that topic; without one, its fate is known
+        already."""
+        run = self._run
+        if self._fenced:
+            raise self._fence()
+        if run is not None and run.finished:
+            # The caller has yet to hear what failed with it: until then a later message of its key
+            # must not go out by another producer.
+            self._reports.append(Failed(token, BAD_NEWS))
+            return None
+        if run is not None and run.is_committing:
+            raise BrokerUnavailable("a commit has not ended: call commit() again")
+        name = self._address.named(topic)
+        if (run is None or topic not in run.topics) and not self._topics.partitions(name):
+            self._reports.append(Refused(token, f"Kafka has no topic {name}"))
+            return None
+        run = self._opened()
+        run.topics[topic] = name
+        return run
+
+    def _opened(self) -> Run:
+        if self._run is None:
+            careful, self._careful = self._careful, False
+            try:
+                self._run = Run(
+                    self._address, careful=careful, transactional_id=self._transactional_id
+                )
+            except BrokerError as error:
+                raise BrokerUnavailable(str(error)) from error
+            except KafkaException as error:
+                raise self._unavailable(error_of(error)) from error
+        return self._run
+
+    def _send_into_full_queue(self, run: Run, message: Message, token: int) -> None:
+        """What has been acknowledged is in the queue until somebody asks for the reports."""
+        run.wait(0)
+        try:
+            run.send(message, token, topic=run.topics[message.topic])
+        except (BufferError, KafkaException) as error:
+            raise BrokerUnavailable(
+                f"{len(run.pending)} messages wait for {self._address} already"
+            ) from error
+
+    def _not_sent(self, run: Run, token: int, error: KafkaError) -> None:
+        """librdkafka did not queue it: it judged the message, or has ended."""
+        report = run.judged(token, error, alone=True)
+        if isinstance(report, Failed):
+            run.finished = True
+            report = Failed(token, BAD_NEWS if error.fatal() else report.reason)
+        self._reports.append(report)
+
+    def _not_committed(self, run: Run, error: KafkaError) -> None:
+        if error.retriable() and not error.txn_requires_abort():
+            raise self._unavailable(error)
+        run.fenced = run.fenced or error.code() in FENCED
+        run.finished = True
+
+    def _collected(self) -> list[Report]:
+        reports, self._reports = self._reports, []
+        if self._run is not None:
+            reports += self._run.collected()
+        return reports
+
+    def _look_after(self, run: Run, reports: list[Report]) -> None:
+        """Tell of an outage, which librdkafka waits for the end of."""
+        if any(isinstance(report, Acknowledged) for report in reports):
+            run.away = None
+            self._outage.over()
+        elif run.pending and run.away is not None:
+            self._outage.failed(f"what is queued waits until it is back: {explained(run.away)}")
+
+    def _unavailable(self, error: KafkaError) -> BrokerUnavailable:
+        return BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}")
+
+    def _fence(self) -> Fenced:
+        return Fenced(f"another producer took over the transactions of {self._transactional_id}")
