@@ -14,7 +14,7 @@ from django.db import connection
 from brokers import Broker
 from config.webserver import WebServer
 from relay.relay import Relay
-from sagas import journal
+from sagas import claims
 from sagas.service import SagaService
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Embedded:
     def run(self) -> list[str]:
         """Returns the names of the parts that died; empty when it was told to stop."""
         # Only a file has no other process that could still be at work on what is claimed.
-        interrupted = journal.release_all() if connection.vendor == "sqlite" else 0
+        interrupted = claims.release_all() if connection.vendor == "sqlite" else 0
         if interrupted:
             logger.warning("taking up %d saga(s) that were interrupted", interrupted)
         for part in self._parts:

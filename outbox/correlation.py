@@ -47,8 +47,13 @@ def taken_or_made(*, id: str | None, traceparent: str | None) -> Correlation:  #
         id=id if id and _ID.fullmatch(id) else str(uuid.uuid4()),
         traceparent=traceparent
         if traceparent and _TRACEPARENT.fullmatch(traceparent)
-        else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+        else _new_traceparent(),
     )
+
+
+def _new_traceparent() -> str:
+    digits = secrets.token_hex(24)
+    return f"00-{digits[:32]}-{digits[32:]}-01"
 
 
 class CorrelationFilter(logging.Filter):

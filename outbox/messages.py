@@ -5,18 +5,19 @@ key's lock is held until the commit and the id is drawn under it. SQLite needs n
 transactions write one after the other.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
+from django.db.models import Model
 
 from outbox.correlation import current
 from outbox.errors import NotInTransaction, PayloadError
+from outbox.inserting import insert
+from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
+_UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")
 _MAX_TEXT = 255
+_ENCODER = DjangoJSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,14 @@ class NewMessage:
 
 
 def enqueue(
-    *, topic: str, key: str, type: str, payload: Any, headers: Mapping[str, str] | None = None
-) -> "OutboxMessage":  # fmt: skip
+    *,
+    topic: str,
+    key: str,
+    type: str,
+    payload: Any,
+    headers: Mapping[str, str] | None = None,
+    after: Sequence[Model] = (),
+) -> "OutboxMessage":
     """Write a message into the outbox, in the caller's transaction.
 
     Args:
@@ -49,24 +58,32 @@ def enqueue(
         type: the CloudEvents type, such as `orders.place`.
         payload: anything JSON can hold; Decimals become strings.
         headers: further headers, lower case; `ce_…` is taken.
+        after: new rows that the message tells of. They are inserted before it, without signals; on
+            PostgreSQL in the same round trip.
 
     Raises:
         NotInTransaction: there is no transaction to be part of.
         PayloadError: the message could not be sent as it is.
     """
-    message = NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {})
-    return enqueue_many([message])[0]
+    _check_transaction()
+    row = _row(NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {}))
+    insert(*after, row, lock=lock_number(row.key_hash))
+    return row
 
 
 def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
     """Write several messages, sorted by key; those of one key keep their order. Raises as
     `enqueue()` does, and then nothing is written."""
-    if not connection.in_atomic_block:
-        raise NotInTransaction
+    _check_transaction()
     rows = [_row(message) for message in sorted(messages, key=lambda m: m.key)]
     for row in rows:
-        _insert(row)
+        insert(row, lock=lock_number(row.key_hash))
     return rows
+
+
+def _check_transaction() -> None:
+    if not connection.in_atomic_block:
+        raise NotInTransaction
 
 
 def _row(message: NewMessage) -> "OutboxMessage":
@@ -100,53 +117,11 @@ def _check(message: NewMessage) -> None:
 
 
 def _is_storable(text: object) -> bool:
-    return (
-        isinstance(text, str)
-        and "\0" not in text
-        and not any("\ud800" <= char <= "\udfff" for char in text)
-    )
+    return isinstance(text, str) and not _UNSTORABLE.search(text)
 
 
 def _encoded(message: NewMessage) -> bytes:
     try:
-        return json.dumps(
-            message.payload, cls=DjangoJSONEncoder, allow_nan=False, separators=(",", ":")
-        ).encode()
+        return _ENCODER.encode(message.payload).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"the payload of {message.type} is not JSON: {error}") from error
-
-
-def _insert(row: "OutboxMessage") -> None:
-    if connection.vendor == "postgresql":
-        _lock_and_insert(row)
-    else:
-        row.save(force_insert=True)
-
-
-def _lock_and_insert(row: "OutboxMessage") -> None:
-    """Hold the key until the transaction ends, then draw the id and insert: two statements, which
-    PostgreSQL runs one after the other, in one round trip. One statement would not do: nothing says
-    that an expression in it runs before `nextval`."""
-    fields = [field for field in row._meta.local_concrete_fields if not field.primary_key]  # noqa: SLF001
-    values = [field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in fields]
-    with connection.cursor() as cursor:
-        cursor.execute(_lock_and_insert_sql(), [_LOCK_SPACE | row.key_hash, *values])
-        cursor.cursor.nextset()
-        (row.id,) = cursor.fetchone()
-    row._state.adding = False  # noqa: SLF001
-    row._state.db = connection.alias  # noqa: SLF001
-
-
-@cache
-def _lock_and_insert_sql() -> str:
-    from outbox.models import OutboxMessage
-
-    meta = OutboxMessage._meta  # noqa: SLF001
-    columns = [field.column for field in meta.local_concrete_fields if not field.primary_key]
-    names = ", ".join(f'"{column}"' for column in columns)
-    places = ", ".join(["%s"] * len(columns))
-    insert = f'INSERT INTO "{meta.db_table}" ({names}) VALUES ({places}) RETURNING "id"'  # noqa: S608
-    return f"SELECT pg_advisory_xact_lock(%s); {insert}"
-
-
-_LOCK_SPACE = 0x6F7574 << 32  # "out": keeps clear of other users of advisory locks

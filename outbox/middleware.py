@@ -1,11 +1,15 @@
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
+from django.http.request import HttpHeaders
 
 from outbox.correlation import correlated, taken_or_made
 
 CORRELATION_HEADER = "X-Correlation-ID"
 TRACE_HEADER = "traceparent"
+# `request.headers` would copy all of them for these two.
+_CORRELATION_META = HttpHeaders.to_wsgi_name(CORRELATION_HEADER)
+_TRACE_META = HttpHeaders.to_wsgi_name(TRACE_HEADER)
 
 
 class CorrelationMiddleware:
@@ -16,8 +20,8 @@ class CorrelationMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         correlation = taken_or_made(
-            id=request.headers.get(CORRELATION_HEADER),
-            traceparent=request.headers.get(TRACE_HEADER),
+            id=request.META.get(_CORRELATION_META),
+            traceparent=request.META.get(_TRACE_META),
         )
         with correlated(correlation):
             response = self._get_response(request)

@@ -3,76 +3,51 @@
 Invariants:
 - A row is deleted only after its delivery report; a crash in between sends it again.
 - No database transaction is open while it publishes.
-- After a failure nothing more is published until every report of what is in flight is in, so that
-  a later message of a key cannot overtake an earlier one.
+- It reads only lanes that are leased to it, each from its first row on, without what is under way.
+- After a failure nothing more is published in that lane until every report of what is in flight in
+  it is in, so that a later message of a key cannot overtake an earlier one.
 - A message is parked only when it was refused alone: a refused batch judges no message.
 """
 
 import logging
+import os
 import random
+import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Collection
 
 from django.db import connection
 
-from brokers import Acknowledged, Broker, BrokerUnavailable, Failed, Publisher, Refused, Report
+from brokers import Broker, BrokerUnavailable, Publisher
 from brokers.outage import Outage
 from outbox.away import AWAY
-from outbox.models import OutboxMessage
+from outbox.models import LANES
 from relay import rows
-from relay.wire import wire_message
+from relay.flight import Flight
+from relay.lanes import EveryLane, Lanes, LeasedLanes
+from relay.parking import ParkedKeys
+from relay.rows import Row
+from relay.segments import Segments
+from relay.suspects import Suspects
+from relay.wire import wire_messages
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_POLL = 0.01
-LONGEST_POLL = 0.25
+SHORTEST_POLL = 0.005
+LONGEST_POLL = {"postgresql": 0.7, "sqlite": 0.25}
 REPORT_TIMEOUT = 0.05
 FLUSH_TIMEOUT = 4.0
 
 
-@dataclass(slots=True)
-class _Flight:
-    """What has been handed to the broker and is not yet deleted."""
+def relay_name() -> str:
+    """A name unlike any other relay's."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[-64:]
 
-    keys: dict[int, str] = field(default_factory=dict)
-    acknowledged: set[int] = field(default_factory=set)
-    refused: dict[int, str] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
-    failure: str = ""
 
-    @property
-    def unreported(self) -> bool:
-        return len(self.keys) > len(self.acknowledged) + len(self.refused)
-
-    @property
-    def halted(self) -> bool:
-        return bool(self.failure or self.refused)
-
-    def land(self, report: Report) -> None:
-        if report.token not in self.keys:
-            return
-        match report:
-            case Acknowledged(token):
-                self.acknowledged.add(token)
-            case Refused(token, reason):
-                self.refused[token] = reason
-            case Failed(token, reason):
-                del self.keys[token]
-                self.failed.add(token)
-                self.failure = reason
-
-    def recover(self) -> None:
-        """Every report is in: what has failed may be sent again."""
-        self.failed.clear()
-        self.failure = ""
-
-    def forget(self, ids: set[int]) -> None:
-        for token in ids:
-            self.keys.pop(token, None)
-            self.refused.pop(token, None)
-        self.acknowledged -= ids
+def _lanes_of(name: str, *, most: int) -> Lanes:
+    return LeasedLanes(name, most=most) if connection.vendor == "postgresql" else EveryLane()
 
 
 class Relay:
@@ -82,8 +57,11 @@ class Relay:
         broker: where to.
         source: the CloudEvents source of every message.
         batch_size: rows read and published at a time.
+        lanes_max: how many lanes it takes at most, on PostgreSQL.
+        lanes: those that it may read; by default leased ones, and on SQLite all.
         jitter: 0 to 1, spreads the pauses of several relays.
         alive: called in each cycle.
+        woken: set from outside when there is something new to read.
     """
 
     def __init__(
@@ -92,40 +70,59 @@ class Relay:
         *,
         source: str,
         batch_size: int = 500,
+        lanes_max: int = LANES,
+        lanes: Lanes | None = None,
         jitter: Callable[[], float] = random.random,
         alive: Callable[[], None] = lambda: None,
+        woken: threading.Event | None = None,
     ) -> None:
         self._broker = broker
-        self._source = source
         self._batch_size = batch_size
-        self._flight = _Flight()
-        self._suspects: list[int] = []
-        self._alone: int | None = None
+        self._name = relay_name()
+        self._lanes = lanes or _lanes_of(self._name, most=lanes_max)
+        self._longest_poll = LONGEST_POLL[connection.vendor]
+        self._message = wire_messages(source)
+        self._flight = Flight()
+        self._suspects = Suspects()
+        self._parked = ParkedKeys(self._name)
+        self._segments = Segments()
+        self._turn = 0
+        self._more = False
         self._publisher: Publisher | None = None
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
         self._alive = alive
+        self._woken = woken or threading.Event()
         self.published = 0
 
     def run(self, stop: threading.Event) -> None:
         """Relay until `stop` is set, then delete what is acknowledged within four seconds."""
+        threading.Thread(target=self._wake_for, args=(stop,), daemon=True).start()
         pause = SHORTEST_POLL
         try:
             while not stop.is_set():
+                self._woken.clear()
                 moved = self._guarded_cycle(stop)
-                pause = SHORTEST_POLL if moved else min(pause * 1.5, LONGEST_POLL)
-                if not moved and not self._flight.keys:
-                    stop.wait(pause)
+                pause = SHORTEST_POLL if moved else min(pause * 1.5, self._longest_poll)
+                if not moved and not self._flight.rows and self._woken.wait(pause):
+                    pause = SHORTEST_POLL
             self._flush()
         finally:
             self._close()
+
+    def _wake_for(self, stop: threading.Event) -> None:
+        stop.wait()
+        self._woken.set()
 
     def drain(self, stop: threading.Event) -> int:
         """Relay until the outbox is empty or `stop` is set; returns how many went out."""
         try:
             while not stop.is_set():
-                if not self._guarded_cycle(stop) and not self._flight.keys:
+                if self._guarded_cycle(stop) or self._flight.rows or self._suspects:
+                    continue
+                if not rows.any_left():
                     break
+                stop.wait(SHORTEST_POLL)
             self._flush()
         finally:
             self._close()
@@ -145,90 +142,133 @@ class Relay:
             self._database_outage.over()
             if self._flight.failure and not self._flight.unreported:
                 stop.wait(self._broker_outage.failed(self._flight.failure))
-                self._flight.recover()
+                self._flight.failure = ""
             return moved
         return True
 
     def _cycle(self) -> bool:
-        busy = self._flight.halted or bool(self._suspects)
-        if self._suspects:
+        self._tend()
+        judging = self._suspects.is_turn()
+        busy = judging or bool(self._suspects)
+        if judging:
             self._publish_suspect()
-        elif not self._flight.halted:
-            busy = self._publish_ahead() > 0
-        self._collect(timeout=REPORT_TIMEOUT if self._flight.unreported else 0)
+        else:
+            busy = self._publish_ahead() > 0 or busy
+        self._collect(timeout=0 if self._more or not self._flight.unreported else REPORT_TIMEOUT)
         deleted = self._delete_acknowledged()
-        if self._flight.refused and not self._flight.unreported:
-            self._judge_refused()
+        self._settle()
         return busy or deleted > 0
+
+    def _tend(self) -> None:
+        self._segments.tend()
+        lost = self._lanes.tend(busy=self._flight.lanes)
+        if not lost:
+            return
+        logger.warning("lost %d lane(s) to other relays", len(lost))
+        # What is queued is theirs to send; what is under way, the inbox of a consumer absorbs.
+        if self._publisher is not None:
+            self._publisher.purge()
+        self._suspects.drop(lanes=lost)
 
     def _publish_ahead(self) -> int:
         """Returns how many rows it found."""
-        room = 2 * self._batch_size - len(self._flight.keys)
-        if room < self._batch_size:
+        room = 2 * self._batch_size - len(self._flight.rows)
+        lanes = self._open_lanes()
+        self._more = False
+        if room < self._batch_size or not lanes:
             return 0
-        batch = rows.head(limit=self._batch_size, besides=self._flight.keys)
-        found = len(batch)
-        waiting = rows.parked_keys(batch)
-        if waiting:
-            self._park(waiting - set(self._flight.keys.values()), {})
-            batch = [row for row in batch if row.key not in waiting]
+        batch = rows.head(
+            lanes,
+            limit=self._batch_size,
+            # No lane, however long, keeps the others waiting.
+            lane_limit=max(1, self._batch_size // 4),
+            besides=self._flight.rows,
+        )
+        self._more = len(batch) == self._batch_size <= room - self._batch_size
+        held = self._lanes.held
+        under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
+        self._publish_all(self._parked.without_waiting(batch, held, under_way))
+        return len(batch)
+
+    def _open_lanes(self) -> list[int]:
+        """Those that may be read now; each cycle another one is first."""
+        closed = {*self._lanes.leaving, *self._flight.halted, *self._suspects.lanes}
+        lanes = sorted(lane for lane in self._lanes.held if lane not in closed)
+        self._parked.learn(self._lanes.held)
+        self._turn += 1
+        start = self._turn % len(lanes) if lanes else 0
+        return lanes[start:] + lanes[:start]
+
+    def _publish_all(self, batch: Collection[Row]) -> None:
+        """In order; of a key that has just been refused, nothing more."""
+        since_collected: set[str] = set()
+        halted = self._flight.halted
         for row in batch:
+            if row.key in since_collected:
+                self._collect(timeout=0)
+                since_collected.clear()
+            if row.lane in halted:
+                continue
             self._publish(row)
-            self._collect(timeout=0)
-            if self._flight.halted:  # a later message of a refused one's key must not go out
-                break
-        return found
+            since_collected.add(row.key)
 
     def _publish_suspect(self) -> None:
         """Send the first of the refused messages again, with nothing else on its way."""
-        if self._flight.keys:
+        if self._flight.rows:
             return
-        row = rows.first_of(self._suspects)
+        row = rows.first_of(self._suspects.ids, self._lanes.held.keys())
         if row is None:
-            self._suspects.clear()
-            self._alone = None
+            self._suspects.drop(lanes=self._suspects.lanes)
+            self._suspects.alone = None
             return
         self._publish(row)
-        self._alone = row.id
+        self._suspects.alone = row.id
 
-    def _publish(self, row: OutboxMessage) -> None:
+    def _publish(self, row: Row) -> None:
         if self._publisher is None:
             self._publisher = self._broker.publisher()
-        self._publisher.publish(wire_message(row, source=self._source), token=row.id)
-        self._flight.keys[row.id] = row.key
+        self._flight.start(row)
+        try:
+            self._publisher.publish(self._message(row), token=row.id)
+        except BrokerUnavailable:
+            self._flight.cancel(row)
+            raise
 
     def _collect(self, *, timeout: float) -> None:
-        if self._publisher is None:
-            return
-        for report in self._publisher.reports(timeout=timeout):
-            self._flight.land(report)
+        if self._publisher is not None:
+            self._flight.land(self._publisher.reports(timeout=timeout))
 
     def _delete_acknowledged(self) -> int:
-        done = set(self._flight.acknowledged)
+        done = self._flight.acknowledged()
         if done:
-            rows.delete(done)
+            rows.delete(done, self._lanes.held, self._name)
             self._flight.forget(done)
             self.published += len(done)
+            self._segments.used()
             self._broker_outage.over()
+            if self._suspects.alone in {row.id for row in done}:
+                self._suspects.alone = None
         return len(done)
 
-    def _judge_refused(self) -> None:
-        """Park the key of a message that was refused alone; of several, each shall be sent again
-        alone, and so shall those that failed beside them, which may be earlier ones of a key. A
-        suspect is one until its row has left the outbox."""
-        refused = dict(self._flight.refused)
-        if self._alone in refused:
-            self._park({self._flight.keys[self._alone]}, refused)
+    def _settle(self) -> None:
+        """In each lane that has stopped and of which every report is in: what failed is read again.
+        What was refused alone is parked with its key. What was refused in company shall be sent
+        again alone, and so shall what failed beside it, which may be earlier ones of a key."""
+        refused, failed = self._flight.settled()
+        quiet = self._flight.quiet_lanes()
+        if not quiet:
+            return
+        alone = self._suspects.alone
+        if alone in refused:
+            self._parked.park(refused[alone], self._flight.refused, self._lanes.held)
         else:
-            self._suspects = sorted({*self._suspects, *refused, *self._flight.failed})
-        self._flight.forget(set(refused))
-        self._alone = None
-
-    def _park(self, keys: set[str], reasons: dict[int, str]) -> None:
-        if keys:
-            count = rows.park(keys, reasons=reasons)
-            why = "; ".join(reasons.values()) or "an earlier message of the key is parked"
-            logger.error("parked %d message(s) of key %s: %s", count, ", ".join(sorted(keys)), why)
+            lanes = {row.lane for row in refused.values()} & set(self._lanes.held)
+            self._suspects.add(row for row in refused.values() if row.lane in lanes)
+            self._suspects.add(row for row in failed.values() if row.lane in lanes)
+        self._flight.forget([*refused.values(), *failed.values()])
+        if alone in refused or alone in failed:
+            self._suspects.alone = None
+        self._flight.resume(quiet)
 
     def _flush(self) -> None:
         """Wait a while for the reports of what is in flight, and delete what has arrived."""
@@ -245,5 +285,8 @@ class Relay:
         try:
             if self._publisher is not None:
                 self._publisher.close()
+            self._lanes.release()
+        except AWAY as error:
+            logger.warning("lanes not released, their leases run out: %s", error)
         finally:
             connection.close()

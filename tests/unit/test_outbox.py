@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.contrib.auth.models import Group
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,6 +147,33 @@ class TestTheEnvelope:
     def test_a_bad_header_is_refused(self, headers: Mapping[str, Any]) -> None:
         with pytest.raises(PayloadError, match="header"):
             put(headers=headers)
+
+
+@pytest.mark.django_db
+class TestRowsThatItTellsOf:
+    def test_are_stored_with_it(self) -> None:
+        buyers, sellers = Group(name="buyers"), Group(name="sellers")
+        row = put(after=[buyers, sellers])
+        assert list(Group.objects.order_by("id")) == [buyers, sellers]
+        assert OutboxMessage.objects.get() == row
+
+    def test_can_be_saved_again(self) -> None:
+        group = Group(name="buyers")
+        put(after=[group])
+        group.name = "sellers"
+        group.save()
+        assert Group.objects.get().name == "sellers"
+
+    def test_one_that_the_database_refuses_leaves_no_message(self) -> None:
+        Group.objects.create(name="buyers")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            put(after=[Group(name="buyers")])
+        assert not OutboxMessage.objects.exists()
+
+    def test_a_bad_message_leaves_none_of_them(self) -> None:
+        with pytest.raises(PayloadError):
+            put(payload=math.nan, after=[Group(name="buyers")])
+        assert not Group.objects.exists()
 
 
 @pytest.mark.django_db

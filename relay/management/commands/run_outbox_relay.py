@@ -8,6 +8,7 @@ from django.db import connection
 
 from brokers import broker_from_url, require_shared
 from outbox.cli import positive, sign_of_life, stop_on_signals
+from outbox.models import LANES
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 
@@ -22,9 +23,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--batch-size", type=_batch_size, default=500, help="rows at a time (default 500)"
         )
+        parser.add_argument(
+            "--lanes-max",
+            type=_lanes,
+            default=LANES,
+            help=f"lanes that this relay takes at most, on PostgreSQL (default {LANES}: all)",
+        )
         parser.add_argument("--alive-file", type=Path, help="touched while the relay works")
 
-    def handle(self, *, drain: bool, batch_size: int, alive_file: Path | None, **_: Any) -> None:
+    def handle(
+        self, *, drain: bool, batch_size: int, lanes_max: int, alive_file: Path | None, **_: Any
+    ) -> None:
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
         broker.check()
@@ -34,6 +43,7 @@ class Command(BaseCommand):
             broker,
             source=settings.OUTBOX_SOURCE,
             batch_size=batch_size,
+            lanes_max=lanes_max,
             alive=sign_of_life(alive_file),
         )
         try:
@@ -50,6 +60,13 @@ class Command(BaseCommand):
         self.stdout.write("relay: ready")
         relay.run(stop)
         self.stdout.write(f"relay: stopped, published {relay.published} message(s)")
+
+
+def _lanes(text: str) -> int:
+    count = positive(text)
+    if count > LANES:
+        raise argparse.ArgumentTypeError(f"must be {LANES} or less")
+    return count
 
 
 def _batch_size(text: str) -> int:

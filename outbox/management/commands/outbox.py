@@ -1,0 +1,95 @@
+import argparse
+import getpass
+import json
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.table import Table
+
+from outbox import interventions, reports
+from outbox.cli import positive
+from outbox.errors import OutboxError
+from outbox.interventions import By
+
+
+class Command(BaseCommand):
+    help = "Looks at the outbox and at parked messages, and intervenes."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        status = actions.add_parser("status", help="what waits, what is parked, who relays")
+        parked = actions.add_parser("parked", help="the keys with parked messages, and why")
+        log = actions.add_parser("log", help="what people did about parked messages")
+        for listing in (parked, log):
+            listing.add_argument("--limit", type=positive, default=50)
+        for looking in (status, parked, log):
+            looking.add_argument("--json", action="store_true")
+        retry = actions.add_parser("retry", help="send a key's parked messages again, in order")
+        retry.add_argument("reference", help="the key, or the id of one of its messages")
+        edit = actions.add_parser("edit", help="change a parked message, and send its key again")
+        edit.add_argument("message", type=positive, help="its id")
+        edit.add_argument("--payload", type=Path, help="a file with the new payload, JSON")
+        edit.add_argument("--topic", help="another topic")
+        skip = actions.add_parser("skip", help="never send a message, and send its key's others")
+        skip.add_argument("message", type=positive, help="its id")
+        for intervening in (retry, edit, skip):
+            intervening.add_argument("--by", default=getpass.getuser(), help="who (default: you)")
+            intervening.add_argument("--why", required=True, help="kept for good")
+            intervening.add_argument("--json", action="store_true")
+
+    def handle(self, *, action: str, **options: Any) -> None:
+        try:
+            match action:
+                case "status":
+                    self._status(as_json=options["json"])
+                case "parked":
+                    self._table(reports.parked(limit=options["limit"]), as_json=options["json"])
+                case "log":
+                    rows = reports.interventions(limit=options["limit"])
+                    self._table(rows, as_json=options["json"])
+                case _:
+                    self._intervene(action, **options)
+        except (OutboxError, OSError) as error:
+            raise CommandError(str(error)) from error
+
+    def _status(self, *, as_json: bool) -> None:
+        status = reports.status()
+        if as_json:
+            self.stdout.write(json.dumps(status))
+            return
+        for name, value in status.items():
+            if name != "relays" and value is not None:
+                self.stdout.write(f"{name:16} {value}")
+        self._table(status["relays"], as_json=False)
+
+    def _intervene(self, action: str, *, by: str, why: str, **options: Any) -> None:
+        who = By(by, why)
+        match action:
+            case "retry":
+                count = interventions.retry(options["reference"], by=who)
+            case "edit":
+                file = options["payload"]
+                payload = file.read_text() if file else None
+                count = interventions.edit(
+                    options["message"], payload=payload, topic=options["topic"], by=who
+                )
+            case _:
+                count = interventions.skip(options["message"], by=who)
+        if options["json"]:
+            self.stdout.write(json.dumps({"put_back": count}))
+        else:
+            self.stdout.write(f"{count} message(s) of the key are back in the outbox")
+
+    def _table(self, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(rows))
+            return
+        if not rows:
+            self.stdout.write("none")
+            return
+        table = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        Console(file=self.stdout, width=200, soft_wrap=True).print(table)  # type: ignore[arg-type]

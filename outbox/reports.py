@@ -1,0 +1,85 @@
+"""The outbox as plain JSON values, for people and programs that look after it."""
+
+from typing import Any
+
+from django.db import connection
+from django.db.models import Count, Min
+from django.utils import timezone
+
+from outbox.models import OutboxLane, OutboxMessage, OutboxRelay, ParkedIntervention, ParkedMessage
+from outbox.queries import oldest_age
+
+
+def status() -> dict[str, Any]:
+    """What waits, what is parked, and on PostgreSQL who relays."""
+    now = timezone.now()
+    relays = OutboxRelay.objects.filter(until__gte=now).order_by("started_at")
+    lanes = dict(
+        OutboxLane.objects.filter(until__gte=now)
+        .exclude(owner="")
+        .values_list("owner")
+        .annotate(Count("lane"))
+    )
+    return {
+        "waiting": OutboxMessage.objects.count(),
+        "oldest_seconds": round(oldest_age().total_seconds(), 3),
+        "parked_messages": ParkedMessage.objects.count(),
+        "parked_keys": ParkedMessage.objects.order_by().values("key").distinct().count(),
+        "bytes": _size(),
+        "relays": [
+            {"id": relay.id, "since": relay.started_at.isoformat(), "lanes": lanes.get(relay.id, 0)}
+            for relay in relays
+        ],
+    }
+
+
+def parked(*, limit: int) -> list[dict[str, Any]]:
+    """The keys with parked messages, each with its first one and the reason."""
+    groups = (
+        ParkedMessage.objects.order_by()
+        .values("key")
+        .annotate(first=Min("id"), messages=Count("id"))
+        .order_by("first")[:limit]
+    )
+    firsts = ParkedMessage.objects.in_bulk([group["first"] for group in groups])
+    return [_key(firsts[group["first"]], group["messages"]) for group in groups]
+
+
+def interventions(*, limit: int) -> list[dict[str, Any]]:
+    """What people did, the newest first."""
+    return [
+        {
+            "at": row.at.isoformat(),
+            "action": row.action,
+            "message": row.message,
+            "key": row.key,
+            "who": row.who,
+            "why": row.why,
+        }
+        for row in ParkedIntervention.objects.order_by("-id")[:limit]
+    ]
+
+
+def _key(first: ParkedMessage, messages: int) -> dict[str, Any]:
+    return {
+        "key": first.key,
+        "messages": messages,
+        "first_id": first.id,
+        "topic": first.topic,
+        "type": first.type,
+        "bytes": len(bytes(first.payload)),
+        "reason": first.reason,
+        "parked_at": first.parked_at.isoformat(),
+    }
+
+
+def _size() -> int | None:
+    """What the table takes, with what is deleted in it and not yet freed; None on SQLite."""
+    if connection.vendor != "postgresql":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(pg_relation_size(inhrelid)), 0) FROM pg_inherits"
+            " WHERE inhparent = 'outbox_message'::regclass"
+        )
+        return int(cursor.fetchone()[0])

@@ -1,0 +1,94 @@
+"""What has been handed to the broker and is not yet deleted, lane by lane.
+
+- A lane stops at its first failure until every report of what is in flight in it is in: a later
+  message of a key must not overtake an earlier one.
+- A message is judged only by a refusal that it got alone: a refused batch judges no message.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from brokers import Acknowledged, Failed, Refused, Report
+from relay.rows import Row
+
+
+class Flight:
+    """The messages under way. Their ids leave it only once their rows are deleted, parked, or to
+    be sent again."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Row] = {}
+        self.refused: dict[int, str] = {}
+        self.failure = ""
+        self._acknowledged: list[int] = []
+        self._failed: set[int] = set()
+        self._unreported: Counter[int] = Counter()
+        self._halted: set[int] = set()
+
+    @property
+    def unreported(self) -> int:
+        return self._unreported.total()
+
+    @property
+    def halted(self) -> set[int]:
+        """The lanes in which nothing more may be sent for now."""
+        return self._halted
+
+    @property
+    def lanes(self) -> set[int]:
+        """The lanes with something under way."""
+        return {row.lane for row in self.rows.values()}
+
+    def start(self, row: Row) -> None:
+        self.rows[row.id] = row
+        self._unreported[row.lane] += 1
+
+    def cancel(self, row: Row) -> None:
+        """It was not sent after all."""
+        del self.rows[row.id]
+        self._unreported[row.lane] -= 1
+
+    def land(self, reports: Iterable[Report]) -> None:
+        rows, unreported = self.rows, self._unreported
+        for report in reports:
+            row = rows.get(report.token)
+            if row is None:
+                continue
+            unreported[row.lane] -= 1
+            match report:
+                case Acknowledged(token):
+                    self._acknowledged.append(token)
+                case Refused(token, reason):
+                    self.refused[token] = reason
+                    self._halted.add(row.lane)
+                case Failed(token, reason):
+                    self._failed.add(token)
+                    self._halted.add(row.lane)
+                    self.failure = reason
+
+    def acknowledged(self) -> list[Row]:
+        """What may be deleted; `forget()` it once that is committed."""
+        return [self.rows[token] for token in self._acknowledged]
+
+    def forget(self, rows: Iterable[Row]) -> None:
+        gone = {row.id for row in rows}
+        for token in gone:
+            self.rows.pop(token, None)
+            self.refused.pop(token, None)
+        self._failed -= gone
+        self._acknowledged = [token for token in self._acknowledged if token not in gone]
+
+    def settled(self) -> tuple[dict[int, Row], dict[int, Row]]:
+        """In the halted lanes of which every report is in: what was refused, and what failed. The
+        lanes may go on as soon as `resume()` is told so."""
+        quiet = {lane for lane in self._halted if not self._unreported[lane]}
+        refused = {t: self.rows[t] for t in self.refused if self.rows[t].lane in quiet}
+        failed = {t: self.rows[t] for t in self._failed if self.rows[t].lane in quiet}
+        return refused, failed
+
+    def resume(self, lanes: Iterable[int]) -> None:
+        self._halted -= set(lanes)
+
+    def quiet_lanes(self) -> set[int]:
+        """The halted lanes of which every report is in."""
+        return {lane for lane in self._halted if not self._unreported[lane]}

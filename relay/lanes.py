@@ -1,0 +1,190 @@
+"""Which lanes this relay may publish: leases by the database's clock, each claim with a new epoch.
+
+Every live relay keeps its share, ⌈lanes / live relays⌉, and drains a lane before it gives it up.
+Lease rows, no session locks: those break behind a transaction pooler.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+from django.db import connection, transaction
+
+from outbox.models import LANES
+
+logger = logging.getLogger(__name__)
+
+LEASE = 10.0
+
+
+class Lanes(Protocol):
+    @property
+    def held(self) -> Mapping[int, int]:
+        """The lanes that may be read, each with the epoch under which it is held."""
+
+    @property
+    def leaving(self) -> Collection[int]:
+        """Those of them from which nothing new is to be read."""
+
+    def tend(self, *, busy: Collection[int]) -> set[int]:
+        """Claim, renew and give up what is due; returns the lanes that were lost to others.
+
+        Args:
+            busy: lanes with something in flight; they are not given up.
+        """
+
+    def soon(self) -> None:
+        """Something has changed among the relays: tend at the next opportunity."""
+
+    def release(self) -> None:
+        """Give up every lane, so that another relay can take it at once."""
+
+
+class EveryLane:
+    """SQLite has one relay, which has every lane."""
+
+    held: Mapping[int, int] = dict.fromkeys(range(LANES), 0)
+    leaving: Collection[int] = ()
+
+    def tend(self, *, busy: Collection[int]) -> set[int]:  # noqa: ARG002 - nothing is given up
+        return set()
+
+    def soon(self) -> None:
+        """There is no other relay."""
+
+    def release(self) -> None:
+        """There is no other relay."""
+
+
+class LeasedLanes:
+    """Lanes leased in `outbox_lane`.
+
+    Args:
+        owner: this relay's name, unlike any other's.
+        lease: seconds that a lane stays this relay's without a sign of life.
+        most: how many lanes it takes at most.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        *,
+        lease: float = LEASE,
+        most: int = LANES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._owner = owner
+        self._lease = lease
+        self._most = most
+        self._clock = clock
+        self._due = 0.0
+        self._valid_until = 0.0
+        self.held: dict[int, int] = {}
+        self.leaving: set[int] = set()
+
+    def soon(self) -> None:
+        self._due = 0.0
+
+    def tend(self, *, busy: Collection[int]) -> set[int]:
+        before = set(self.held)
+        now = self._clock()
+        if now >= self._valid_until:
+            # Others may have them by now; what the database says of them is seen below.
+            self.held, self.leaving = {}, set()
+        idle = self.leaving.difference(busy)
+        if now < self._due and not idle and self.held:
+            return before - set(self.held)
+        with transaction.atomic():
+            self._give_up(idle)
+            share = self._sign_of_life()
+            self._renew()
+            if len(self.held) < share:
+                self._claim(share - len(self.held))
+        self._valid_until = now + self._lease
+        self._due = now + self._lease / 3
+        self.leaving &= set(self.held)
+        surplus = len(self.held) - len(self.leaving) - share
+        if surplus > 0:
+            self.leaving |= set(sorted(set(self.held) - self.leaving)[-surplus:])
+        return before - set(self.held) - idle
+
+    def release(self) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE outbox_lane SET owner = '', until = statement_timestamp() WHERE owner = %s",
+                [self._owner],
+            )
+            cursor.execute("DELETE FROM outbox_relay WHERE id = %s", [self._owner])
+        self.held, self.leaving = {}, set()
+
+    def _give_up(self, lanes: Collection[int]) -> None:
+        if not lanes:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE outbox_lane SET owner = '', until = statement_timestamp()"
+                " WHERE owner = %s AND lane = ANY(%s)",
+                [self._owner, list(lanes)],
+            )
+        for lane in lanes:
+            self.held.pop(lane, None)
+        logger.info("gave up %d lane(s) to other relays", len(lanes))
+
+    def _sign_of_life(self) -> int:
+        """Returns this relay's share of the lanes."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO outbox_relay (id, started_at, until)
+                VALUES (%s, statement_timestamp(),
+                    statement_timestamp() + make_interval(secs => %s))
+                ON CONFLICT (id) DO UPDATE SET until = excluded.until
+                """,
+                [self._owner, self._lease],
+            )
+            cursor.execute(
+                "DELETE FROM outbox_relay WHERE until < statement_timestamp() - interval '1 hour'"
+            )
+            cursor.execute("SELECT count(*) FROM outbox_relay WHERE until >= statement_timestamp()")
+            live = int(cursor.fetchone()[0])
+        return min(self._most, -(-LANES // max(1, live)))
+
+    def _renew(self) -> None:
+        """What the database has of this relay's is held, and nothing else."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE outbox_lane
+                SET until = statement_timestamp() + make_interval(secs => %s)
+                WHERE owner = %s RETURNING lane, epoch
+                """,
+                [self._lease, self._owner],
+            )
+            self.held = dict(cursor.fetchall())
+
+    def _claim(self, count: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO outbox_lane (lane, owner, epoch, until)"
+                " SELECT lane, '', 0, statement_timestamp() FROM generate_series(0, %s - 1) AS lane"
+                " ON CONFLICT DO NOTHING",
+                [LANES],
+            )
+            cursor.execute(
+                """
+                WITH free AS MATERIALIZED (
+                    SELECT lane FROM outbox_lane
+                    WHERE owner = '' OR until < statement_timestamp()
+                    ORDER BY lane LIMIT %s FOR UPDATE SKIP LOCKED
+                )
+                UPDATE outbox_lane SET owner = %s, epoch = epoch + 1,
+                    until = statement_timestamp() + make_interval(secs => %s)
+                WHERE lane IN (SELECT lane FROM free) RETURNING lane, epoch
+                """,
+                [count, self._owner, self._lease],
+            )
+            claimed = dict(cursor.fetchall())
+        if claimed:
+            logger.info("took %d lane(s)", len(claimed))
+        self.held |= claimed

@@ -1,0 +1,224 @@
+"""Leases of lanes: who may publish what, as relays come, go, die and sleep."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection, transaction
+
+from outbox import enqueue
+from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
+from relay import rows
+from relay.lanes import LeasedLanes
+from tests.integration.on_postgres import migrated, postgres
+
+__all__ = ["migrated", "postgres"]
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("postgres", "_no_relays"),
+]
+
+ALL = set(range(LANES))
+
+
+class Clock:
+    """The relay's own clock; the leases themselves go by the database's."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def _no_relays() -> None:
+    OutboxLane.objects.all().delete()
+    OutboxRelay.objects.all().delete()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def relay(clock: Clock) -> Callable[[str], LeasedLanes]:
+    return lambda name: LeasedLanes(name, clock=clock)
+
+
+def pass_time(clock: Clock, *relays: LeasedLanes, busy: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    """Every relay tends its lanes again, twice: one may wait for what the other gives up."""
+    for _ in range(2):
+        for each in relays:
+            each.soon()
+            each.tend(busy=busy)
+        clock.now += 0.1
+
+
+def expire(name: str) -> None:
+    """The database's clock has passed the leases of this relay."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE outbox_lane SET until = now() - interval '1 second' WHERE owner = %s", [name]
+        )
+        cursor.execute(
+            "UPDATE outbox_relay SET until = now() - interval '1 second' WHERE id = %s", [name]
+        )
+
+
+Relays = Callable[[str], LeasedLanes]
+
+
+def test_one_relay_has_all(relay: Relays) -> None:
+    a = relay("a")
+    assert a.tend(busy=()) == set()
+    assert set(a.held) == ALL
+    assert set(a.held.values()) == {1}
+
+
+def test_a_second_one_gets_half_once_the_first_has_drained_it(clock: Clock, relay: Relays) -> None:
+    a, b = relay("a"), relay("b")
+    a.tend(busy=())
+    b.tend(busy=())
+    assert b.held == {}
+    a.soon()
+    a.tend(busy=ALL)
+    assert len(a.leaving) == LANES // 2
+    assert set(a.held) == ALL  # nothing is given up while something of it is under way
+    pass_time(clock, a, b)
+    assert len(a.held) == len(b.held) == LANES // 2
+    assert set(a.held) | set(b.held) == ALL
+    assert set(b.held.values()) == {2}
+
+
+def test_three_share_and_none_has_what_another_has(clock: Clock, relay: Relays) -> None:
+    relays = [relay(name) for name in "abc"]
+    for _ in range(3):
+        pass_time(clock, *relays)
+    held = [set(each.held) for each in relays]
+    assert sorted(map(len, held)) == [10, 11, 11]
+    assert set.union(*held) == ALL
+
+
+def test_the_lanes_of_one_that_stops_are_free_at_once(clock: Clock, relay: Relays) -> None:
+    a, b = relay("a"), relay("b")
+    pass_time(clock, a, b)
+    a.release()
+    pass_time(clock, b)
+    assert set(b.held) == ALL
+
+
+def test_the_lanes_of_a_dead_one_are_free_after_its_lease(clock: Clock, relay: Relays) -> None:
+    a, b = relay("a"), relay("b")
+    a.tend(busy=())
+    pass_time(clock, b)
+    assert b.held == {}
+    expire("a")
+    pass_time(clock, b)
+    assert set(b.held) == ALL
+
+
+def test_one_that_has_slept_past_its_lease_holds_nothing(clock: Clock, relay: Relays) -> None:
+    a, b = relay("a"), relay("b")
+    a.tend(busy=())
+    expire("a")
+    b.tend(busy=())
+    clock.now += 60
+    assert a.tend(busy=ALL) == ALL
+    assert a.held == {}
+
+
+def test_one_that_has_slept_unnoticed_goes_on(clock: Clock, relay: Relays) -> None:
+    a = relay("a")
+    a.tend(busy=())
+    expire("a")
+    clock.now += 60
+    a.tend(busy=())
+    assert set(a.held) == ALL
+
+
+def test_at_most_so_many(clock: Clock) -> None:
+    a = LeasedLanes("a", clock=clock, most=5)
+    a.tend(busy=())
+    assert len(a.held) == 5
+
+
+class TestWhatAStaleRelayDoes:
+    """Another relay has its lanes: it deletes nothing and parks nothing."""
+
+    @pytest.fixture
+    def row(self) -> rows.Row:
+        with transaction.atomic():
+            enqueue(topic="t", key="K", type="x", payload=1)
+        (row,) = rows.head(sorted(ALL), limit=9, besides=())
+        return row
+
+    @pytest.fixture
+    def stale(self, relay: Relays) -> dict[int, int]:
+        a, b = relay("a"), relay("b")
+        a.tend(busy=())
+        stale = dict(a.held)
+        expire("a")
+        b.tend(busy=())
+        return stale
+
+    def test_no_delete(self, row: rows.Row, stale: dict[int, int]) -> None:
+        rows.delete([row], stale, "a")
+        assert OutboxMessage.objects.count() == 1
+
+    def test_no_delete_under_an_older_epoch_of_its_own(
+        self, row: rows.Row, stale: dict[int, int], relay: Relays
+    ) -> None:
+        expire("b")
+        again = relay("a")
+        again.tend(busy=())
+        rows.delete([row], stale, "a")
+        assert OutboxMessage.objects.count() == 1
+        rows.delete([row], again.held, "a")
+        assert OutboxMessage.objects.count() == 0
+
+    def test_no_parking(self, row: rows.Row, stale: dict[int, int]) -> None:
+        assert rows.park({"K": row.lane}, reasons={}, epochs=stale, owner="a") == 0
+        assert not ParkedMessage.objects.exists()
+        assert OutboxMessage.objects.count() == 1
+
+
+def test_a_lane_is_read_from_its_head_without_what_is_under_way() -> None:
+    with transaction.atomic():
+        ids = [enqueue(topic="t", key="K", type="x", payload=n).id for n in range(5)]
+    lanes = sorted(ALL)
+    assert [row.id for row in rows.head(lanes, limit=2, besides=())] == ids[:2]
+    assert [row.id for row in rows.head(lanes, limit=9, besides=ids[1:3])] == [ids[0], *ids[3:]]
+    (lane,) = {row.lane for row in rows.head(lanes, limit=9, besides=())}
+    assert rows.head([other for other in lanes if other != lane], limit=9, besides=()) == []
+
+
+def test_a_long_lane_keeps_no_other_waiting() -> None:
+    with transaction.atomic():
+        for n in range(20):
+            enqueue(topic="t", key="long", type="x", payload=n)
+        enqueue(topic="t", key="short", type="x", payload=0)
+    lanes = sorted(ALL)
+    keys = {row.key for row in rows.head(lanes, limit=10, besides=(), lane_limit=5)}
+    assert keys == {"long", "short"}
+
+
+def test_segments_are_read_together_by_id() -> None:
+    with transaction.atomic():
+        ids = [enqueue(topic="t", key="K", type="x", payload=n).id for n in range(4)]
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE outbox_message SET segment = (3 - id % 4)")
+    assert [row.id for row in rows.head(sorted(ALL), limit=9, besides=())] == ids
+
+
+def test_the_plan_walks_no_table() -> None:
+    """Planned on an empty table, on which a sequential scan would look cheaper."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        statement = rows._HEAD.replace("SELECT m.id", "EXPLAIN SELECT m.id", 1)
+        cursor.execute(statement, ["{1,2,3}", "{}", 10, 10])
+        cursor.cursor.nextset()
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan on outbox_message" not in plan
+    assert "Index" in plan

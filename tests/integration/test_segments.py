@@ -1,0 +1,174 @@
+"""The rotating segments of the outbox: emptied as a whole, and never at the cost of a row."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from django.db import connection, transaction
+
+from outbox import enqueue
+from outbox.models import OutboxMessage
+from relay import segments
+from relay.segments import Segments, empty
+from tests.integration.on_postgres import migrated, postgres
+
+__all__ = ["migrated", "postgres"]
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("postgres"),
+]
+
+SEGMENT = "outbox_message_0"
+
+
+def put(key: str = "K") -> int:
+    with transaction.atomic():
+        return enqueue(topic="t", key=key, type="x", payload=1).id
+
+
+def put_into_segment_0() -> None:
+    put()
+    run("UPDATE outbox_message SET segment = 0")
+
+
+def run(sql: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def size() -> object:
+    return run(f"SELECT pg_relation_size('{SEGMENT}')")[0][0]
+
+
+@pytest.fixture
+def other() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Another client of the same database."""
+    params = {
+        name: value
+        for name, value in connection.get_connection_params().items()
+        if name in ("host", "port", "user", "password", "dbname")
+    }
+    with psycopg.connect(**params, application_name="a dump") as other:
+        yield other
+
+
+def used_up() -> None:
+    put_into_segment_0()
+    OutboxMessage.objects.all().delete()
+    assert size() != 0
+
+
+def test_what_is_used_up_is_emptied() -> None:
+    used_up()
+    assert empty(SEGMENT)
+    assert size() == 0
+
+
+def test_one_with_a_row_is_left_alone() -> None:
+    put_into_segment_0()
+    assert not empty(SEGMENT)
+    assert OutboxMessage.objects.count() == 1
+
+
+def test_a_row_that_commits_between_look_and_truncate_cannot_be(
+    other: "psycopg.Connection[tuple[object, ...]]",
+) -> None:
+    """A transaction that has inserted, and not committed: nobody sees its row, and it is kept."""
+    used_up()
+    other.execute(
+        "INSERT INTO outbox_message (message_id, topic, key, key_hash, type, payload, headers,"
+        " correlation_id, traceparent, created_at, segment) VALUES"
+        " (gen_random_uuid(), 't', 'K', 1, 'x', '1', '{}', '', '', now(), 0)"
+    )
+    assert not empty(SEGMENT)
+    other.commit()
+    assert OutboxMessage.objects.count() == 1
+    assert not empty(SEGMENT)
+    assert OutboxMessage.objects.count() == 1
+
+
+def test_somebody_who_reads_is_not_waited_for(
+    other: "psycopg.Connection[tuple[object, ...]]",
+) -> None:
+    """While it tried to lock, inserts would wait behind it."""
+    used_up()
+    other.execute("SELECT count(*) FROM outbox_message")
+    done = threading.Event()
+    found: list[bool] = []
+
+    def try_it() -> None:
+        try:
+            found.append(empty(SEGMENT))
+        finally:
+            connection.close()
+            done.set()
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    assert done.wait(5)
+    thread.join()
+    assert found == [False]
+    put()
+    other.rollback()
+    OutboxMessage.objects.all().delete()
+    assert empty(SEGMENT)
+
+
+def test_rows_go_where_the_clock_says() -> None:
+    put()
+    [(stored, now)] = run(
+        "SELECT segment, (floor(extract(epoch FROM now()) / 15)::bigint % 4)::int"
+        " FROM outbox_message"
+    )
+    assert isinstance(stored, int)
+    assert isinstance(now, int)
+    assert (now - stored) % 4 in (0, 1)
+
+
+def test_all_but_the_current_one_are_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    used_up()
+    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'outbox_message_1'")
+    Segments().tend()
+    assert size() == 0
+    used_up()
+    monkeypatch.setattr(segments, "_CURRENT", f"SELECT '{SEGMENT}'")
+    Segments().tend()
+    assert size() != 0
+
+
+def test_nothing_is_asked_where_nothing_was_used() -> None:
+    run("TRUNCATE outbox_message")
+    looking = Segments(clock=iter([0.0, 10.0, 20.0, 30.0]).__next__)
+    looking.tend()
+    asked: list[str] = []
+
+    def note(execute: Callable[..., object], sql: str, *rest: object) -> object:
+        asked.append(sql)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note):
+        looking.tend()
+        assert asked == []
+        looking.used()
+        looking.tend()
+    assert len(asked) == 2
+
+
+def test_growth_is_reported_with_who_is_to_blame(
+    other: "psycopg.Connection[tuple[object, ...]]",
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    used_up()
+    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'outbox_message_1'")
+    monkeypatch.setattr(segments, "REPORT_BYTES", 0)
+    other.execute("SELECT count(*) FROM outbox_message")
+    with caplog.at_level(logging.WARNING):
+        Segments().tend()
+    assert f"{SEGMENT} cannot be emptied" in caplog.text
+    assert "(a dump)" in caplog.text

@@ -1,0 +1,163 @@
+"""What a person does about parked messages, by way of `manage.py outbox`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+
+from brokers import Message
+from outbox import enqueue
+from outbox.keys import lock_key, try_lock_key
+from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
+from outbox.murmur2 import murmur2
+from relay import rows
+from tests.unit.test_relay import Kafka, drain, put
+from tests.unit.waiting import in_thread
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def outbox(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    call_command("outbox", *arguments)
+    return capsys.readouterr().out
+
+
+def refusing(payload: bytes) -> Kafka:
+    """A broker that takes all but this, and no batch with this in it."""
+
+    def judge(batch: Sequence[Message]) -> list[str]:
+        is_bad = any(message.value == payload for message in batch)
+        return ["refuse" if is_bad else "ok"] * len(batch)
+
+    return Kafka(judge)
+
+
+@pytest.fixture
+def ids() -> list[int]:
+    """Of the key `bad` the second and what followed is parked."""
+    ids = put("bad", "bad", "good", "bad")
+    drain(refusing(b"1"))
+    assert list(ParkedMessage.objects.values_list("id", flat=True)) == [ids[1], ids[3]]
+    return ids
+
+
+def sent(broker: Kafka) -> list[tuple[Any, bytes]]:
+    return [(json.loads(m.value), dict(m.headers)["ce_sequence"]) for m in broker.accepted]
+
+
+def test_status(ids: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    put("other")
+    status = json.loads(outbox("status", "--json", capsys=capsys))
+    assert (status["waiting"], status["parked_messages"], status["parked_keys"]) == (1, 2, 1)
+    assert status["oldest_seconds"] >= 0
+    assert "parked_keys      1" in outbox("status", capsys=capsys)
+
+
+def test_parked(ids: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = json.loads(outbox("parked", "--json", capsys=capsys))
+    assert (row["key"], row["messages"], row["first_id"]) == ("bad", 2, ids[1])
+    assert row["reason"] == "too large"
+    assert "too large" in outbox("parked", capsys=capsys)
+
+
+def test_retry_sends_in_order_with_the_original_ids(
+    ids: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = put("bad")
+    said = outbox("retry", "bad", "--why", "the limit is raised", capsys=capsys)
+    assert said == "2 message(s) of the key are back in the outbox\n"
+    broker = Kafka()
+    drain(broker)
+    wanted = [(1, ids[1]), (3, ids[3]), (0, later[0])]
+    assert sent(broker) == [(payload, str(id_).encode()) for payload, id_ in wanted]
+    assert not ParkedMessage.objects.exists()
+    row = ParkedIntervention.objects.get()
+    assert (row.action, row.message, row.why) == ("retry", ids[1], "the limit is raised")
+
+
+def test_retry_where_the_cause_is_still_there_parks_again(
+    ids: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outbox("retry", str(ids[3]), "--why", "perhaps", capsys=capsys)
+    drain(refusing(b"1"))
+    assert list(ParkedMessage.objects.values_list("id", flat=True)) == [ids[1], ids[3]]
+
+
+def test_skip_sends_the_others(ids: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    outbox("skip", str(ids[1]), "--why", "nobody needs it", "--by", "ann", capsys=capsys)
+    broker = Kafka()
+    drain(broker)
+    assert [payload for payload, _ in sent(broker)] == [3]
+    row = ParkedIntervention.objects.get()
+    assert (row.action, row.who, bytes(row.payload_before or b"")) == ("skip", "ann", b"1")
+
+
+def test_edit(ids: list[int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "payload.json"
+    file.write_text('{"smaller": "ü"}')
+    arguments = ("--payload", str(file), "--topic", "shop.other", "--why", "was too large")
+    outbox("edit", str(ids[1]), *arguments, capsys=capsys)
+    broker = refusing(b"1")
+    drain(broker)
+    assert [payload for payload, _ in sent(broker)] == [{"smaller": "ü"}, 3]
+    assert [message.topic for message in broker.accepted] == ["shop.other", "shop.events"]
+    (logged,) = json.loads(outbox("log", "--json", capsys=capsys))
+    assert (logged["action"], logged["message"], logged["key"]) == ("edit", ids[1], "bad")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["retry", "nobody", "--why", "x"], "there is no parked message nobody"),
+        (["skip", "999999", "--why", "x"], "there is no parked message 999999"),
+        (["edit", "ID", "--why", "x"], "say what is to change"),
+        (["edit", "ID", "--payload", "FILE", "--why", "x"], "the payload is not JSON"),
+        (["edit", "ID", "--payload", "/nowhere", "--why", "x"], "No such file"),
+    ],
+)
+def test_what_cannot_be_done(
+    ids: list[int], arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "payload.json"
+    file.write_text("{NaN")
+    known = {"ID": str(ids[1]), "FILE": str(file)}
+    with pytest.raises(CommandError, match=said):
+        call_command("outbox", *[known.get(each, each) for each in arguments])
+    assert ParkedMessage.objects.count() == 2
+    assert not ParkedIntervention.objects.exists()
+
+
+@pytest.mark.on_postgresql
+def test_the_relay_parks_nothing_behind_what_is_being_put_back(ids: list[int]) -> None:
+    """It only tries the key's lock; the row stays in the outbox, and follows what was put back."""
+    later = put("bad")
+    lane = OutboxMessage.objects.get(id=later[0]).lane
+    locked: list[bool] = []
+
+    def hold(stop: Any) -> None:
+        with transaction.atomic():
+            lock_key(murmur2(b"bad"))
+            locked.append(True)
+            stop.wait()
+        connections.close_all()
+
+    from relay.lanes import LeasedLanes
+    from tests.unit.waiting import until
+
+    lanes = LeasedLanes("a")
+    lanes.tend(busy=())
+    with in_thread(hold):
+        until(lambda: locked)
+        assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 0
+    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 1
+    lanes.release()
+
+
+def test_the_lock_is_that_of_enqueue() -> None:
+    with transaction.atomic():
+        enqueue(topic="t", key="K", type="x", payload=1)
+        assert try_lock_key(murmur2(b"K"))
