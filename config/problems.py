@@ -67,7 +67,7 @@ class ProblemMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if "Transfer-Encoding" in request.headers:  # Django would take the body for empty
+        if "HTTP_TRANSFER_ENCODING" in request.META:  # Django would take the body for empty
             return problem(411, "send Content-Length; chunked bodies are not read")
         response = self._get_response(request)
         if response.status_code < HTTPStatus.BAD_REQUEST or _is_told(response):

@@ -10,11 +10,12 @@ from typing import Annotated
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 
-from orders.errors import OrderConflict, UnknownProducts
+from orders.cancelling import cancel_order
+from orders.errors import CancelTooLate, OrderConflict, UnknownOrder, UnknownProducts
 from orders.messages import SAGA_NAME
 from orders.models import Order, OrderStatus
 from orders.prefer import applied, wanted_wait
-from orders.schemas import ID_PATTERN, DiagramOut, OrderIn, OrderOut, OrderPage
+from orders.schemas import ID_PATTERN, CancelIn, DiagramOut, OrderIn, OrderOut, OrderPage
 from orders.services import Item, place_order
 from orders.waiting import waiting_room
 from outbox.away import AWAY
@@ -57,7 +58,7 @@ def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
     except OrderConflict as error:
         raise ApiError(409, str(error)) from error
     order = placed.order
-    wait = wanted_wait(request.headers.get("Prefer", ""))
+    wait = wanted_wait(request.META.get("HTTP_PREFER", ""))
     if wait is not None:
         # The order is stored: whatever happens from here on must not look like a refusal.
         with suppress(*AWAY), waiting_room() as has_place:
@@ -118,6 +119,28 @@ def get_diagram(request: HttpRequest, order_id: str) -> DiagramOut | HttpRespons
     if request.get_preferred_type(["application/json", MERMAID]) == MERMAID:
         return HttpResponse(diagram, content_type=f"{MERMAID}; charset=utf-8")
     return DiagramOut(order_id=order.order_id, diagram=diagram)
+
+
+@router.post(
+    "/{order_id}/cancel/",
+    response={202: OrderOut},
+    url_name="cancel_order",
+    summary="Cancel an order",
+)
+def post_cancel(request: HttpRequest, order_id: str, body: CancelIn | None = None) -> HttpResponse:
+    """202: asked for. The order ends `cancelled`, with all undone, or `fulfilled`, where its
+    shipment came first. 409: it is shipped or has ended."""
+    if "\0" in order_id:
+        raise ApiError(404, f"there is no order {order_id!r}")
+    try:
+        order = cancel_order(order_id=order_id, reason=body.reason if body else "")
+    except UnknownOrder as error:
+        raise ApiError(404, str(error)) from error
+    except CancelTooLate as error:
+        raise ApiError(409, str(error)) from error
+    return HttpResponse(
+        OrderOut.of(order).model_dump_json(), status=202, content_type="application/json"
+    )
 
 
 def _order(order_id: str) -> Order:

@@ -3,7 +3,7 @@
 import logging
 from typing import assert_never
 
-from orders.messages import EVENTS, ORDER_FULFILLED, ORDER_REJECTED
+from orders.messages import EVENTS, ORDER_CANCELLED, ORDER_FULFILLED, ORDER_REJECTED
 from orders.models import Order, OrderStatus
 from outbox import enqueue
 from sagas import Ending, SagaOutcome
@@ -16,6 +16,8 @@ def end_order(outcome: SagaOutcome) -> None:
     match outcome.ending:
         case Ending.COMPLETED:
             status, event = OrderStatus.FULFILLED, ORDER_FULFILLED
+        case Ending.ROLLED_BACK if outcome.cancelled:
+            status, event = OrderStatus.CANCELLED, ORDER_CANCELLED
         case Ending.ROLLED_BACK:
             status, event = OrderStatus.REJECTED, ORDER_REJECTED
         case Ending.PARKED:

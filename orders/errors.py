@@ -1,5 +1,6 @@
 """OrdersError ── UnknownProducts
 ├─ OrderConflict
+├─ CancelTooLate
 ├─ UnknownOrder
 ├─ OutOfStock
 └─ PaymentError ── PaymentDeclined
@@ -23,6 +24,10 @@ class UnknownProducts(OrdersError):  # noqa: N818 - states the fact
 
 class OrderConflict(OrdersError):  # noqa: N818 - states the fact
     """Another order has this id, with other content."""
+
+
+class CancelTooLate(OrdersError):  # noqa: N818 - states the fact
+    """An order that is shipped or has ended cannot be cancelled."""
 
 
 class UnknownOrder(OrdersError):  # noqa: N818 - states the fact

@@ -4,8 +4,10 @@ COMMANDS = "orders.commands"
 EVENTS = "orders.events"
 
 PLACE_ORDER = "orders.place"
+CANCEL_ORDER = "orders.cancel"
 
 ORDER_FULFILLED = "order.fulfilled"
 ORDER_REJECTED = "order.rejected"
+ORDER_CANCELLED = "order.cancelled"
 
 SAGA_NAME = "order"

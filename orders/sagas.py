@@ -15,11 +15,12 @@ from sagaz.core.triggers import trigger
 from orders import fulfilment
 from orders.endings import end_order, flag_order
 from orders.errors import OutOfStock, PaymentDeclined, UnknownOrder
-from orders.messages import PLACE_ORDER, SAGA_NAME
+from orders.messages import CANCEL_ORDER, PLACE_ORDER, SAGA_NAME
 from orders.payments import PaymentGateway, gateway_from_url
 from sagas import (
     StepRejected,
     call_in_thread,
+    cancel_on,
     forward_key,
     idempotency_key,
     on_finish,
@@ -31,6 +32,18 @@ Context = dict[str, Any]
 
 on_finish(SAGA_NAME)(end_order)
 on_park(SAGA_NAME)(flag_order)
+cancel_on(
+    CANCEL_ORDER,
+    saga=SAGA_NAME,
+    idempotency_key="order_id",
+    reason=lambda command: command.get("reason", ""),
+)
+
+# A provider that is away for a minute costs no order: a saga that waits holds nothing up.
+CHARGE_RETRIES = 8
+REFUND_RETRIES = 12
+# A worker that is frozen within a local step holds the stock's rows for so long.
+LOCAL_TIMEOUT = 10.0
 
 
 @on_start
@@ -47,7 +60,7 @@ class OrderSaga(Saga):
     def on_place(self, event: Context) -> Context:
         return {"order_id": event["order_id"], "amount": Decimal(event["amount"])}
 
-    @action("reserve_inventory")
+    @action("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def reserve_inventory(self, ctx: Context) -> Context:
         try:
             fulfilment.reserve_stock(order_id=ctx["order_id"])
@@ -55,11 +68,11 @@ class OrderSaga(Saga):
             raise StepRejected(str(error)) from error
         return {"reservation_id": f"RES-{ctx['order_id']}"}
 
-    @compensate("reserve_inventory")
+    @compensate("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def release_inventory(self, ctx: Context) -> None:
         fulfilment.release_stock(order_id=ctx["order_id"])
 
-    @action("charge_payment", depends_on=["reserve_inventory"])
+    @action("charge_payment", depends_on=["reserve_inventory"], max_retries=CHARGE_RETRIES)
     async def charge_payment(self, ctx: Context) -> Context:
         key, order_id, amount = idempotency_key(), ctx["order_id"], ctx["amount"]
         try:
@@ -77,7 +90,7 @@ class OrderSaga(Saga):
         )
         return {"transaction_id": transaction_id}
 
-    @compensate("charge_payment")
+    @compensate("charge_payment", max_retries=REFUND_RETRIES)
     async def refund_payment(self, ctx: Context) -> None:
         await call_in_thread(
             gateway().refund,
@@ -90,7 +103,7 @@ class OrderSaga(Saga):
             fulfilment.record_refund, order_id=ctx["order_id"], charge_key=forward_key()
         )
 
-    @action("ship_order", depends_on=["charge_payment"], pivot=True)
+    @action("ship_order", depends_on=["charge_payment"], pivot=True, timeout_seconds=LOCAL_TIMEOUT)
     def ship_order(self, ctx: Context) -> Context:
         shipment = fulfilment.ship(order_id=ctx["order_id"])
         return {"shipment_id": f"SHIP-{ctx['order_id']}", "tracking": shipment.tracking}

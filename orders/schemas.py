@@ -84,6 +84,14 @@ class OrderIn(BaseModel):
     amount: Money
 
 
+class CancelIn(BaseModel):
+    """Why an order is cancelled, for those who look at it later."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(strict=True, max_length=200), AfterValidator(_text)] = ""
+
+
 Moment = Annotated[
     datetime,
     PlainSerializer(

@@ -49,8 +49,13 @@ def place_order(
     order = _new(order_id or f"ORD-{uuid.uuid4().hex.upper()}", user_id, items, amount)
     try:
         with transaction.atomic():
-            order.save(force_insert=True)
-            enqueue(topic=COMMANDS, key=order.order_id, type=PLACE_ORDER, payload=_command(order))
+            enqueue(
+                topic=COMMANDS,
+                key=order.order_id,
+                type=PLACE_ORDER,
+                payload=_command(order),
+                after=[order],
+            )
     except IntegrityError:
         before = Order.objects.filter(order_id=order.order_id).first()
         if before is None:

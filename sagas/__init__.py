@@ -1,21 +1,60 @@
 """Runs sagas durably on sagaz: an inbox for commands, a journal of steps, an executor."""
 
-from sagas.errors import SagaDefinitionError, SagasError, StepRejected
+from typing import TYPE_CHECKING, Any
+
+from sagas.cancel_rules import cancel_on
+from sagas.errors import (
+    CannotRunHere,
+    JournalIsReadOnly,
+    SagaDefinitionError,
+    SagaFailed,
+    SagaNotCompleted,
+    SagaParked,
+    SagasError,
+    SagaUnfinished,
+    StepRejected,
+)
 from sagas.hooks import Ending, SagaOutcome, on_finish, on_park, on_start
 from sagas.identity import saga_id
 from sagas.scope import call_in_thread, forward_key, idempotency_key
 
+if TYPE_CHECKING:
+    from sagas.storage import DjangoSagaStorage
+    from sagas.sync import run_saga_sync
+
 __all__ = [
+    "CannotRunHere",
+    "DjangoSagaStorage",
     "Ending",
+    "JournalIsReadOnly",
     "SagaDefinitionError",
+    "SagaFailed",
+    "SagaNotCompleted",
     "SagaOutcome",
+    "SagaParked",
+    "SagaUnfinished",
     "SagasError",
     "StepRejected",
     "call_in_thread",
+    "cancel_on",
     "forward_key",
     "idempotency_key",
     "on_finish",
     "on_park",
     "on_start",
+    "run_saga_sync",
     "saga_id",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs the models: Django imports this package before there are any."""
+    if name == "run_saga_sync":
+        from sagas.sync import run_saga_sync
+
+        return run_saga_sync
+    if name == "DjangoSagaStorage":
+        from sagas.storage import DjangoSagaStorage
+
+        return DjangoSagaStorage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

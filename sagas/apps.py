@@ -2,6 +2,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.checks import register
 from django.core.exceptions import ImproperlyConfigured
 
 JOURNAL_URL = "django://"
@@ -12,10 +13,10 @@ class SagasConfig(AppConfig):
     verbose_name = "Sagas"
 
     def ready(self) -> None:
-        """Hand `settings.SAGAZ` to sagaz and find every app's sagas."""
+        """Hand `settings.SAGAZ` to sagaz, find every app's sagas, register the checks."""
         from sagaz import SagaConfig, configure
 
-        from sagas import registry
+        from sagas import checks, registry
 
         check_storage_url(settings.SAGAZ, database_url=getattr(settings, "DATABASE_URL", ""))
         config = SagaConfig(
@@ -25,6 +26,7 @@ class SagasConfig(AppConfig):
         config.storage = None  # the journal is ours; left out, sagaz would keep one in memory
         configure(config)
         registry.discover()
+        register(checks.check_unfinished_sagas, checks.TAG, deploy=True)
 
 
 def check_storage_url(sagaz: dict[str, Any], *, database_url: str) -> None:

@@ -29,6 +29,7 @@ _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (UUID, "$uuid", str, UUID),
     (bytes, "$bytes", lambda b: base64.b64encode(b).decode(), base64.b64decode),
 ]  # fmt: skip
+_encoder = json.JSONEncoder(separators=(",", ":"))
 _WRITERS = {kind: (tag, writer) for kind, tag, writer, _ in _SCALARS}
 _READERS = {tag: reader for _, tag, _, reader in _SCALARS}
 
@@ -40,7 +41,7 @@ def encode(value: Any) -> str:
         UnstorableValue: some part has a type or value that would not come back the same.
     """
     try:
-        return json.dumps(_plain(value, "the value"), separators=(",", ":"))
+        return _encoder.encode(_plain(value, "the value"))
     except RecursionError as error:
         raise UnstorableValue("the value is nested too deeply for the journal") from error
     except ValueError as error:  # Python writes no integer of more than 4300 digits

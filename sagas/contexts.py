@@ -22,13 +22,14 @@ def changes(function: Callable[[dict[str, Any]], Any], context: dict[str, Any]) 
     if inspect.iscoroutine(result):
         result.close()
         raise UnstorableValue("the step returned a coroutine: declare it `async def`")
-    return _merged(result, own, before)
+    return _merged(result, own, before, context)
 
 
 async def changes_of_async(
     function: Callable[[dict[str, Any]], Awaitable[Any]], context: dict[str, Any]
 ) -> dict[str, Any]:
     """The same for an async step; a CancelledError of its own is a failure like any other."""
+    context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
     own, before = _own(context)
     try:
         result = await function(own)
@@ -39,7 +40,7 @@ async def changes_of_async(
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
         raise _as_failure(error) from error
-    return _merged(result, own, before)
+    return _merged(result, own, before, context)
 
 
 def _as_failure(error: BaseException) -> RuntimeError:
@@ -47,13 +48,28 @@ def _as_failure(error: BaseException) -> RuntimeError:
     return RuntimeError(f"the step raised {type(error).__name__}: {error}")
 
 
+_ATOMS = (str, int, bool, type(None))  # not to be changed, and kept by the journal as they are
+
+
 def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    before = {key: codec.encode(value) for key, value in context.items()}
-    return {key: codec.decode(text) for key, text in before.items()}, before
+    """A copy, and the journal's text of what in it can be changed."""
+    before = {k: codec.encode(value) for k, value in context.items() if type(value) not in _ATOMS}
+    own = {k: codec.decode(before[k]) if k in before else v for k, v in context.items()}
+    return own, before
 
 
-def _merged(result: Any, own: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
-    changed = {key: value for key, value in own.items() if codec.encode(value) != before.get(key)}
+def _merged(
+    result: Any, own: dict[str, Any], before: dict[str, str], context: dict[str, Any]
+) -> dict[str, Any]:
+    changed = {
+        key: value
+        for key, value in own.items()
+        if (
+            codec.encode(value) != before[key]
+            if key in before
+            else key not in context or value is not context[key]
+        )
+    }
     return changed | (dict(result) if isinstance(result, dict) else {})
 
 

@@ -25,10 +25,10 @@ _STYLES = """
 def diagram_of(saga_id: UUID, *, name: str) -> str:
     """The flowchart of the saga `name` with the path that this one has taken so far; one that no
     consumer has accepted yet is drawn as pending."""
-    found = saga_type(name)
+    row = Saga.objects.filter(id=saga_id).first()
+    found = saga_type(name, row.version if row else None)
     if found is None:
         return f"flowchart TB\n    UNKNOWN[no saga named {name} is registered]"
-    row = Saga.objects.filter(id=saga_id).first()
     journal = {(step.step, step.kind): step for step in SagaStep.objects.filter(saga_id=saga_id)}
     saga = found.saga_class()
     if row is not None and row.status in _ENDED:
@@ -56,7 +56,7 @@ def _lines(steps: list[SagaStepDefinition], row: Saga | None, journal: Journal) 
     for step in steps:
         if not step.depends_on:
             yield f"    START -->|{_said(status)}| {step.step_id}"
-        yield f"    {step.step_id}[{step.step_id}]:::{_style(step, steps, row, journal)}"
+        yield f"    {step.step_id}[{step.step_id}]:::{_style(step, row, journal)}"
         for before in step.depends_on:
             yield f"    {before} --> {step.step_id}"
         if (step.step_id, StepKind.COMPENSATION) in journal:
@@ -69,9 +69,7 @@ def _said(status: str) -> str:
     return {SagaStatus.RUNNING: "processing"}.get(SagaStatus(status), status)
 
 
-def _style(
-    step: SagaStepDefinition, steps: list[SagaStepDefinition], row: Saga | None, journal: Journal
-) -> str:
+def _style(step: SagaStepDefinition, row: Saga | None, journal: Journal) -> str:
     record = journal.get((step.step_id, StepKind.FORWARD))
     if record is not None:
         styles = {StepStatus.DONE: "done", StepStatus.STARTED: "current"}
@@ -79,7 +77,5 @@ def _style(
     if row is None or row.status != SagaStatus.RUNNING:
         return "todo"
     done = {name for (name, kind), s in journal.items() if kind == "F" and s.status == "done"}
-    first = next(
-        (s for s in steps if s.step_id not in done and done.issuperset(s.depends_on)), None
-    )
-    return "current" if first is step else "todo"
+    is_next = step.step_id not in done and done.issuperset(step.depends_on)
+    return "current" if is_next else "todo"

@@ -1,8 +1,18 @@
 """SagasError ── StepRejected
-├─ SagaDefinitionError
+├─ SagaDefinitionError, an ImproperlyConfigured of Django's too
 ├─ UnstorableValue
-└─ LeaseLost
+├─ LeaseLost
+├─ CancelRequested
+├─ CancelRefused ── UnknownSaga
+├─ CannotRunHere
+├─ SagaNotCompleted ── SagaFailed, SagaParked, SagaUnfinished
+└─ JournalIsReadOnly
 """
+
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ImproperlyConfigured
 
 
 class SagasError(Exception):
@@ -13,7 +23,7 @@ class StepRejected(SagasError):  # noqa: N818 - a business outcome
     """A step raises it to say no for a business reason: it is not retried, the saga is undone."""
 
 
-class SagaDefinitionError(SagasError):
+class SagaDefinitionError(SagasError, ImproperlyConfigured):
     """Raised at start-up for a saga that cannot be run safely; its text says what to change."""
 
 
@@ -23,3 +33,49 @@ class UnstorableValue(SagasError):  # noqa: N818 - names the value's fault
 
 class LeaseLost(SagasError):  # noqa: N818 - states the fact
     """Another worker has taken the saga over; this one must change nothing more."""
+
+
+class CancelRequested(SagasError):  # noqa: N818 - states the fact
+    """Somebody has asked for the saga's cancel before this could begin."""
+
+
+class CancelRefused(SagasError):  # noqa: N818 - states the fact
+    """Raised for a cancel that comes too late, or for no saga; its text says which."""
+
+
+class UnknownSaga(CancelRefused):
+    """Raised for the cancel of a saga that there is not."""
+
+
+class CannotRunHere(SagasError):  # noqa: N818 - states the fact
+    """Raised by `run_saga_sync` where it would block an event loop, or where a transaction is open
+    and its journal would not be durable."""
+
+
+class SagaNotCompleted(SagasError):  # noqa: N818 - states the fact
+    """The base of what `run_saga_sync` raises for a saga that has not completed.
+
+    `context`: the saga's context as far as the journal has it.
+    """
+
+    def __init__(self, text: str, *, saga_id: UUID, context: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.saga_id = saga_id
+        self.context = context
+
+
+class SagaFailed(SagaNotCompleted):
+    """The saga was rolled back; the text is what failed it."""
+
+
+class SagaParked(SagaNotCompleted):
+    """The saga goes no further without a person; the text says why."""
+
+
+class SagaUnfinished(SagaNotCompleted):
+    """The time was up. The saga goes on in a consumer."""
+
+
+class JournalIsReadOnly(SagasError):  # noqa: N818 - states the fact
+    """Raised where sagaz's storage interface would write into the journal, or would have a saga
+    deleted that has not ended."""

@@ -3,29 +3,38 @@
 import asyncio
 import logging
 import os
+import random
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from uuid import UUID
 
 from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
-from sagas import journal
+from sagas import claims, journal
+from sagas.claims import Claimed
 from sagas.errors import LeaseLost
-from sagas.hooks import Ending
-from sagas.journal import Claimed
-from sagas.registry import SagaType, saga_type
-from sagas.run import SagaRun, Suspended
+from sagas.group import GroupCommit
+from sagas.hooks import Ending, SagaOutcome
+from sagas.points import Point, reach
+from sagas.registry import SagaType, max_concurrent, saga_type
+from sagas.run import SagaRun
+from sagas.state import Suspended
 from sagas.threads import Threads
+from sagas.waits import until_set
 
 logger = logging.getLogger(__name__)
 
 SHORTEST_POLL = 0.02
 LONGEST_POLL = 0.5
 GRACE = 20.0
+MAX_TAKEOVERS = 10
+SUSPECTS_EVERY = 1.0
 
 
 class Executor:
@@ -38,6 +47,8 @@ class Executor:
             over after the step that runs.
         journal_threads, call_threads: for the journal and for `call_in_thread`, each with a
             database connection of its own.
+        max_takeovers: how many workers a saga may lose in a row without getting on; then it parks.
+        only: the id of the saga to run, and no other.
         alive: called in each round.
     """
 
@@ -49,6 +60,8 @@ class Executor:
         grace: float = GRACE,
         journal_threads: int = 4,
         call_threads: int = 8,
+        max_takeovers: int = MAX_TAKEOVERS,
+        only: UUID | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._alive = alive
@@ -57,6 +70,12 @@ class Executor:
         self._grace = grace
         self._journal_thread_count = min(journal_threads, concurrency)
         self._call_thread_count = min(call_threads, concurrency)
+        self._max_takeovers = max_takeovers
+        self._only = only
+        self._alone = False
+        self._runs_suspect = False
+        self._suspects_due = 0.0
+        self._waiting_since = 0.0
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[:64]
         self._running: dict[asyncio.Task[None], tuple[Claimed, SagaRun | None]] = {}
         self._outage = Outage("the database", logger=logger)
@@ -67,7 +86,8 @@ class Executor:
         """There is something new to claim. Safe to call from any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._woken.set)
+            with suppress(RuntimeError):  # closed just now
+                loop.call_soon_threadsafe(self._woken.set)
 
     def run(self, stop: threading.Event) -> None:
         """Claim and run sagas until `stop` is set, then finish or hand over what runs."""
@@ -79,6 +99,8 @@ class Executor:
         self._calls = Threads(self._call_thread_count, name="calls")
         # Leases are renewed also while every step waits for a lock.
         self._leases = Threads(1, name="leases")
+        self._group_thread = Threads(1, name="group")
+        self._group = GroupCommit(self._group_thread)
         renewing = asyncio.create_task(self._renew_leases())
         try:
             await self._claim_until(stop)
@@ -87,53 +109,116 @@ class Executor:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
             await asyncio.to_thread(self._leases.close)
+            await asyncio.to_thread(self._group_thread.close)
             await asyncio.to_thread(self._journal.close)
             await asyncio.to_thread(self._calls.close)
 
     async def _claim_until(self, stop: threading.Event) -> None:
         pause = SHORTEST_POLL
+        wanted = 1
         while not stop.is_set():
             self._alive()
             room = self._concurrency - len(self._running)
-            claimed = await self._claim(room) if room else []
+            claimed = await self._claim(room) if room >= wanted else []
             for saga in claimed:
                 self._start(saga)
-            pause = SHORTEST_POLL if claimed else min(pause * 1.5, LONGEST_POLL)
+            # Where more of them wait, they are claimed many at a time.
+            wanted = max(1, self._concurrency // 4) if len(claimed) == room else 1
+            pause = SHORTEST_POLL if claimed or room < wanted else min(pause * 1.5, LONGEST_POLL)
             await self._wait(pause)
 
     async def _claim(self, room: int) -> list[Claimed]:
         try:
-            claimed = await self._journal.run(
-                journal.claim, worker=self._worker, limit=room, lease=self._lease
-            )
+            suspect = await self._claim_suspect()
+            if suspect or self._alone:
+                claimed = suspect
+            else:
+                claimed = await self._journal.run(
+                    claims.claim,
+                    worker=self._worker,
+                    limit=room,
+                    lease=self._lease,
+                    at_most=max_concurrent(),
+                    only=self._only,
+                )
         except AWAY as error:
             await asyncio.sleep(self._outage.failed(error))
             return []
         self._outage.over()
         return claimed
 
+    async def _claim_suspect(self) -> list[Claimed]:
+        """A saga that may kill this worker has it for itself: nothing is claimed beside it, and it
+        is claimed when nothing runs any more. In between the others have their turn."""
+        now = time.monotonic()
+        if self._runs_suspect and not self._running:
+            self._runs_suspect = self._alone = False
+            self._suspects_due = now + SUSPECTS_EVERY
+        is_soon = now < self._suspects_due and (self._running or not self._alone)
+        if self._only is not None or self._runs_suspect or is_soon:
+            return []
+        self._suspects_due = now + SUSPECTS_EVERY
+        if self._running:
+            await self._look_for_suspect(now)
+            return []
+        claimed = await self._journal.run(
+            claims.claim_suspect,
+            worker=self._worker,
+            lease=self._lease,
+            at_most=max_concurrent(),
+        )
+        self._alone = self._runs_suspect = bool(claimed)
+        return claimed
+
+    async def _look_for_suspect(self, now: float) -> None:
+        """Claim nothing more while there is one, until all that runs has ended; but not for longer
+        than a lease, and then not again for two."""
+        found = await self._journal.run(claims.is_there_a_suspect, at_most=max_concurrent())
+        if not self._alone:
+            self._waiting_since = now
+        lease = self._lease.total_seconds()
+        if found and now - self._waiting_since > lease:
+            found = False
+            self._suspects_due = now + lease * (1 + 2 * random.random())  # noqa: S311 - no secret
+        self._alone = found
+
     async def _wait(self, pause: float) -> None:
         """Until there may be something to claim: a saga ended, wake() was called, or time is up."""
-        waking = asyncio.create_task(self._woken.wait())
-        watched = {waking, *self._running}
-        await asyncio.wait(watched, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        waking.cancel()
+        await until_set(self._woken, pause)
         self._woken.clear()
 
     def _start(self, claimed: Claimed) -> None:
-        found = saga_type(claimed.name)
+        reach(Point.CLAIMED)
+        found = saga_type(claimed.name, claimed.version)
+        unfit = _misfit(claimed, found) or self._exhausted(claimed)
         run = None
-        if found is not None and not _misfit(claimed, found):
-            run = SagaRun(claimed, found, journal_threads=self._journal, call_threads=self._calls)
-        task = asyncio.create_task(self._execute(claimed, run))
+        if found is not None and not unfit:
+            run = SagaRun(
+                claimed,
+                found,
+                group=self._group,
+                journal_threads=self._journal,
+                call_threads=self._calls,
+            )
+        task = asyncio.create_task(self._execute(claimed, run, unfit))
         self._running[task] = (claimed, run)
-        task.add_done_callback(self._running.pop)
+        task.add_done_callback(self._ended)
 
-    async def _execute(self, claimed: Claimed, run: SagaRun | None) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._woken.set()
+
+    def _exhausted(self, claimed: Claimed) -> str:
+        """Why a saga is not run once more, where it has cost too many workers their life."""
+        if claimed.takeovers <= self._max_takeovers:
+            return ""
+        return f"{claimed.takeovers} workers in a row died or stalled with it and got no further"
+
+    async def _execute(self, claimed: Claimed, run: SagaRun | None, unfit: str) -> None:
         with correlated(Correlation(claimed.correlation_id, claimed.traceparent)):
             began = time.monotonic()
             try:
-                ending = await (run.execute() if run else self._park_misfit(claimed))
+                ending = await (run.execute() if run else self._park(claimed, unfit))
             except (Suspended, LeaseLost) as reason:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
@@ -143,9 +228,16 @@ class Executor:
             took = time.monotonic() - began
             logger.info("%s %s: %s in %.3f s", claimed.name, claimed.key, ending or "left", took)
 
-    async def _park_misfit(self, claimed: Claimed) -> Ending:
-        reason = _misfit(claimed, saga_type(claimed.name))
-        await self._journal.run(journal.finish, claimed, Ending.PARKED, claimed.context, reason)
+    async def _park(self, claimed: Claimed, reason: str) -> Ending:
+        outcome = SagaOutcome(
+            saga_id=claimed.id,
+            name=claimed.name,
+            key=claimed.key,
+            ending=Ending.PARKED,
+            context=claimed.context,
+            reason=reason,
+        )
+        await self._journal.run(journal.finish, claimed, outcome)
         return Ending.PARKED
 
     async def _renew_leases(self) -> None:
@@ -156,9 +248,9 @@ class Executor:
                 continue
             try:
                 await self._leases.run(
-                    journal.renew, worker=self._worker, ids=ids, lease=self._lease
+                    claims.renew, worker=self._worker, ids=ids, lease=self._lease
                 )
-            except AWAY as error:
+            except Exception as error:  # noqa: BLE001 - all leases depend on it
                 logger.warning("leases not renewed: %s", " ".join(str(error).split()))
 
     async def _finish_running(self) -> None:
@@ -174,14 +266,14 @@ class Executor:
         if self._running:
             await asyncio.wait(self._running, timeout=self._grace)
         try:
-            await self._journal.run(journal.release, worker=self._worker)
+            await self._journal.run(claims.release, worker=self._worker)
         except AWAY as error:
             logger.warning("leases not released, they run out: %s", " ".join(str(error).split()))
 
 
 def _misfit(claimed: Claimed, found: SagaType | None) -> str:
     """Why a saga cannot be run by the class that is registered; empty where it can."""
-    if found is None or found.version != claimed.version:
+    if found is None:
         return f"no saga named {claimed.name} with version {claimed.version} is registered here"
     if claimed.steps and claimed.definition_hash != found.definition_hash:
         return (

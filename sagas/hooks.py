@@ -15,7 +15,8 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaOutcome:
-    """How a saga ended. `reason`: what failed it, empty when it completed."""
+    """How a saga ended. `reason`: what failed it, empty when it completed. `cancelled`: it was
+    rolled back because somebody asked for it."""
 
     saga_id: UUID
     name: str
@@ -23,6 +24,7 @@ class SagaOutcome:
     ending: Ending
     context: dict[str, Any]
     reason: str = ""
+    cancelled: bool = False
 
 
 R = TypeVar("R")
@@ -51,6 +53,11 @@ def on_start(hook: Callable[[], R]) -> Callable[[], R]:
 def call_start_hooks() -> None:
     for hook in _start_hooks:
         hook()
+
+
+def has_hook(saga_name: str, ending: Ending) -> bool:
+    """Whether an app wants to take part in this ending's transaction."""
+    return saga_name in (_park_hooks if ending is Ending.PARKED else _finish_hooks)
 
 
 def call_hooks(outcome: SagaOutcome) -> None:

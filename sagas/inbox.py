@@ -15,13 +15,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
 from sagas import codec
-from sagas.errors import UnstorableValue
+from sagas.cancel_rules import CancelRule, cancel_rule
+from sagas.cancelling import request_cancel
+from sagas.errors import CancelRefused, UnknownSaga, UnstorableValue
 from sagas.identity import saga_id
 from sagas.models import InboxMessage, RefusedCommand, Saga
+from sagas.points import Point, reach
 from sagas.registry import SagaType, trigger_for
 
 logger = logging.getLogger(__name__)
@@ -34,13 +38,28 @@ class CommandRefused(Exception):  # noqa: N818 - the field's term
 
 
 @dataclass(frozen=True, slots=True)
+class _Cancel:
+    saga_name: str
+    key: str
+    reason: str
+
+    @property
+    def saga_id(self) -> UUID:
+        return saga_id(self.saga_name, self.key)
+
+
+@dataclass(frozen=True, slots=True)
 class _Command:
+    """What a record asks for: a saga, the cancel of one, or nothing, where a trigger passes."""
+
+    record: Record
     event: CloudEvent
-    saga: Saga | None
+    asks: Saga | _Cancel | None
 
 
 def accept(records: Sequence[Record], *, consumer: str) -> int:
-    """Write records into the inbox, in one transaction; returns the number of new sagas."""
+    """Write records into the inbox, in one transaction; returns how many of them have given a
+    worker something to do."""
     commands = []
     refused = []
     for record in records:
@@ -53,7 +72,10 @@ def accept(records: Sequence[Record], *, consumer: str) -> int:
             refused.append(_refusal(record, str(error)))
     with transaction.atomic():
         RefusedCommand.objects.bulk_create(refused, ignore_conflicts=True)
-        return _store(commands, consumer=consumer)
+        changed = _store(commands, consumer=consumer)
+        reach(Point.BEFORE_INBOX_COMMIT)
+    reach(Point.AFTER_INBOX_COMMIT)
+    return changed
 
 
 def _store(commands: list[_Command], *, consumer: str) -> int:
@@ -62,12 +84,37 @@ def _store(commands: list[_Command], *, consumer: str) -> int:
         InboxMessage(consumer=consumer, source=c.event.source, message_id=c.event.id)
         for c in commands
     ]
-    sagas = {c.saga.id: c.saga for c in reversed(commands) if c.saga is not None}
+    sagas = {c.asks.id: c.asks for c in reversed(commands) if isinstance(c.asks, Saga)}
     InboxMessage.objects.bulk_create(inbox, ignore_conflicts=True)
     known = set(Saga.objects.filter(id__in=sagas).values_list("id", flat=True))
     new = [sagas[key] for key in sorted(sagas) if key not in known]
     Saga.objects.bulk_create(new, ignore_conflicts=True)
-    return len(new)
+    return len(new) + _cancel([c for c in commands if isinstance(c.asks, _Cancel)])
+
+
+def _cancel(commands: list[_Command]) -> int:
+    """After the sagas that came with them; in one order: consumers must not meet crosswise."""
+    cancels = sorted(((c.asks, c) for c in commands if isinstance(c.asks, _Cancel)), key=_saga_of)
+    accepted = 0
+    for cancel, command in cancels:
+        try:
+            request_cancel(
+                cancel.saga_id, who=f"{command.event.type} {command.event.id}", reason=cancel.reason
+            )
+            accepted += 1
+        except UnknownSaga:
+            reason = f"there is no {cancel.saga_name} {cancel.key} to cancel"
+            logger.warning("refused %s: %s", command.event.type, reason)
+            RefusedCommand.objects.bulk_create(
+                [_refusal(command.record, reason)], ignore_conflicts=True
+            )
+        except CancelRefused as error:
+            logger.info("%s comes too late: %s", command.event.type, error)
+    return accepted
+
+
+def _saga_of(pair: tuple[_Cancel, _Command]) -> UUID:
+    return pair[0].saga_id
 
 
 def _unseen(commands: list[_Command], *, consumer: str) -> list[_Command]:
@@ -87,6 +134,9 @@ def _command(record: Record) -> _Command:
     for name, text in (("ce_id", event.id), ("ce_source", event.source)):
         if not _is_storable(text):
             raise CommandRefused(f"{name} is longer than 255 characters or holds NUL")
+    rule = cancel_rule(event.type)
+    if rule is not None:
+        return _Command(record, event, _cancel_of(rule, _payload(event), event))
     found = trigger_for(event.type)
     if found is None:
         raise CommandRefused(f"no saga answers to messages of type {event.type!r}")
@@ -94,9 +144,18 @@ def _command(record: Record) -> _Command:
     payload = _payload(event)
     context = _context(saga_type, trigger.method_name, payload)
     if context is None:
-        return _Command(event, None)
+        return _Command(record, event, None)
     key = _business_key(trigger.metadata.idempotency_key, payload, event)
-    return _Command(event, _saga(saga_type, key, context, event))
+    return _Command(record, event, _saga(saga_type, key, context, event))
+
+
+def _cancel_of(rule: CancelRule, payload: object, event: CloudEvent) -> _Cancel:
+    key = _business_key(rule.key, payload, event)
+    try:
+        reason = str(rule.reason(payload))
+    except Exception as error:
+        raise CommandRefused(f"the reason for the cancel cannot be read: {error}") from error
+    return _Cancel(rule.saga_name, key, reason)
 
 
 def _payload(event: CloudEvent) -> object:
@@ -153,6 +212,7 @@ def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Sag
         key=key,
         version=saga_type.version,
         definition_hash=saga_type.definition_hash,
+        deadline=timezone.now() + saga_type.deadline if saga_type.deadline else None,
         input=context,
         correlation_id=event.correlation_id[:128].replace("\0", ""),
         traceparent=event.traceparent[:64].replace("\0", ""),

@@ -4,6 +4,7 @@ A parked saga goes on only by one of these:
 - `retry`: the step that failed is tried again, with its retries renewed.
 - `resolve`: a step counts as done, because a person has seen to it.
 - `skip`: a compensation is left out.
+- `cancel`: it is undone; for sagas that still run too.
 
 `pause` and `resume` are for sagas that still run: a paused one is not claimed.
 """
@@ -17,10 +18,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from sagas import codec
-from sagas.errors import SagasError
+from sagas.cancelling import request_cancel
+from sagas.errors import CancelRefused, SagasError
 from sagas.identity import step_key
 from sagas.models import ACTIVE, Intervention, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 from sagas.registry import saga_type
+
+_UNDONE = (StepStatus.STARTED, StepStatus.FAILED, StepStatus.UNKNOWN)
 
 
 class InterventionRefused(SagasError):  # noqa: N818 - states the fact
@@ -53,10 +57,11 @@ def find(reference: str) -> Saga:
 
 
 def retry(saga_id: UUID, *, by: By) -> None:
-    """Let a parked saga go on: what failed is tried again, with its retries renewed."""
+    """Let a parked saga go on: what failed is tried again, with its retries renewed, and no
+    deadline any more."""
     with _intervening(saga_id, "retry", by) as saga:
         _require_parked(saga)
-        saga.steps.filter(status__in=(StepStatus.FAILED, StepStatus.UNKNOWN)).update(attempt=0)
+        saga.steps.filter(status__in=_UNDONE).update(failures=0)
         _go_on(saga)
 
 
@@ -64,7 +69,11 @@ def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
     """Count a step of a parked saga as done, and let the saga go on."""
     with _intervening(saga_id, "resolve", by, step=step, kind=kind) as saga:
         _require_parked(saga)
-        _settle(saga, step, kind, StepStatus.DONE, by)
+        if kind is StepKind.FORWARD and (saga.failure or saga.cancel_reason):
+            raise InterventionRefused(f"{saga} is being undone: settle what undoes {step}")
+        is_pivot = _settle(saga, step, kind, StepStatus.DONE, by)
+        if kind is StepKind.FORWARD and is_pivot:
+            _set(saga, past_pivot=True)
         _go_on(saga)
 
 
@@ -77,6 +86,14 @@ def skip(saga_id: UUID, step: str, *, by: By) -> None:
             raise InterventionRefused(f"{saga} is not being undone, there is nothing to leave out")
         _settle(saga, step, kind, StepStatus.SKIPPED, by)
         _go_on(saga)
+
+
+def cancel(saga_id: UUID, *, by: By) -> None:
+    """Have the saga undone, where that is still possible."""
+    try:
+        request_cancel(saga_id, who=by.who, reason=by.why)
+    except CancelRefused as error:
+        raise InterventionRefused(str(error)) from error
 
 
 def pause(saga_id: UUID, *, by: By) -> None:
@@ -116,9 +133,11 @@ def _require_active(saga: Saga) -> None:
         raise InterventionRefused(f"{saga} is {saga.status}; this is for sagas that still run")
 
 
-def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -> None:
-    found = saga_type(saga.name)
-    known = [each.step_id for each in found.saga_class().get_steps()] if found else []
+def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -> bool:
+    """Returns whether it is a pivot."""
+    found = saga_type(saga.name, saga.version) or saga_type(saga.name)
+    steps = found.saga_class().get_steps() if found else []
+    known = {each.step_id: each.pivot for each in steps}
     if step not in known:
         raise InterventionRefused(f"{saga.name} has no step {step!r}; it has {', '.join(known)}")
     values = {
@@ -137,6 +156,7 @@ def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -
         if row.status in (StepStatus.DONE, StepStatus.SKIPPED):
             raise InterventionRefused(f"{step} of {saga} is {row.status} already")
         SagaStep.objects.filter(pk=row.pk).update(**values)
+    return known[step]
 
 
 def _go_on(saga: Saga) -> None:
@@ -144,6 +164,8 @@ def _go_on(saga: Saga) -> None:
         saga,
         status=SagaStatus.COMPENSATING if saga.failure else SagaStatus.RUNNING,
         park_reason="",
+        takeovers=0,
+        deadline=None,
         worker="",
         next_run_at=timezone.now(),
     )

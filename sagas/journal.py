@@ -1,247 +1,391 @@
-"""What the executor writes, fenced: it commits only under the epoch that was claimed.
+"""What the executor writes, fenced: it commits only under the epoch that was claimed, and for a
+step only from the attempt that is its current one.
 
-The fence is taken last before each commit and locks the saga's row against a new claim, so of two
-workers that both believe a saga is theirs only one can write.
+The fence locks the saga's row against a new claim until the commit, so of two workers that both
+believe a saga is theirs only one can write. A cancel takes the same lock: whatever the fence reads
+of it still holds at the commit.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, assert_never
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
-from sagas import codec
-from sagas.errors import LeaseLost
+from outbox.away import AWAY
+from sagas import codec, sql
+from sagas.claims import Claimed, StepRecord, record
+from sagas.errors import CancelRequested, LeaseLost
 from sagas.hooks import Ending, SagaOutcome, call_hooks
 from sagas.identity import step_key
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepStatus
+from sagas.outages import is_outage
+from sagas.points import Point, reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEntry:
+    """What became of an attempt at a step. `result`: encoded. `failures`: with this one."""
+
+    step: str
+    kind: str
+    status: StepStatus
+    attempt: int
+    failures: int
+    started_at: datetime
+    result: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A step as the journal has it."""
+class Fail:
+    """The saga is decided: it will be undone. `cancelled`: because somebody asked for it."""
 
-    status: str
-    attempt: int
-    result: Any
-    error: str
+    reason: str
+    cancelled: bool = False
 
 
-@dataclass(slots=True)
-class Claimed:
-    """A saga that this worker may run while its lease lasts, and what is already done of it."""
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No worker holds the saga until so many seconds have passed."""
 
-    id: UUID
-    name: str
-    key: str
-    version: int
-    definition_hash: str
-    epoch: int
-    context: dict[str, Any]
-    failure: str
-    correlation_id: str
-    traceparent: str
-    steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)
+    seconds: float
 
 
-def claim(*, worker: str, limit: int, lease: timedelta) -> list[Claimed]:
-    """Take up to `limit` sagas that wait for a worker, or whose worker's lease ran out."""
+@dataclass(frozen=True, slots=True)
+class BeginPivot:
+    """From here on the saga cannot be cancelled or undone any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The saga's last entry, where no hook of an app belongs into its transaction."""
+
+    ending: Ending
+
+
+Change = Fail | Wait | BeginPivot | End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is written of one saga in one go. `unless_cancelled`: not where a cancel waits."""
+
+    saga: Claimed
+    step: StepEntry | None = None
+    changes: tuple[Change, ...] = ()
+    unless_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an entry is in the journal, and the reason of a cancel that waits, if one does."""
+
+    is_written: bool
+    cancel_reason: str = ""
+
+
+FENCED = Verdict(is_written=False)
+
+
+def write(entries: Sequence[Entry]) -> list[Verdict]:
+    """Write entries of several sagas in one transaction; those whose lease is lost are left out."""
     with transaction.atomic():
-        now = _now()
-        rows = list(
-            Saga.objects.claimable(now)
-            .select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
-            .order_by("next_run_at")[:limit]
-        )
-        for row in rows:
-            row.epoch += 1
-            row.worker = worker
-            row.next_run_at = now + lease
-            if row.status == SagaStatus.PENDING:
-                row.status = SagaStatus.RUNNING
-        Saga.objects.bulk_update(rows, ["epoch", "worker", "next_run_at", "status"])
-    steps = _steps_of([row.id for row in rows if row.epoch > 1])
-    return [_claimed(row, steps.get(row.id, {})) for row in rows]
+        verdicts = _admit(entries)
+        admitted = [
+            entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict.is_written
+        ]
+        current = _write_steps([entry for entry in admitted if entry.step])
+        _write_changes([e for e in admitted if e.step is None or _key(e) in current])
+    return [
+        FENCED if v.is_written and e.step and _key(e) not in current else v
+        for e, v in zip(entries, verdicts, strict=True)
+    ]
 
 
-def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
-    """Extend the leases of the sagas that this worker still holds."""
-    Saga.objects.filter(id__in=ids, worker=worker, status__in=ACTIVE).update(
-        next_run_at=_now() + lease
-    )
+def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) -> tuple[Any, str]:
+    """Do a local step: its writes, its journal row and the fence commit together.
 
+    Args:
+        entry: what the journal shall have, but for the result.
+        timeout: seconds that a statement, and a pause between two, may take.
 
-def release(*, worker: str) -> None:
-    """Give up what this worker holds, so that another may take it at once."""
-    Saga.objects.filter(worker=worker, status__in=ACTIVE).update(next_run_at=_now(), worker="")
+    Returns:
+        The result as the journal keeps it, and the reason of a cancel that waits.
 
-
-def release_all() -> int:
-    """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
-    now = timezone.now()
-    held = Saga.objects.filter(status__in=ACTIVE, next_run_at__gt=now).exclude(worker="")
-    return held.update(next_run_at=now, worker="")
-
-
-def started(saga: Claimed, step: str, kind: str, *, attempt: int) -> None:
-    """An external call is about to be made."""
-    with transaction.atomic():
-        _write(saga, step, kind, StepStatus.STARTED, attempt=attempt)
-        fence(saga)
-
-
-def done(saga: Claimed, step: str, kind: str, *, attempt: int, result: Any) -> None:
-    """An external call has been answered."""
-    with transaction.atomic():
-        _write(saga, step, kind, StepStatus.DONE, attempt=attempt, result=result)
-        fence(saga)
-
-
-def done_locally(
-    saga: Claimed, step: str, kind: str, *, attempt: int, work: Callable[[], Any]
-) -> Any:
-    """Do a local step: its writes, its journal row and the fence commit together. Returns its
-    result as the journal keeps it."""
-    with transaction.atomic():
+    Raises:
+        LeaseLost, CancelRequested: nothing is written.
+        TimeoutError: neither; the server has ended the transaction for its pauses.
+    """
+    step = entry.step
+    assert step is not None  # noqa: S101 - for the types
+    with transaction.atomic(), _no_outage_behind(timeout):
+        _limit_statements(timeout)
         result = codec.encode(work())
-        _write(saga, step, kind, StepStatus.DONE, attempt=attempt, encoded=result)
-        fence(saga)
-    return codec.decode(result)
+        reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
+        row = _step_values(entry.saga, step, result=result)
+        fence = _pivot_fence if BeginPivot() in entry.changes else _fence
+        written, _, *_, held = sql.run_together(
+            [
+                _upsert([row]),
+                _attempts([(entry.saga, step)]),
+                *_progress([entry.saga]),
+                fence(entry.saga),
+            ]
+        )
+        if not held and entry.unless_cancelled and sql.run(*_fence(entry.saga)):
+            raise CancelRequested
+        if not held or not written:
+            raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
+    return codec.decode(result), held[0][0]
 
 
-def failed(
-    saga: Claimed,
-    step: str,
-    kind: str,
-    *,
-    attempt: int,
-    error: str,
-    unknown: bool = False,
-    decides: bool = False,
-) -> None:
-    """An attempt has failed. `unknown`: it may have had its effect all the same. `decides`: the
-    saga fails by it, which is written before anything is undone."""
-    status = StepStatus.UNKNOWN if unknown else StepStatus.FAILED
+def finish(saga: Claimed, outcome: SagaOutcome) -> None:
+    """The saga's last transaction, with what its app makes of it. A second time, after a commit
+    whose answer was lost, it changes nothing.
+
+    Raises:
+        LeaseLost, CancelRequested: nothing is written.
+    """
     with transaction.atomic():
-        _write(saga, step, kind, status, attempt=attempt, error=error)
-        if decides:
-            Saga.objects.filter(id=saga.id, failure="").update(
-                status=SagaStatus.COMPENSATING, failure=codec.printable(error)
-            )
-        fence(saga)
-
-
-def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
-    """The step as the journal has it now."""
-    row = SagaStep.objects.filter(saga_id=saga.id, step=step, kind=kind).first()
-    return _record(row) if row else None
-
-
-def finish(saga: Claimed, ending: Ending, context: dict[str, Any], reason: str) -> None:
-    """The saga's last transaction: its outcome and what its app makes of it. A second time, after a
-    commit whose answer was lost, it changes nothing."""
-    outcome = SagaOutcome(
-        saga_id=saga.id,
-        name=saga.name,
-        key=saga.key,
-        ending=ending,
-        context=context,
-        reason=reason,
-    )
-    is_parked = ending is Ending.PARKED
-    with transaction.atomic():
-        fence(saga)
+        held = sql.run(*_fence(saga))
+        if not held:
+            raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+        if outcome.ending is Ending.COMPLETED and held[0][0]:
+            raise CancelRequested
+        is_parked = outcome.ending is Ending.PARKED
         finished = Saga.objects.filter(id=saga.id, status__in=ACTIVE).update(
-            status=SagaStatus(ending.value),
-            park_reason=codec.printable(reason) if is_parked else "",
+            status=SagaStatus(outcome.ending.value),
+            park_reason=codec.printable(outcome.reason) if is_parked else "",
             finished_at=None if is_parked else timezone.now(),
         )
         if finished:
             call_hooks(outcome)
+        reach(Point.BEFORE_TERMINAL_COMMIT)
 
 
-def fence(saga: Claimed) -> None:
-    """Hold the saga's row until the commit.
+def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
+    """The step as the journal has it now: behind a commit that is still under way, whose answer was
+    lost, and which holds the saga's row."""
+    with transaction.atomic():
+        Saga.objects.select_for_update().filter(id=saga.id).values_list("id").first()
+    row = SagaStep.objects.filter(saga_id=saga.id, step=step, kind=kind).first()
+    return record(row) if row else None
 
-    Raises:
-        LeaseLost: another worker has claimed it since.
-    """
-    share = " FOR SHARE" if connection.vendor == "postgresql" else ""
-    pk = Saga._meta.pk.get_db_prep_value(saga.id, connection)  # noqa: SLF001 - Django's API
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT 1 FROM sagas_saga WHERE id = %s AND epoch = %s{share}",  # noqa: S608 - constants
-            [pk, saga.epoch],
+
+def cancel_reason(saga: Claimed) -> str:
+    """Why the saga's cancel was asked for; empty where it was not."""
+    reason = Saga.objects.filter(id=saga.id).values_list("cancel_reason", flat=True).first()
+    return reason or ""
+
+
+def adopt(saga: Claimed, definition_hash: str) -> None:
+    """A saga of which no step has begun goes by the steps that its class has now."""
+    Saga.objects.filter(id=saga.id, epoch=saga.epoch).update(definition_hash=definition_hash)
+
+
+def _admit(entries: Sequence[Entry]) -> list[Verdict]:
+    """Lock the sagas, in one order, and see which entries may be written."""
+    among, keys = sql.among(sorted({entry.saga.id for entry in entries}))
+    lock = " FOR NO KEY UPDATE" if sql.is_postgresql() else ""
+    rows = sql.run(
+        f"SELECT id, epoch, cancel_reason FROM sagas_saga WHERE {among} ORDER BY id{lock}",  # noqa: S608
+        keys,
+    )
+    found = {sql.uuid_of(key): (epoch, reason) for key, epoch, reason in rows}
+    return [_verdict(entry, *found.get(entry.saga.id, (None, ""))) for entry in entries]
+
+
+def _verdict(entry: Entry, epoch: int | None, cancel_reason: str) -> Verdict:
+    if epoch != entry.saga.epoch:
+        return FENCED
+    return Verdict(not (entry.unless_cancelled and cancel_reason), cancel_reason)
+
+
+def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
+    """Returns those that were written: a step's row is not changed by an attempt before its own."""
+    if not entries:
+        return set()
+    pairs = [(entry.saga, entry.step) for entry in entries if entry.step]
+    rows = sql.run(*_upsert([_step_values(saga, step) for saga, step in pairs]))
+    current = {(sql.uuid_of(key), step, kind) for key, step, kind in rows}
+    pairs = [(saga, step) for saga, step in pairs if (saga.id, step.step, step.kind) in current]
+    ended = [saga for saga, step in pairs if step.status is not StepStatus.STARTED]
+    if pairs:
+        sql.run_together([_attempts(pairs), *_progress(ended)])
+    return current
+
+
+def _write_changes(entries: list[Entry]) -> None:
+    statements = [
+        _change(entry.saga, change)
+        for entry in entries
+        for change in entry.changes
+        if not isinstance(change, End)
+    ]
+    ended = [(e.saga, c) for e in entries for c in e.changes if isinstance(c, End)]
+    statements.extend(
+        _end(ending, [saga for saga, change in ended if change.ending is ending])
+        for ending in {change.ending for _, change in ended}
+    )
+    if statements:
+        sql.run_together(statements)
+
+
+def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
+    match change:
+        case Fail(reason, cancelled):
+            status = SagaStatus.CANCELLING if cancelled else SagaStatus.COMPENSATING
+            sets = "status = %s, failure = %s, cancelled = %s, past_pivot = %s"
+            params = [status.value, codec.printable(reason), cancelled, False]
+            where = " AND failure = ''"
+        case Wait(seconds):
+            until, moment = sql.moment(seconds_ahead=seconds)
+            now, no_params = sql.moment()
+            sets = (
+                f"status = '{SagaStatus.WAITING.value}', worker = '', next_run_at = CASE"
+                f" WHEN failure = '' AND cancel_reason <> '' THEN {now} ELSE {until} END"
+            )
+            params, where = [*no_params, *moment], ""
+        case BeginPivot():
+            sets, params, where = "past_pivot = %s", [True], " AND cancel_reason = ''"
+        case _:
+            assert_never(change)
+    return f"UPDATE sagas_saga SET {sets} WHERE id = %s{where}", [*params, sql.id_text(saga.id)]  # noqa: S608
+
+
+def _end(ending: Ending, sagas: Sequence[Claimed]) -> sql.Statement:
+    """No check of the status: what has ended is under another epoch or has been fenced."""
+    among, keys = sql.among([saga.id for saga in sagas])
+    active = ", ".join(f"'{status.value}'" for status in ACTIVE)
+    text = (
+        f"UPDATE sagas_saga SET status = %s, finished_at = %s WHERE {among}"  # noqa: S608
+        f" AND status IN ({active})"
+    )
+    return text, [ending.value, sql.text_of(timezone.now()), *keys]
+
+
+_STEP_COLUMNS = {
+    "saga_id": "uuid", "step": "text", "kind": "text", "status": "text", "attempt": "int",
+    "failures": "int", "key": "text", "result": "text", "error": "text", "resolved_by": "text",
+    "started_at": "timestamptz", "finished_at": "timestamptz",
+}  # fmt: skip
+_UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "finished_at")
+_ATTEMPT_COLUMNS = {
+    "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
+    "error": "text", "worker": "text", "started_at": "timestamptz", "at": "timestamptz",
+}  # fmt: skip
+
+
+def _step_values(saga: Claimed, step: StepEntry, *, result: str = "") -> list[Any]:
+    return [
+        sql.id_text(saga.id),
+        step.step,
+        step.kind,
+        step.status.value,
+        step.attempt,
+        step.failures,
+        step_key(saga.id, step.step, step.kind),
+        result or step.result,
+        codec.printable(step.error),
+        "",
+        sql.text_of(step.started_at),
+        None if step.status is StepStatus.STARTED else sql.text_of(timezone.now()),
+    ]
+
+
+def _upsert(rows: Sequence[list[Any]]) -> sql.Statement:
+    given, params = sql.rows_from(_STEP_COLUMNS, rows)
+    sets = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
+    text = (
+        f"INSERT INTO sagas_step ({', '.join(_STEP_COLUMNS)}) {given}"
+        f" ON CONFLICT (saga_id, step, kind) DO UPDATE SET {sets}"
+        " WHERE sagas_step.attempt <= excluded.attempt RETURNING saga_id, step, kind"
+    )
+    return text, params
+
+
+def _attempts(pairs: Sequence[tuple[Claimed, StepEntry]]) -> sql.Statement:
+    now = sql.text_of(timezone.now())
+    rows = [_attempt_values(saga, step, now) for saga, step in pairs]
+    given, params = sql.rows_from(_ATTEMPT_COLUMNS, rows)
+    text = (
+        f"INSERT INTO sagas_attempt ({', '.join(_ATTEMPT_COLUMNS)}) {given}"
+        " ON CONFLICT DO NOTHING"  # written again, after a commit whose answer was lost
+    )
+    return text, params
+
+
+def _attempt_values(saga: Claimed, step: StepEntry, now: str) -> list[Any]:
+    return [
+        sql.id_text(saga.id),
+        step.step,
+        step.kind,
+        step.attempt,
+        step.status.value,
+        codec.printable(step.error),
+        saga.worker,
+        sql.text_of(step.started_at),
+        now,
+    ]
+
+
+def _progress(sagas: Collection[Claimed]) -> list[sql.Statement]:
+    """An attempt has ended: the workers that the saga lost before are forgiven."""
+    ids = [saga.id for saga in sagas if saga.takeovers]
+    if not ids:
+        return []
+    among, keys = sql.among(ids)
+    return [(f"UPDATE sagas_saga SET takeovers = 0 WHERE {among}", keys)]  # noqa: S608 - constants
+
+
+def _fence(saga: Claimed) -> sql.Statement:
+    share = " FOR SHARE" if sql.is_postgresql() else ""
+    return (
+        f"SELECT cancel_reason FROM sagas_saga WHERE id = %s AND epoch = %s{share}",  # noqa: S608
+        [sql.id_text(saga.id), saga.epoch],
+    )
+
+
+def _pivot_fence(saga: Claimed) -> sql.Statement:
+    """The pivot and a cancel write the same row: one comes first, and the other sees it."""
+    text = (
+        "UPDATE sagas_saga SET past_pivot = %s WHERE id = %s AND epoch = %s AND cancel_reason = ''"
+        " RETURNING cancel_reason"
+    )
+    return text, [True, sql.id_text(saga.id), saga.epoch]
+
+
+@contextmanager
+def _no_outage_behind(timeout: float | None) -> Iterator[None]:
+    """A connection that is lost behind the timeout is the step's fault: taken for an outage, it
+    would be tried without end."""
+    began = time.monotonic()
+    try:
+        yield
+    except AWAY as error:
+        if timeout is None or time.monotonic() - began < timeout or not is_outage(error):
+            raise
+        raise TimeoutError from error
+
+
+def _limit_statements(timeout: float | None) -> None:
+    """The thread cannot be stopped, but what it waits for can."""
+    if timeout is not None and sql.is_postgresql():
+        limit = f"{max(1, round(timedelta(seconds=timeout).total_seconds() * 1000))}ms"
+        sql.run(
+            "SELECT set_config('statement_timeout', %s, true),"
+            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            [limit, limit],
         )
-        if cursor.fetchone() is None:
-            raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
 
 
-def _now() -> datetime:
-    """The database's clock, by which all workers measure their leases."""
-    if connection.vendor != "postgresql":
-        return timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        (now,) = cursor.fetchone()
-    return cast("datetime", now)
-
-
-def _write(
-    saga: Claimed,
-    step: str,
-    kind: str,
-    status: StepStatus,
-    *,
-    attempt: int,
-    result: Any = None,
-    encoded: str = "",
-    error: str = "",
-) -> None:
-    now = timezone.now()
-    values: dict[str, Any] = {"status": status, "attempt": attempt, "error": codec.printable(error)}
-    if status is StepStatus.STARTED:
-        values["started_at"] = now
-    values["finished_at"] = None if status is StepStatus.STARTED else now
-    if status is StepStatus.DONE:
-        values["result"] = encoded or codec.encode(result)
-    row = SagaStep(
-        saga_id=saga.id, step=step, kind=kind, key=step_key(saga.id, step, kind), **values
-    )
-    SagaStep.objects.bulk_create(  # one statement: INSERT … ON CONFLICT … UPDATE
-        [row],
-        update_conflicts=True,
-        unique_fields=["saga", "step", "kind"],
-        update_fields=list(values),
-    )
-
-
-def _steps_of(ids: Collection[UUID]) -> dict[UUID, dict[tuple[str, str], StepRecord]]:
-    steps: dict[UUID, dict[tuple[str, str], StepRecord]] = {}
-    for row in SagaStep.objects.filter(saga_id__in=ids):
-        steps.setdefault(row.saga_id, {})[row.step, row.kind] = _record(row)
-    return steps
-
-
-def _record(row: SagaStep) -> StepRecord:
-    result = codec.decode(row.result) if row.result else None
-    return StepRecord(row.status, row.attempt, result, row.error)
-
-
-def _claimed(row: Saga, steps: dict[tuple[str, str], StepRecord]) -> Claimed:
-    return Claimed(
-        id=row.id,
-        name=row.name,
-        key=row.key,
-        version=row.version,
-        definition_hash=row.definition_hash,
-        epoch=row.epoch,
-        context=codec.decode(row.input),
-        failure=row.failure,
-        correlation_id=row.correlation_id,
-        traceparent=row.traceparent,
-        steps=steps,
-    )
+def _key(entry: Entry) -> tuple[UUID, str, str]:
+    step = entry.step
+    assert step is not None  # noqa: S101 - for the types
+    return entry.saga.id, step.step, step.kind

@@ -51,7 +51,21 @@ class Saga(models.Model):
     next_run_at = models.DateTimeField(
         default=timezone.now, help_text="when a worker may claim it; while it runs, the lease's end"
     )
-    deadline = models.DateTimeField(null=True, blank=True)
+    deadline = models.DateTimeField(
+        null=True, blank=True, help_text="when it is undone, or past its pivot parked"
+    )
+    takeovers = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="workers that it lost in a row without getting on"
+    )
+    past_pivot = models.BooleanField(
+        default=False, db_default=False, help_text="it can no longer be undone"
+    )
+    cancel_reason = models.TextField(
+        blank=True, default="", db_default="", help_text="why a cancel was asked for, if one was"
+    )
+    cancelled = models.BooleanField(
+        default=False, db_default=False, help_text="a cancel decided against it"
+    )
     failure = models.TextField(blank=True, default="", help_text="what decided against it")
     park_reason = models.TextField(blank=True, default="")
     correlation_id = models.CharField(max_length=128, blank=True, default="")
@@ -88,6 +102,9 @@ class StepStatus(models.TextChoices):
     SKIPPED = "skipped"
 
 
+MAY_HAVE_HAPPENED = (StepStatus.STARTED, StepStatus.DONE, StepStatus.UNKNOWN)
+
+
 class SagaStep(models.Model):
     """What the journal knows of one step, forward or compensating."""
 
@@ -95,7 +112,10 @@ class SagaStep(models.Model):
     step = models.CharField(max_length=255)
     kind = models.CharField(max_length=1, choices=StepKind.choices)
     status = models.CharField(max_length=16, choices=StepStatus.choices)
-    attempt = models.PositiveIntegerField(default=1)
+    attempt = models.PositiveIntegerField(default=1, help_text="the number of the last attempt")
+    failures = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="attempts that failed, of those that max_retries allows"
+    )
     key = models.CharField(max_length=600, help_text="idempotency key")
     result = models.TextField(blank=True, default="")
     error = models.TextField(blank=True, default="")
@@ -111,6 +131,35 @@ class SagaStep(models.Model):
 
     def __str__(self) -> str:
         return f"{self.step} {self.kind} {self.status}"
+
+
+class SagaAttempt(models.Model):
+    """What happened to one attempt at a step. Rows are only ever added: an external attempt has one
+    when it starts and one when it ends, a local one has only the latter."""
+
+    saga = models.ForeignKey(
+        Saga, on_delete=models.CASCADE, related_name="attempts", db_index=False
+    )
+    step = models.CharField(max_length=255)
+    kind = models.CharField(max_length=1, choices=StepKind.choices)
+    attempt = models.PositiveIntegerField()
+    status = models.CharField(max_length=16, choices=StepStatus.choices)
+    error = models.TextField(blank=True, default="")
+    worker = models.CharField(max_length=64)
+    started_at = models.DateTimeField()
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "sagas_attempt"
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["saga", "step", "kind", "attempt", "status"], name="sagas_attempt_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.kind} {self.attempt} {self.status}"
 
 
 class Intervention(models.Model):

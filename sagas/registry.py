@@ -4,7 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
+from itertools import combinations
 from typing import Any
 
 from django.apps import apps
@@ -18,12 +20,18 @@ from sagas.kinds import is_external
 
 @dataclass(frozen=True, slots=True)
 class SagaType:
-    """A saga class, ready to run. `definition_hash` changes when its steps do."""
+    """A saga class, ready to run.
+
+    `definition_hash` changes when its steps do. `deadline`: how long a saga may take, counted from
+    its command. `max_concurrent`: how many may run at a time, among all workers.
+    """
 
     name: str
     version: int
     definition_hash: str
     saga_class: type[SagaClass]
+    deadline: timedelta | None = None
+    max_concurrent: int | None = None
 
 
 def discover() -> None:
@@ -33,34 +41,51 @@ def discover() -> None:
         SagaDefinitionError: two sagas share a name, or a class cannot be run.
     """
     autodiscover_modules("sagas")
-    by_name: dict[str, SagaType] = {}
-    for saga_class in _classes():
-        saga_type = _described(saga_class)
-        twin = by_name.setdefault(saga_type.name, saga_type)
-        if twin is not saga_type:
-            raise SagaDefinitionError(
-                f"{saga_class.__qualname__} and {twin.saga_class.__qualname__} share the name "
-                f"{saga_type.name!r}: give one another saga_name"
-            )
     _types.clear()
-    _types.update(by_name)
+    for saga_class in dict.fromkeys(_classes()):
+        register(saga_class)
 
 
-def saga_type(name: str) -> SagaType | None:
-    """The registered saga of that name."""
-    return _types.get(name)
+def register(saga_class: type[SagaClass]) -> SagaType:
+    """Make a saga class known, beside older versions of the same saga.
+
+    Raises:
+        SagaDefinitionError: its name and version are taken, or it cannot be run.
+    """
+    described = _described(saga_class)
+    versions = _types.setdefault(described.name, {})
+    twin = versions.setdefault(described.version, described)
+    if twin is not described:
+        raise SagaDefinitionError(
+            f"{saga_class.__qualname__} and {twin.saga_class.__qualname__} share the name "
+            f"{described.name!r} and version {described.version}: give one another saga_name, or a "
+            "changed saga a higher version"
+        )
+    return described
+
+
+def saga_type(name: str, version: int | None = None) -> SagaType | None:
+    """The registered saga of that name and version; without a version, the newest."""
+    versions = _types.get(name, {})
+    return versions.get(max(versions, default=0) if version is None else version)
+
+
+def max_concurrent() -> dict[str, int]:
+    """By name, how many sagas may run at a time where there is a limit: that of the newest."""
+    newest = [saga_type(name) for name in _types]
+    return {each.name: each.max_concurrent for each in newest if each and each.max_concurrent}
 
 
 def trigger_for(message_type: str) -> tuple[SagaType, RegisteredTrigger] | None:
-    """The saga that a message of this type starts, and its trigger."""
+    """The saga that a message of this type starts, in its newest version, and its trigger."""
     for trigger in TriggerRegistry.get_triggers(message_type):
-        found = _types.get(_name(trigger.saga_class))
+        found = saga_type(_name(trigger.saga_class))
         if found is not None and found.saga_class is trigger.saga_class:
             return found, trigger
     return None
 
 
-_types: dict[str, SagaType] = {}
+_types: dict[str, dict[int, SagaType]] = {}
 
 
 def _classes() -> Iterator[type[SagaClass]]:
@@ -89,6 +114,7 @@ def _described(saga_class: type[SagaClass]) -> SagaType:
         raise SagaDefinitionError(f"{saga_class.__qualname__} has no steps")
     _check_steps(saga_class, [step.step_id for step in steps], steps)
     _check_order(saga)
+    _check_roots(saga, steps)
     _check_compensations(saga, [step.step_id for step in steps])
     definition = sorted(
         (step.step_id, sorted(step.depends_on), is_external(step.forward_fn), step.pivot)
@@ -100,7 +126,30 @@ def _described(saga_class: type[SagaClass]) -> SagaType:
         raise SagaDefinitionError(
             f"{saga_class.__qualname__}.version is {version!r}: use 1, 2, 3 …"
         )
-    return SagaType(_name(saga_class), version, digest, saga_class)
+    return SagaType(
+        _name(saga_class), version, digest, saga_class, _deadline(saga_class), _most(saga_class)
+    )
+
+
+def _deadline(saga_class: type[SagaClass]) -> timedelta | None:
+    deadline = getattr(saga_class, "deadline", None)
+    if deadline is None or (isinstance(deadline, timedelta) and deadline > timedelta(0)):
+        return deadline
+    raise SagaDefinitionError(
+        f"{saga_class.__qualname__}.deadline is {deadline!r}: use a timedelta above zero"
+    )
+
+
+def _most(saga_class: type[SagaClass]) -> int | None:
+    """`max_concurrent` of its triggers; of several, the lowest."""
+    methods = (getattr(saga_class, name) for name in dir(saga_class))
+    metadata = [getattr(method, "_trigger_metadata", None) for method in methods]
+    limits = [each.max_concurrent for each in metadata if each and each.max_concurrent is not None]
+    if any(type(limit) is not int or limit < 1 for limit in limits):
+        raise SagaDefinitionError(
+            f"{saga_class.__qualname__}: max_concurrent must be 1 or more, or left out"
+        )
+    return min(limits, default=None)
 
 
 def _check_steps(saga_class: type[SagaClass], names: list[str], steps: list[Any]) -> None:
@@ -123,6 +172,25 @@ def _check_order(saga: SagaClass) -> None:
         raise SagaDefinitionError(
             f"the steps of {type(saga).__qualname__} depend on each other in a circle"
         ) from error
+
+
+def _check_roots(saga: SagaClass, steps: list[Any]) -> None:
+    """sagaz runs steps that depend on nothing side by side. Where a later step waits for both, that
+    is meant; where none does, somebody has left out `depends_on`."""
+    if getattr(saga, "parallel_roots", False):
+        return
+    behind = {step.step_id: set(step.depends_on) for step in steps}
+    for level in saga.get_execution_order():
+        for step in level:
+            behind[step.step_id] |= {far for near in step.depends_on for far in behind[near]}
+    roots = [step.step_id for step in steps if not step.depends_on]
+    for first, second in combinations(sorted(roots), 2):
+        if not any({first, second} <= before for before in behind.values()):
+            raise SagaDefinitionError(
+                f"{type(saga).__qualname__}: {first!r} and {second!r} would run side by side, and "
+                "no step waits for both: give one of them depends_on=[…], or say "
+                "`parallel_roots = True` in the class where it is meant"
+            )
 
 
 def _check_compensations(saga: SagaClass, names: list[str]) -> None:

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from sagas.models import Intervention, Saga, SagaStep
+from sagas.codec import printable
+from sagas.models import (
+    Intervention,
+    RefusedCommand,
+    Saga,
+    SagaAttempt,
+    SagaStatus,
+    SagaStep,
+    StepStatus,
+)
 
 
 def listing(*, status: str | None, name: str | None, limit: int) -> list[dict[str, Any]]:
@@ -24,6 +33,11 @@ def summary(saga: Saga) -> dict[str, Any]:
         "status": saga.status,
         "paused": saga.paused,
         "reason": saga.park_reason or saga.failure,
+        "cancel_reason": saga.cancel_reason,
+        "past_pivot": saga.past_pivot,
+        "takeovers": saga.takeovers,
+        "next_run_at": saga.next_run_at.isoformat() if saga.status == SagaStatus.WAITING else None,
+        "deadline": saga.deadline.isoformat() if saga.deadline else None,
         "correlation_id": saga.correlation_id,
         "worker": saga.worker,
         "created_at": saga.created_at.isoformat(),
@@ -32,10 +46,12 @@ def summary(saga: Saga) -> dict[str, Any]:
 
 
 def full(saga: Saga) -> dict[str, Any]:
-    """The saga, its steps in the order in which they began, and what people did about it."""
+    """The saga, its steps in the order in which they began, each attempt at them, and what people
+    did about it."""
     return {
         "saga": summary(saga),
         "steps": [_step(step) for step in saga.steps.order_by("started_at", "id")],
+        "timeline": _timeline(saga),
         "interventions": [_intervention(each) for each in saga.interventions.all()],
     }
 
@@ -56,6 +72,48 @@ def _step(step: SagaStep) -> dict[str, Any]:
         "started_at": step.started_at.isoformat(),
         "seconds": seconds,
     }
+
+
+def _timeline(saga: Saga) -> list[dict[str, Any]]:
+    """Each attempt once, as it ended; `started` where nobody knows how."""
+    last = {(a.step, a.kind, a.attempt): a for a in saga.attempts.all()}
+    return [_attempt(attempt) for attempt in sorted(last.values(), key=lambda a: a.started_at)]
+
+
+def _attempt(attempt: SagaAttempt) -> dict[str, Any]:
+    ended = attempt.status != StepStatus.STARTED
+    return {
+        "step": attempt.step,
+        "kind": attempt.get_kind_display().lower(),
+        "attempt": attempt.attempt,
+        "status": attempt.status,
+        "error": attempt.error,
+        "worker": attempt.worker,
+        "started_at": attempt.started_at.isoformat(),
+        "seconds": round((attempt.at - attempt.started_at).total_seconds(), 3) if ended else None,
+    }
+
+
+def refused(*, limit: int) -> list[dict[str, Any]]:
+    """The newest commands that became no saga, with the reason."""
+    return [
+        {
+            "topic": row.topic,
+            "partition": row.partition,
+            "offset": row.offset,
+            "key": _text(row.key),
+            "value": _text(row.value),
+            "headers": row.headers,
+            "reason": row.reason,
+            "received_at": row.received_at.isoformat(),
+        }
+        for row in RefusedCommand.objects.order_by("-id")[:limit]
+    ]
+
+
+def _text(value: bytes | memoryview | None) -> str | None:
+    """Bytes as a person can read them."""
+    return None if value is None else printable(bytes(value).decode(errors="backslashreplace"))
 
 
 def _intervention(intervention: Intervention) -> dict[str, Any]:

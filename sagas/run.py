@@ -3,70 +3,35 @@
 What the journal has is not done again: a step that is `done` hands out its recorded result, a
 failure that decided the saga is raised again. So a saga that was interrupted anywhere is resumed by
 running it once more from the start.
-
-Suspended (its lease lost, a compensation failed for good, the worker stopping), a run goes inert:
-every later wrapper of it raises at once and writes nothing.
-
-A failure is decided, and a pivot begun, without an `await` in between: of steps that run side by
-side either the pivot sees the failure and does not begin, or the failure sees the pivot and parks.
 """
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from sagaz.core.decorators import SagaStepDefinition
 
-from brokers.outage import Outage
-from outbox.away import AWAY
-from sagas import codec, journal
-from sagas.contexts import changes, changes_of_async, visible
-from sagas.errors import LeaseLost, StepRejected, UnstorableValue
-from sagas.hooks import Ending
-from sagas.identity import step_key
-from sagas.journal import Claimed, StepRecord
-from sagas.kinds import is_external
-from sagas.models import StepKind, StepStatus
-from sagas.outages import is_conflict, is_outage
+from sagas import journal
+from sagas.attempts import Attempts, Decided, told
+from sagas.claims import Claimed, StepRecord
+from sagas.contexts import visible
+from sagas.errors import CancelRequested, LeaseLost
+from sagas.group import GroupCommit
+from sagas.hooks import Ending, SagaOutcome, has_hook
+from sagas.journal import End, Fail
+from sagas.models import MAY_HAVE_HAPPENED, StepStatus
+from sagas.points import Point, reach
 from sagas.registry import SagaType
-from sagas.scope import current_key, current_threads
+from sagas.scope import current_threads
+from sagas.state import RunState
+from sagas.steps import Step, Tries, both_ways
 from sagas.threads import Threads
+from sagas.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-FIRST_BACKOFF = 0.2
-LONGEST_BACKOFF = 30.0
-CONFLICT_PAUSE = 0.02
-
-
-class Suspended(Exception):  # noqa: N818 - states the fact
-    """This run goes no further; its text says why."""
-
-
-class StepFailedBefore(Exception):  # noqa: N818 - states the fact
-    """A replay has come to the failure that decided the saga."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    name: str
-    kind: StepKind
-    function: Callable[[dict[str, Any]], Any]
-    max_retries: int
-    timeout: float | None
-    is_pivot: bool = False
-
-    @property
-    def is_external(self) -> bool:
-        return is_external(self.function)
+Context = dict[str, Any]
 
 
 class SagaRun:
@@ -77,283 +42,155 @@ class SagaRun:
         claimed: Claimed,
         saga_type: SagaType,
         *,
+        group: GroupCommit,
         journal_threads: Threads,
         call_threads: Threads,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._claimed = claimed
+        self._type = saga_type
         self._saga = saga_type.saga_class()
-        self._journal_threads = journal_threads
         self._call_threads = call_threads
-        self._jitter = jitter
-        self._outage = Outage("the database", logger=logger)
-        self._context = claimed.context
-        self._failure = claimed.failure
-        self._pivots_begun: set[str] = set()
-        self._parked = ""
-        self._suspended = ""
-        self._hurry = asyncio.Event()
+        self._state = RunState(claimed)
+        self._writer = Writer(self._state, group=group, threads=journal_threads)
+        self._attempts = Attempts(self._state, self._writer, undo_too=self._undo_too)
 
     def hurry(self) -> None:
         """Wait for nothing any more: between two attempts, stop, and leave it to another worker."""
-        self._hurry.set()
+        self._state.hurry.set()
 
     def suspend(self, reason: str) -> None:
         """Stop after the step that runs; another worker goes on from there."""
-        self._suspended = self._suspended or reason
-        self._hurry.set()
+        self._state.suspend(reason)
 
     async def execute(self) -> Ending | None:
-        """Run it; None where it was suspended and is another worker's now."""
+        """Run it; None where it was suspended: it is to be claimed again."""
+        if self._claimed.definition_hash != self._type.definition_hash:
+            await self._writer.call(journal.adopt, self._claimed, self._type.definition_hash)
         for definition in self._saga.get_steps():
             self._wrap(definition)
         token = current_threads.set(self._call_threads)
         try:
-            context = await self._saga.run(self._claimed.context, saga_id=str(self._claimed.id))
-            ending = Ending.COMPLETED
-        except Exception as error:  # noqa: BLE001 - sagaz hands on whatever a step raised
-            context = self._context
-            ending = Ending.ROLLED_BACK
-            self._failure = self._failure or _told(error)
+            ending = await self._run_steps()
+            try:
+                return await self._end(ending)
+            except CancelRequested:
+                return await self._end(await self._cancel_behind_the_last_step())
         finally:
             current_threads.reset(token)
-        if self._parked:
-            ending = Ending.PARKED
-        elif self._suspended:
-            logger.info(
-                "%s %s stops here: %s", self._claimed.name, self._claimed.key, self._suspended
-            )
-            return None
-        reason = self._parked or ("" if ending is Ending.COMPLETED else self._failure)
-        return await self._finish(ending, visible(context), reason)
 
-    async def _finish(self, ending: Ending, context: dict[str, Any], reason: str) -> Ending | None:
+    async def _run_steps(self) -> Ending:
         try:
-            await self._write(journal.finish, self._claimed, ending, context, reason)
+            context = await self._saga.run(self._claimed.context, saga_id=str(self._claimed.id))
+        except Exception as error:  # noqa: BLE001 - sagaz hands on whatever a step raised
+            self._state.failure = self._state.failure or told(error)
+            return Ending.ROLLED_BACK
+        self._state.context = context
+        if not self._state.failure:
+            return Ending.COMPLETED
+        await self._undo_all()
+        return Ending.ROLLED_BACK
+
+    async def _cancel_behind_the_last_step(self) -> Ending:
+        """A cancel came when no step was left that would have looked."""
+        reason = await self._writer.call(journal.cancel_reason, self._claimed)
+        self._state.note_cancel(reason)
+        self._state.failure, self._state.cancelled = reason, True
+        await self._writer.write(Fail(reason, cancelled=True))
+        reach(Point.FAILURE_DECIDED)
+        await self._undo_all()
+        return Ending.ROLLED_BACK
+
+    async def _undo_all(self) -> None:
+        """sagaz undoes only where a step fails; here each of them is done."""
+        graph = self._saga._compensation_graph  # noqa: SLF001 - no public way
+        for level in graph.get_compensation_order():
+            undoing = (self._saga._execute_compensation(step) for step in level)  # noqa: SLF001
+            await asyncio.gather(*undoing, return_exceptions=True)
+
+    async def _end(self, ending: Ending) -> Ending | None:
+        if self._state.parked:
+            ending = Ending.PARKED
+        elif self._state.suspended:
+            logger.info("%s %s: %s", self._claimed.name, self._claimed.key, self._state.suspended)
+            return None
+        return await self._finish(ending, visible(self._state.context))
+
+    async def _finish(self, ending: Ending, context: Context) -> Ending | None:
+        """Raises:
+        CancelRequested: nothing is written, it is not to be completed.
+        """
+        reason = self._state.parked or ("" if ending is Ending.COMPLETED else self._state.failure)
+        outcome = SagaOutcome(
+            saga_id=self._claimed.id,
+            name=self._claimed.name,
+            key=self._claimed.key,
+            ending=ending,
+            context=context,
+            reason=reason,
+            cancelled=self._state.cancelled and ending is Ending.ROLLED_BACK,
+        )
+        try:
+            if ending is Ending.PARKED or has_hook(outcome.name, ending):
+                await self._writer.call(journal.finish, self._claimed, outcome)
+            else:
+                reach(Point.BEFORE_TERMINAL_COMMIT)
+                await self._writer.write(End(ending), unless_cancelled=ending is Ending.COMPLETED)
         except LeaseLost as error:
             logger.info("%s", error)
             return None
+        reach(Point.AFTER_TERMINAL_COMMIT)
         return ending
 
     def _wrap(self, definition: SagaStepDefinition) -> None:
         """Replace a step's functions with ones that journal; sagaz's timeouts are off, they would
         give up while a thread still commits."""
-        forward = _Step(
-            definition.step_id,
-            StepKind.FORWARD,
-            definition.forward_fn,
-            definition.max_retries,
-            definition.timeout_seconds,
-            definition.pivot,
-        )
-        undo = definition.compensation_fn or _nothing
-        meta = getattr(undo, "_saga_compensation_meta", None)
-        backward = _Step(
-            definition.step_id,
-            StepKind.COMPENSATION,
-            undo,
-            meta.max_retries if meta else 0,
-            definition.compensation_timeout_seconds,
-        )
-        if forward.is_pivot and (forward.name, forward.kind) in self._claimed.steps:
-            self._pivots_begun.add(forward.name)
+        forward, backward = both_ways(definition)
+        record = self._claimed.steps.get(_key(forward))
+        if forward.is_pivot and record is not None and has_begun(self._claimed, record.status):
+            self._state.pivots_begun.add(forward.name)
         definition.forward_fn = partial(self._forward, forward)
         definition.compensation_fn = partial(self._compensate, backward)
         definition.timeout_seconds = None
         definition.compensation_timeout_seconds = None
 
-    async def _forward(self, step: _Step, context: dict[str, Any]) -> Any:
-        self._context = context
-        record = self._claimed.steps.get((step.name, step.kind))
+    async def _forward(self, step: Step, context: Context) -> Any:
+        self._state.context = context
+        record = self._claimed.steps.get(_key(step))
         if record is not None and record.status == StepStatus.DONE:
             return record.result
-        self._stop_if_suspended()
-        if self._failure:
+        self._state.stop_if_suspended()
+        if self._state.failure:
             return self._replay_failure(step, record)
-        if step.is_pivot:
-            self._pivots_begun.add(step.name)
-        return await self._attempts(step, context, record)
+        return await self._attempts.until_done(step, context, Tries.of(record))
 
-    def _replay_failure(self, step: _Step, record: StepRecord | None) -> None:
+    def _replay_failure(self, step: Step, record: StepRecord | None) -> None:
         """The saga had failed when it was interrupted: never decide anew. A step that may have had
         its effect is undone too, though sagaz would skip it."""
         if record is not None and record.status in (StepStatus.UNKNOWN, StepStatus.STARTED):
-            self._undo_too(step)
-        raise StepFailedBefore(self._failure)
+            self._undo_too(step.name)
+        raise Decided(self._state.failure)
 
-    async def _compensate(self, step: _Step, context: dict[str, Any]) -> None:
-        self._stop_if_suspended()
-        record = self._claimed.steps.get((step.name, step.kind))
+    async def _compensate(self, step: Step, context: Context) -> None:
+        self._state.stop_if_suspended()
+        record = self._claimed.steps.get(_key(step))
         if record is not None and record.status in (StepStatus.DONE, StepStatus.SKIPPED):
             context.update(record.result or {})
             return
         try:
-            context.update(await self._attempts(step, context, record))
-        except Suspended:
-            raise
+            context.update(await self._attempts.until_done(step, context, Tries.of(record)))
         except Exception as error:
-            self._park(f"undoing {step.name} keeps failing: {_told(error)}")
+            if not self._state.suspended:
+                self._state.park(f"undoing {step.name} keeps failing: {told(error)}")
             raise
 
-    async def _attempts(
-        self, step: _Step, context: dict[str, Any], record: StepRecord | None
-    ) -> Any:
-        """Try a step until it is done or its retries are spent."""
-        attempt = _next_attempt(record)
-        in_doubt = record is not None and record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
-        while True:
-            try:
-                return await self._attempt(step, context, attempt)
-            except Suspended:
-                raise
-            except LeaseLost as error:
-                self.suspend(str(error))
-                raise Suspended(str(error)) from error
-            except Exception as error:
-                is_no = isinstance(error, StepRejected | UnstorableValue)
-                decides = is_no or attempt > step.max_retries
-                if step.is_external and not isinstance(error, StepRejected):
-                    in_doubt = True
-                await self._failed(step, attempt, error, decides=decides, in_doubt=in_doubt)
-                if decides:
-                    raise
-                self._log_retry(step, attempt, error)
-            attempt += 1
-            await self._rest(self._backoff(attempt))
-
-    async def _attempt(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
-        token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
-        try:
-            if step.is_external:
-                return await self._external(step, context, attempt)
-            return await self._local(step, context, attempt)
-        finally:
-            current_key.reset(token)
-
-    async def _local(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
-        """Exactly once: where the connection broke at the commit, the journal tells whether it was
-        made."""
-        where = (self._claimed, step.name, step.kind)
-        # A context of its own: a step beside this one may change the shared one meanwhile.
-        work = partial(changes, step.function, dict(context))
-        while True:
-            try:
-                return await self._journal_threads.run(
-                    journal.done_locally, *where, attempt=attempt, work=work
-                )
-            except AWAY as error:
-                if is_conflict(error):
-                    await self._rest(CONFLICT_PAUSE * self._jitter())
-                    continue
-                if not is_outage(error):
-                    raise
-                await self._pause(error)
-            record = await self._write(journal.step_record, *where)
-            if record is not None and record.status == StepStatus.DONE:
-                return record.result
-
-    async def _external(self, step: _Step, context: dict[str, Any], attempt: int) -> Any:
-        where = (self._claimed, step.name, step.kind)
-        await self._write(journal.started, *where, attempt=attempt)
-        result = await asyncio.wait_for(changes_of_async(step.function, context), step.timeout)
-        encoded = codec.decode(codec.encode(result))
-        await self._write(journal.done, *where, attempt=attempt, result=encoded)
-        return encoded
-
-    async def _failed(
-        self, step: _Step, attempt: int, error: Exception, *, decides: bool, in_doubt: bool
-    ) -> None:
-        """Journal a failed attempt, and what follows from it. `in_doubt`: it, or one before it, may
-        have had its effect."""
-        decides = decides and step.kind is StepKind.FORWARD
-        if step.is_pivot and isinstance(error, StepRejected) and not in_doubt:
-            self._pivots_begun.discard(step.name)
-        past_pivot = decides and bool(self._pivots_begun)
-        if decides and not past_pivot:
-            self._failure = self._failure or _told(error)
-        try:
-            await self._write(
-                journal.failed,
-                self._claimed,
-                step.name,
-                step.kind,
-                attempt=attempt,
-                error=_told(error),
-                unknown=in_doubt,
-                decides=decides and not past_pivot,
-            )
-        except Suspended:
-            raise
-        except Exception as unwritten:  # nothing may follow from what the journal does not have
-            self.suspend(_told(unwritten))
-            raise Suspended(_told(unwritten)) from unwritten
-        if past_pivot:
-            self._park(f"{step.name} failed past the point of no return: {_told(error)}")
-        elif decides and in_doubt:
-            self._undo_too(step)
-
-    def _undo_too(self, step: _Step) -> None:
-        self._saga._compensation_graph.mark_step_executed(step.name)  # noqa: SLF001 - no public way
-
-    def _park(self, reason: str) -> None:
-        self._parked = self._parked or reason
-        self.suspend(reason)
-
-    def _stop_if_suspended(self) -> None:
-        if self._suspended:
-            raise Suspended(self._suspended)
-
-    async def _write(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Write to the journal; while the database is away, try on: every write may be repeated."""
-        while True:
-            try:
-                result = await self._journal_threads.run(function, *args, **kwargs)
-            except AWAY as error:
-                await self._pause(error)
-            else:
-                self._outage.over()
-                return result
-
-    async def _pause(self, error: Exception) -> None:
-        await self._rest(self._outage.failed(error))
-
-    async def _rest(self, seconds: float) -> None:
-        """Sleep; where the worker is to stop, leave the saga to another one instead."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds)
-            self.suspend("the worker is stopping")
-        self._stop_if_suspended()
-
-    def _backoff(self, attempt: int) -> float:
-        return min(FIRST_BACKOFF * 2.0 ** (attempt - 2), LONGEST_BACKOFF) * (0.5 + self._jitter())
-
-    def _log_retry(self, step: _Step, attempt: int, error: Exception) -> None:
-        logger.warning(
-            "%s %s: %s failed (attempt %d of %d), trying again: %s",
-            self._claimed.name,
-            self._claimed.key,
-            step.name,
-            attempt,
-            step.max_retries + 1,
-            _told(error),
-        )
+    def _undo_too(self, step: str) -> None:
+        self._saga._compensation_graph.mark_step_executed(step)  # noqa: SLF001 - no public way
 
 
-def _next_attempt(record: StepRecord | None) -> int:
-    """An attempt that was interrupted spent no retry."""
-    if record is None:
-        return 1
-    return record.attempt if record.status == StepStatus.STARTED else record.attempt + 1
+def has_begun(claimed: Claimed, status: str) -> bool:
+    """Whether a pivot with that row has begun; the release before kept no `past_pivot`."""
+    return claimed.past_pivot or (not claimed.failure and status in MAY_HAVE_HAPPENED)
 
 
-def _told(error: BaseException) -> str:
-    """The error as a person should read it."""
-    if isinstance(error, StepRejected | StepFailedBefore) and str(error):
-        return str(error)
-    if isinstance(error, TimeoutError) and not str(error):
-        return "timed out"
-    return f"{type(error).__name__}: {error}"
-
-
-def _nothing(_context: dict[str, Any]) -> None:
-    """Undoes a step that declares no compensation."""
+def _key(step: Step) -> tuple[str, str]:
+    return step.name, step.kind.value

@@ -14,9 +14,10 @@ from sagas.hooks import call_start_hooks
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 
 
-OTHER_THREADS = 3  # main, inbox, and one that closes
-_ON_SQLITE = {"journal_threads": 1, "call_threads": 2}
-_ON_A_SERVER = {"journal_threads": 4, "call_threads": 8}
+OTHER_THREADS = 5  # main, inbox, leases, group commit, and one that closes
+# For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
+_ON_SQLITE = (1, 2)
+_ON_A_SERVER = (4, 8)
 
 
 def _check_pool(needed: int) -> None:
@@ -63,14 +64,15 @@ class SagaService:
     ) -> "SagaService":
         call_start_hooks()
         threads = _ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER
-        _check_pool(sum(threads.values()) + OTHER_THREADS)
+        _check_pool(sum(threads) + OTHER_THREADS)
         both = _Both(alive)
         executor = Executor(
             alive=both.second,
             concurrency=concurrency,
             lease=timedelta(seconds=settings.SAGA_LEASE),
-            # SQLite writes one at a time: more threads would only wait for each other.
-            **threads,
+            max_takeovers=settings.SAGA_MAX_TAKEOVERS,
+            journal_threads=threads[0],
+            call_threads=threads[1],
         )
         consumer = SagaConsumer(
             broker,

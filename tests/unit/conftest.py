@@ -1,5 +1,9 @@
+"""Unit tests run on SQLite, and those of what touches the database on PostgreSQL too: see
+`tests/integration/test_unit_tests.py`."""
+
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.test import Client
 
 from orders.stock import load_sample_stock
@@ -21,3 +25,12 @@ def stock(db: None) -> None:
 def client() -> Client:
     """A client to which an error is an answer, as it is to one on the network."""
     return Client(raise_request_exception=False)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the other database."""
+    other = "on_sqlite" if connection.vendor == "postgresql" else "on_postgresql"
+    left_out = [item for item in items if item.get_closest_marker(other)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

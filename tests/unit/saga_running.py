@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sagaz import Saga as SagaClass
 
-from sagas import codec, executor, registry, run
+from sagas import attempts, codec, executor, registry
 from sagas.executor import Executor
 from sagas.hooks import Hook, _finish_hooks, _park_hooks
 from sagas.identity import saga_id
@@ -27,13 +27,12 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def register(monkeypatch: pytest.MonkeyPatch) -> Register:
     """Makes these saga classes the only ones there are; backoff is short."""
     monkeypatch.setattr(registry, "_types", {})
-    monkeypatch.setattr(run, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.001)
     monkeypatch.setattr(executor, "LONGEST_POLL", 0.05)
 
     def registering(*classes: type[SagaClass]) -> None:
         for saga_class in classes:
-            described = registry._described(saga_class)
-            registry._types[described.name] = described
+            registry.register(saga_class)
 
     return registering
 

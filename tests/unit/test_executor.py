@@ -21,19 +21,25 @@ from sagas import (
     Ending,
     SagaOutcome,
     StepRejected,
+    attempts,
     call_in_thread,
+    claims,
     forward_key,
     idempotency_key,
     journal,
     run,
+    sql,
 )
+from sagas.claims import Claimed
 from sagas.errors import LeaseLost
 from sagas.executor import Executor
+from sagas.group import GroupCommit
 from sagas.hooks import Hook
-from sagas.journal import Claimed
-from sagas.models import ACTIVE, Saga
-from sagas.registry import saga_type
+from sagas.models import ACTIVE, Saga, SagaStep
+from sagas.state import RunState
 from sagas.threads import Threads
+from sagas.writer import Writer
+from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
     CORRELATION,
     TRACEPARENT,
@@ -203,7 +209,9 @@ def failing(*errors: BaseException, then: Any = None) -> Callable[[Context], Any
 
 def claimed_by(worker: str, *, lease: float = 0) -> Claimed:
     """Claim the one saga that there is, as a worker that dies at once."""
-    (claimed,) = journal.claim(worker=worker, limit=9, lease=timedelta(seconds=lease))
+    for_so_long = timedelta(seconds=lease)
+    found = claims.claim(worker=worker, limit=9, lease=for_so_long)
+    (claimed,) = found or claims.claim_suspect(worker=worker, lease=for_so_long)
     return claimed
 
 
@@ -303,16 +311,16 @@ class TestLocalSteps:
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Once the journal cannot be written: neither are the step's own rows."""
-        real = journal._write
+        real = journal._upsert
         before: list[set[str]] = []
 
-        def write_journal(saga: Claimed, step: str, kind: str, *args: Any, **kwargs: Any) -> None:
+        def write_journal(rows: Any) -> sql.Statement:
             before.append(written())
             if len(before) == 1:
                 raise RuntimeError("the journal broke")
-            real(saga, step, kind, *args, **kwargs)
+            return real(rows)
 
-        monkeypatch.setattr(journal, "_write", write_journal)
+        monkeypatch.setattr(journal, "_upsert", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
         # Seen inside the transaction, gone after it, and there again at the second attempt.
@@ -337,7 +345,7 @@ class TestLocalSteps:
     def test_a_commit_whose_answer_was_lost_is_not_repeated(
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = journal.done_locally
+        real = journal.do_locally
         lost: list[int] = []
 
         def losing(*args: Any, **kwargs: Any) -> Any:
@@ -347,7 +355,7 @@ class TestLocalSteps:
                 raise OperationalError("server closed the connection unexpectedly")
             return result
 
-        monkeypatch.setattr(journal, "done_locally", losing)
+        monkeypatch.setattr(journal, "do_locally", losing)
         trip.script["fly"] = lambda _: {"seat": "1A"}
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
@@ -368,16 +376,16 @@ class TestLocalSteps:
     def test_a_database_that_is_away_spends_no_attempt(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = journal._write
+        real = journal._upsert
         failures = iter(range(7))
 
-        def write_journal(*args: Any, **kwargs: Any) -> None:
+        def write_journal(rows: Any) -> sql.Statement:
             if next(failures, None) is not None:
                 raise OperationalError("server closed the connection unexpectedly")
-            real(*args, **kwargs)
+            return real(rows)
 
         monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(journal, "_write", write_journal)
+        monkeypatch.setattr(journal, "_upsert", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
         assert set(journal_of(saga.id).values()) == {("done", 1)}
@@ -478,19 +486,14 @@ class TestRetries:
     def test_backoff_is_exponential_and_bounded(self, register: Register) -> None:
         register(Trip)
         begin("trip")
-        found = saga_type("trip")
-        assert found is not None
         threads = Threads(1, name="tests")
-        saga_run = run.SagaRun(
-            claimed_by("w"),
-            found,
-            journal_threads=threads,
-            call_threads=threads,
-            jitter=lambda: 0.5,
-        )
-        pauses = [saga_run._backoff(attempt) for attempt in range(2, 60)]
-        assert pauses[:3] == [run.FIRST_BACKOFF, run.FIRST_BACKOFF * 2, run.FIRST_BACKOFF * 4]
-        assert max(pauses) == run.LONGEST_BACKOFF
+        state = RunState(claimed_by("w"))
+        writer = Writer(state, group=GroupCommit(threads), threads=threads)
+        tried = attempts.Attempts(state, writer, undo_too=print, jitter=lambda: 0.5)
+        pauses = [tried._backoff(failures) for failures in range(1, 2000)]
+        first = attempts.FIRST_BACKOFF
+        assert pauses[:3] == [first, first * 2, first * 4]
+        assert max(pauses) == attempts.LONGEST_BACKOFF
 
 
 class TestTimeouts:
@@ -684,8 +687,8 @@ class TestThePivot:
     def test_a_failure_after_it_in_another_worker(self, sale: "type[Sale]") -> None:
         saga = begin("sale")
         dead = claimed_by("dead")
-        for step in ("pack", "send"):
-            journal.done(dead, step, "F", attempt=1, result={})
+        entries.done(dead, "pack", "F", attempt=1, result={})
+        entries.done(dead, "send", "F", attempt=1, result={}, pivot=True)
         sale.script["thank"] = raising(StepRejected("no"))
         assert run_to_end(saga).status == "parked"
         assert sale.calls == ["thank"]
@@ -696,7 +699,7 @@ class TestTakingOver:
         seen: list[Context] = []
         saga = begin("trip", paid=Decimal("1.50"))
         dead = claimed_by("dead")
-        journal.done(
+        entries.done(
             dead, "fly", "F", attempt=1, result={"price": Decimal("9.90"), "route": ("A", "B")}
         )
         trip.script["stay"] = lambda ctx: seen.append(dict(ctx))
@@ -725,11 +728,12 @@ class TestTakingOver:
 
         trip.script |= {"fly": fly, "stay": stay}
         saga = begin("trip", stops=[])
-        monkeypatch.setattr(run, "FIRST_BACKOFF", 3600.0)
+        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
         with working():
             until(lambda: seen)
             until(lambda: journal_of(saga).get("stay:F") == ("unknown", 1))
-        assert Saga.objects.get(id=saga).status == "running"
+            until(lambda: Saga.objects.get(id=saga).status == "waiting")
+        Saga.objects.filter(id=saga).update(next_run_at=timezone.now())
         assert run_to_end(saga).status == "completed"
         assert trip.calls == ["fly", "stay", "stay", "eat"]
         assert seen[0] == seen[1]
@@ -740,11 +744,12 @@ class TestTakingOver:
     ) -> None:
         saga = begin("trip")
         dead = claimed_by("dead")
-        journal.done(dead, "fly", "F", attempt=1, result={})
-        journal.started(dead, "stay", "F", attempt=2)
+        entries.done(dead, "fly", "F", attempt=1, result={})
+        entries.started(dead, "stay", "F", attempt=2)
         trip.script["stay"] = failing(ConnectionError("away"))
         assert run_to_end(saga).status == "completed"
-        assert journal_of(saga)["stay:F"] == ("done", 3)
+        step = SagaStep.objects.get(saga_id=saga, step="stay")
+        assert (step.status, step.attempt, step.failures) == ("done", 4, 1)
 
     @pytest.mark.usefixtures("trip")
     def test_a_living_workers_saga_is_left_alone(self) -> None:
@@ -778,8 +783,8 @@ class TestTakingOver:
     def test_a_failure_that_was_decided_is_not_decided_anew(self, trip: type[Trip]) -> None:
         saga = begin("trip")
         dead = claimed_by("dead")
-        journal.done(dead, "fly", "F", attempt=1, result={})
-        journal.failed(dead, "stay", "F", attempt=1, error="full", decides=True)
+        entries.done(dead, "fly", "F", attempt=1, result={})
+        entries.failed(dead, "stay", "F", attempt=1, error="full", decides=True)
         write("flight")
         ended = run_to_end(saga)
         assert (ended.status, ended.failure) == ("rolled_back", "full")
@@ -788,8 +793,8 @@ class TestTakingOver:
     def test_a_decided_failure_of_unknown_outcome_is_undone_too(self, trip: type[Trip]) -> None:
         saga = begin("trip")
         dead = claimed_by("dead")
-        journal.done(dead, "fly", "F", attempt=1, result={})
-        journal.failed(dead, "stay", "F", attempt=3, error="lost", unknown=True, decides=True)
+        entries.done(dead, "fly", "F", attempt=1, result={})
+        entries.failed(dead, "stay", "F", attempt=3, error="lost", unknown=True, decides=True)
         assert run_to_end(saga).status == "rolled_back"
         assert trip.calls == ["unstay", "unfly"]
 
@@ -797,9 +802,9 @@ class TestTakingOver:
         saga = begin("trip")
         dead = claimed_by("dead")
         for step in ("fly", "stay"):
-            journal.done(dead, step, "F", attempt=1, result={})
-        journal.failed(dead, "eat", "F", attempt=1, error="no table", decides=True)
-        journal.done(dead, "stay", "C", attempt=1, result={"fee": Decimal(5)})
+            entries.done(dead, step, "F", attempt=1, result={})
+        entries.failed(dead, "eat", "F", attempt=1, error="no table", decides=True)
+        entries.done(dead, "stay", "C", attempt=1, result={"fee": Decimal(5)})
         fees: list[Any] = []
         trip.script["unfly"] = lambda ctx: fees.append(ctx.get("fee"))
         assert run_to_end(saga).status == "rolled_back"
@@ -812,7 +817,7 @@ class TestTakingOver:
         saga = begin("trip")
         dead = claimed_by("dead")
         for step in ("fly", "stay", "eat"):
-            journal.done(dead, step, "F", attempt=1, result={step: True})
+            entries.done(dead, step, "F", attempt=1, result={step: True})
         assert run_to_end(saga).status == "completed"
         assert trip.calls == []
         assert outcomes[0].context["eat"] is True
@@ -824,7 +829,7 @@ class TestTakingOver:
         later = begin("trip", key="K-2")
         in_an_hour = timezone.now() + timedelta(hours=1)
         Saga.objects.filter(id=later).update(next_run_at=in_an_hour, status="waiting")
-        assert journal.release_all() == 1
+        assert claims.release_all() == 1
         assert claimed_by("next").epoch == 2
 
 
@@ -840,20 +845,20 @@ class TestAStaleWorker:
 
     def test_no_local_step(self, stale: Claimed) -> None:
         with pytest.raises(LeaseLost):
-            journal.done_locally(stale, "fly", "F", attempt=1, work=lambda: write("flight"))
+            entries.do_locally(stale, "fly", work=lambda: write("flight"))
         assert written() == set()
         assert journal_of(stale.id) == {}
 
     def test_no_journal_row(self, stale: Claimed) -> None:
         with pytest.raises(LeaseLost):
-            journal.started(stale, "stay", "F", attempt=1)
+            entries.started(stale, "stay", "F", attempt=1)
         with pytest.raises(LeaseLost):
-            journal.done(stale, "stay", "F", attempt=1, result={})
+            entries.done(stale, "stay", "F", attempt=1, result={})
         assert journal_of(stale.id) == {}
 
     def test_no_decision(self, stale: Claimed) -> None:
         with pytest.raises(LeaseLost):
-            journal.failed(stale, "stay", "F", attempt=1, error="no", decides=True)
+            entries.failed(stale, "stay", "F", attempt=1, error="no", decides=True)
         saga = Saga.objects.get(id=stale.id)
         assert (saga.status, saga.failure) == ("running", "")
 
@@ -861,14 +866,14 @@ class TestAStaleWorker:
         outcomes: list[SagaOutcome] = []
         on_finish("trip", outcomes.append)
         with pytest.raises(LeaseLost):
-            journal.finish(stale, Ending.COMPLETED, {}, "")
+            entries.finish(stale, Ending.COMPLETED)
         assert Saga.objects.get(id=stale.id).status == "running"
         assert outcomes == []
 
     def test_no_lease(self, stale: Claimed) -> None:
         before = Saga.objects.get(id=stale.id).next_run_at
-        journal.renew(worker="stale", ids=[stale.id], lease=timedelta(hours=1))
-        journal.release(worker="stale")
+        claims.renew(worker="stale", ids=[stale.id], lease=timedelta(hours=1))
+        claims.release(worker="stale")
         assert Saga.objects.get(id=stale.id).next_run_at == before
 
     def test_in_the_middle_of_a_call(self, trip: type[Trip]) -> None:
@@ -896,7 +901,7 @@ class TestStopping:
     def test_what_runs_is_finished(self, slow: type[Slow]) -> None:
         saga = begin("slow")
         workers: list[Executor] = []
-        slow.wait_for = lambda: all(run_._hurry.is_set() for run_ in runs_of(workers[0]))
+        slow.wait_for = lambda: all(run_._state.hurry.is_set() for run_ in runs_of(workers[0]))
         with working() as worker:
             workers.append(worker)
             until(lambda: slow.calls)
@@ -905,7 +910,8 @@ class TestStopping:
     def test_between_two_attempts_it_is_handed_over_at_once(
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(run, "FIRST_BACKOFF", 3600.0)
+        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
+        monkeypatch.setattr(attempts, "LONGEST_REST", 3600.0)
         trip.script["stay"] = raising(ConnectionError("away"))
         saga = begin("trip")
         with working(grace=3600):
@@ -919,7 +925,7 @@ class TestStopping:
     ) -> None:
         saga = begin("slow")
         workers: list[Executor] = []
-        slow.wait_for = lambda: all(run_._suspended for run_ in runs_of(workers[0]))
+        slow.wait_for = lambda: all(run_._state.suspended for run_ in runs_of(workers[0]))
         with working(grace=0.3) as worker:
             workers.append(worker)
             until(lambda: slow.calls)
@@ -934,17 +940,17 @@ class TestStopping:
         """The database comes back just when the worker has given up waiting for it."""
         workers: list[Executor] = []
         reached = threading.Event()
-        real = journal._write
+        real = journal._upsert
 
-        def write_journal(*args: Any, **kwargs: Any) -> None:
-            if not workers or not all(run_._suspended for run_ in runs_of(workers[0])):
+        def write_journal(rows: Any) -> sql.Statement:
+            if not workers or not all(run_._state.suspended for run_ in runs_of(workers[0])):
                 reached.set()
                 raise OperationalError("server closed the connection unexpectedly")
-            real(*args, **kwargs)
+            return real(rows)
 
         saga = begin("trip")
         with monkeypatch.context() as away:
-            away.setattr(journal, "_write", write_journal)
+            away.setattr(journal, "_upsert", write_journal)
             with working() as worker:
                 workers.append(worker)
                 assert reached.wait(20)
@@ -968,7 +974,7 @@ class TestStopping:
         def right() -> None:
             raise ConnectionError("away")
 
-        monkeypatch.setattr(run, "FIRST_BACKOFF", 3600.0)
+        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
         pair.script |= {"left": left, "right": right}
         with working() as worker:
             until(lambda: Saga.objects.get(id=saga).epoch == 99)
@@ -998,7 +1004,7 @@ class TestWhatCannotBeRun:
 
     def test_other_steps_than_those_it_began_with_park(self, trip: type[Trip]) -> None:
         saga = begin("trip")
-        journal.done(claimed_by("dead"), "fly", "F", attempt=1, result={})
+        entries.done(claimed_by("dead"), "fly", "F", attempt=1, result={})
         Saga.objects.filter(id=saga).update(definition_hash="of another day")
         ended = run_to_end(saga)
         assert ended.status == "parked"
@@ -1097,7 +1103,7 @@ class TestTheEnd:
 
 
 def test_a_database_away_at_the_claim(trip: type[Trip], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = journal.claim
+    real = claims.claim
     failures = iter(range(3))
 
     def claim(**kwargs: Any) -> list[Claimed]:
@@ -1106,7 +1112,7 @@ def test_a_database_away_at_the_claim(trip: type[Trip], monkeypatch: pytest.Monk
         return real(**kwargs)
 
     monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(journal, "claim", claim)
+    monkeypatch.setattr(claims, "claim", claim)
     assert run_to_end(begin("trip")).status == "completed"
 
 

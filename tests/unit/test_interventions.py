@@ -106,13 +106,13 @@ class TestRetry:
         sagas("retry", str(beyond), "--why", "the provider is back")
 
         assert run_to_end(beyond).status == "completed"
-        assert journal_of(beyond)["hand_over:F"] == ("done", 1)
+        assert journal_of(beyond)["hand_over:F"] == ("done", 3)
 
     def test_renews_the_retries(self, undoing: UUID) -> None:
         sagas("retry", "P-1", "--why", "perhaps now")
 
         assert run_to_end(undoing).status == "parked"
-        assert journal_of(undoing)["pack:C"] == ("unknown", 2)
+        assert journal_of(undoing)["pack:C"] == ("unknown", 4)
 
     def test_runs_the_hooks_of_the_end(self, undoing: UUID, on_finish: "object") -> None:
         outcomes: list[SagaOutcome] = []

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from threading import Event
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -17,7 +18,8 @@ from brokers import Record, Subscription
 from brokers.memory import MemoryBroker
 from orders import fulfilment
 from orders.audit import audit_orders
-from orders.errors import PaymentDeclined, PaymentUnavailable
+from orders.cancelling import cancel_order
+from orders.errors import CancelTooLate, PaymentDeclined, PaymentUnavailable
 from orders.messages import COMMANDS, EVENTS, PLACE_ORDER
 from orders.models import (
     Order,
@@ -36,7 +38,7 @@ from outbox import enqueue
 from outbox.correlation import Correlation, correlated
 from outbox.models import OutboxMessage
 from relay.relay import Relay
-from sagas import run
+from sagas import attempts
 from sagas.models import Saga, SagaStep
 from sagas.service import SagaService
 from tests.unit.waiting import in_thread, until
@@ -96,7 +98,7 @@ def running(gateway: PaymentGateway, monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture(autouse=True)
 def _book(monkeypatch: pytest.MonkeyPatch) -> None:
     receive_stock(product_id="BOOK", name="A book", quantity=10)
-    monkeypatch.setattr(run, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.001)
 
 
 @pytest.fixture
@@ -202,6 +204,46 @@ def test_a_declined_payment(shop: Shop) -> None:
     assert dict(event.headers)["ce_type"] == b"order.rejected"
     assert json.loads(event.value or b"")["reason"] == order.reason
     assert_audit_is_clean()
+
+
+def test_a_cancel_while_the_payment_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    charging, cancelled = Event(), Event()
+
+    class Slow(SimulatedGateway):
+        def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
+            charging.set()
+            assert cancelled.wait(20)
+            return super().charge(key=key, reference=reference, amount=amount)
+
+    with running(Slow(), monkeypatch) as shop:
+        place_order(
+            order_id="ORD-1",
+            user_id="U-1",
+            items=[Item("BOOK", "A book", 2)],
+            amount=Decimal("99.99"),
+        )
+        assert charging.wait(20)
+        cancel_order(order_id="ORD-1", reason="found it cheaper")
+        until(lambda: Saga.objects.exclude(cancel_reason="").exists())
+        cancelled.set()
+        until(lambda: Order.objects.filter(status=OrderStatus.CANCELLED).exists())
+        order = Order.objects.get()
+        assert order.reason == "found it cheaper"
+        assert stock() == (10, 0, 0)
+        assert ledger() == [("ORD-1", "refunded")]
+        assert not Shipment.objects.exists()
+        assert journal_of(order) == {
+            "reserve_inventory:F": "done",
+            "charge_payment:F": "done",
+            "charge_payment:C": "done",
+            "reserve_inventory:C": "done",
+        }
+        (event,) = shop.published()
+        assert dict(event.headers)["ce_type"] == b"order.cancelled"
+        assert json.loads(event.value or b"")["status"] == "cancelled"
+        with pytest.raises(CancelTooLate):
+            cancel_order(order_id="ORD-1", reason="again")
+        assert_audit_is_clean()
 
 
 def test_too_little_stock(shop: Shop) -> None:

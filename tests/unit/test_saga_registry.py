@@ -93,6 +93,8 @@ class TestTheDefinitionHash:
             def sleep(self, ctx: Context) -> None: ...
 
         class Independent(Saga):
+            parallel_roots = True
+
             @action("fly")
             async def fly(self, ctx: Context) -> None: ...
 

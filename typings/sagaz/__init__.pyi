@@ -2,11 +2,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sagaz.core.decorators import SagaStepDefinition
+from sagaz.core.storage.base import SagaStorage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 class _Graph:
     def mark_step_executed(self, step_id: str) -> None: ...
+    def get_compensation_order(self) -> list[list[str]]: ...
 
 class Saga:
     saga_name: str | None
@@ -17,7 +19,16 @@ class Saga:
     async def run(
         self, initial_context: dict[str, Any], saga_id: str | None = ...
     ) -> dict[str, Any]: ...
+    async def _execute_compensation(self, step_id: str) -> None: ...
     def to_mermaid(self, *, highlight_trail: dict[str, Any] | None = ...) -> str: ...
+    async def to_mermaid_with_execution(
+        self,
+        saga_id: str,
+        storage: SagaStorage,
+        direction: str = ...,
+        show_compensation: bool = ...,
+        show_state_markers: bool = ...,
+    ) -> str: ...
 
 class SagaConfig:
     storage: Any

@@ -14,7 +14,7 @@ from sagas.models import SagaStatus, StepKind
 
 
 class Command(BaseCommand):
-    help = "Looks at sagas, and intervenes: list, show, retry, resolve, skip, pause, resume."
+    help = "Looks at sagas and refused commands, and intervenes."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
@@ -26,6 +26,9 @@ class Command(BaseCommand):
         showing = actions.add_parser("show", help="one saga and its timeline")
         showing.add_argument("saga", help="id or business key")
         showing.add_argument("--json", action="store_true")
+        refused = actions.add_parser("refused", help="the newest commands that became no saga")
+        refused.add_argument("--limit", type=positive, default=50)
+        refused.add_argument("--json", action="store_true")
         for name, text in _INTERVENTIONS.items():
             intervening = actions.add_parser(name, help=text)
             intervening.add_argument("saga", help="id or business key")
@@ -37,11 +40,14 @@ class Command(BaseCommand):
                 )
             intervening.add_argument("--by", default=getpass.getuser(), help="who (default: you)")
             intervening.add_argument("--why", required=True, help="kept with the saga")
+            intervening.add_argument("--json", action="store_true")
 
     def handle(self, *, action: str, **options: Any) -> None:
         try:
             if action == "list":
                 self._list(**options)
+            elif action == "refused":
+                self._refused(**options)
             elif action == "show":
                 self._show(**options)
             else:
@@ -56,6 +62,13 @@ class Command(BaseCommand):
             return
         self._table(rows, ("id", "name", "key", "status", "reason", "created_at"))
 
+    def _refused(self, *, limit: int, **options: Any) -> None:
+        rows = reports.refused(limit=limit)
+        if options["json"]:
+            self.stdout.write(json.dumps(rows))
+            return
+        self._table(rows, ("received_at", "topic", "partition", "offset", "key", "reason"))
+
     def _show(self, *, saga: str, **options: Any) -> None:
         report = reports.full(interventions.find(saga))
         if options["json"]:
@@ -64,9 +77,10 @@ class Command(BaseCommand):
         for title, value in report["saga"].items():
             if value not in ("", None, False):
                 self.stdout.write(f"{title:16} {value}")
+        self._table(report["steps"], ("step", "kind", "status", "attempt", "key", "result"))
         self._table(
-            report["steps"],
-            ("step", "kind", "status", "attempt", "seconds", "key", "result", "error"),
+            report["timeline"],
+            ("started_at", "step", "kind", "attempt", "status", "seconds", "worker", "error"),
         )
         if report["interventions"]:
             self._table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
@@ -82,11 +96,16 @@ class Command(BaseCommand):
                 interventions.resolve(found.id, options["step"], kind, by=who)
             case "skip":
                 interventions.skip(found.id, options["step"], by=who)
+            case "cancel":
+                interventions.cancel(found.id, by=who)
             case "pause":
                 interventions.pause(found.id, by=who)
             case "resume":
                 interventions.resume(found.id, by=who)
         found.refresh_from_db()
+        if options["json"]:
+            self.stdout.write(json.dumps(reports.summary(found)))
+            return
         paused = ", paused" if found.paused else ""
         self.stdout.write(f"{found.name} {found.key}: {found.status}{paused}")
 
@@ -103,6 +122,7 @@ _INTERVENTIONS = {
     "retry": "let a parked saga go on; what failed is tried again",
     "resolve": "count a step of a parked saga as done, because you have seen to it",
     "skip": "leave out a compensation of a parked saga",
+    "cancel": "undo what is done, where that is still possible",
     "pause": "have no worker take the saga up",
     "resume": "let a paused saga be taken up again",
 }

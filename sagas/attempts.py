@@ -1,0 +1,302 @@
+"""Tries a step until it is done, or the saga is decided by it.
+
+A failure is decided, and a pivot begun, without an `await` in between: of steps that run side by
+side either the pivot sees the failure and does not begin, or the failure sees the pivot and parks.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from outbox.away import AWAY
+from sagas import codec, journal
+from sagas.contexts import changes, changes_of_async
+from sagas.errors import CancelRequested, LeaseLost, StepRejected, UnstorableValue
+from sagas.identity import step_key
+from sagas.journal import BeginPivot, Change, Entry, Fail, StepEntry, Wait
+from sagas.models import StepKind, StepStatus
+from sagas.outages import is_conflict, is_outage
+from sagas.points import Point, reach
+from sagas.scope import current_key
+from sagas.state import RunState, Suspended
+from sagas.steps import Step, Tries
+from sagas.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF = 0.2
+LONGEST_BACKOFF = 30.0
+LONGEST_REST = 1.0  # a saga that waits longer is nobody's meanwhile
+CONFLICT_PAUSE = 0.02
+
+Context = dict[str, Any]
+
+
+class Decided(Exception):  # noqa: N818 - states the fact
+    """The saga is decided, though no step of it failed just now; its text says why."""
+
+
+class _Conflict(Exception):  # noqa: N818 - states the fact
+    """A local step's transaction was ended in favour of another; it has spent nothing."""
+
+
+class Attempts:
+    """The attempts at the steps of one run.
+
+    Args:
+        undo_too: called with a step that may have had its effect, where its saga is decided.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        writer: Writer,
+        *,
+        undo_too: Callable[[str], None],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._state = state
+        self._claimed = state.claimed
+        self._writer = writer
+        self._undo_too = undo_too
+        self._jitter = jitter
+
+    async def until_done(self, step: Step, context: Context, tries: Tries) -> Context:
+        """Returns what the step changed in the context, as the journal has it.
+
+        Raises:
+            Suspended: this run goes no further.
+            Exception: what the step raised last, or Decided; the journal has the decision.
+        """
+        self._state.busy += 1
+        try:
+            while True:
+                result = await self._once(step, context, tries)
+                if result is not None:
+                    return result
+        except LeaseLost as error:
+            self._state.suspend(str(error))
+            raise Suspended(str(error)) from error
+        finally:
+            self._state.busy -= 1
+
+    async def _once(self, step: Step, context: Context, tries: Tries) -> Context | None:
+        """One attempt; None where another one is to follow."""
+        await self._heed_orders(step, tries)
+        tries.begin()
+        token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
+        try:
+            attempt = self._external if step.is_external else self._local
+            result = await attempt(step, context, tries)
+        except (Suspended, LeaseLost):
+            raise
+        except (_Conflict, CancelRequested):
+            self._state.note_cancel(await self._writer.call(journal.cancel_reason, self._claimed))
+            tries.attempt -= 1
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever the step raised
+            if step.is_external and not isinstance(error, StepRejected):
+                tries.in_doubt = True
+            if not await self._was_away(error):
+                await self._failed(step, tries, error)
+            return None
+        finally:
+            current_key.reset(token)
+        reach(Point.STEP_DONE, str(step))
+        return result
+
+    async def _heed_orders(self, step: Step, tries: Tries) -> None:
+        """Before an attempt: has a step beside it failed, a cancel come, the deadline passed?"""
+        if step.kind is StepKind.COMPENSATION:
+            return
+        left = self._state.seconds_left
+        if self._state.failure and not self._state.past_pivot:
+            self._undo_if_in_doubt(step, tries)
+            raise Decided(self._state.failure)
+        if self._state.is_cancel_due:
+            await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
+        elif left is not None and left <= 0 and not self._state.failure:
+            reason = "its deadline has passed"
+            if self._state.past_pivot:
+                self._state.park(f"{reason}, and {step.name} is not done")
+                self._state.stop_if_suspended()
+            await self._decide(step, tries, reason, cancelled=False)
+        if step.is_pivot:
+            self._state.pivots_begun.add(step.name)
+
+    async def _decide(self, step: Step, tries: Tries, reason: str, *, cancelled: bool) -> None:
+        self._state.failure = reason
+        self._state.cancelled = cancelled
+        await self._write_decision(Fail(reason, cancelled))
+        reach(Point.FAILURE_DECIDED, str(step))
+        self._undo_if_in_doubt(step, tries)
+        raise Decided(reason)
+
+    def _undo_if_in_doubt(self, step: Step, tries: Tries) -> None:
+        if tries.in_doubt:
+            self._undo_too(step.name)
+
+    async def _local(self, step: Step, context: Context, tries: Tries) -> Context:
+        """Exactly once: where the connection broke at the commit, the journal tells whether it was
+        made."""
+        begins = step.is_pivot and step.kind is StepKind.FORWARD
+        entry = Entry(
+            saga=self._claimed,
+            step=tries.entry(step, StepStatus.DONE),
+            changes=(BeginPivot(),) if begins else (),
+            unless_cancelled=begins,
+        )
+        # A context of its own: a step beside this one may change the shared one meanwhile.
+        work = partial(changes, step.function, dict(context))
+        do = partial(journal.do_locally, entry, work=work, timeout=step.timeout)
+        while True:
+            try:
+                result, cancel_reason = await self._writer.call_once(do)
+            except AWAY as error:
+                if is_conflict(error):
+                    # Not in a loop here: a cancel or the deadline may have come meanwhile.
+                    await self._writer.rest(CONFLICT_PAUSE * self._jitter())
+                    raise _Conflict from error
+                if not is_outage(error):
+                    raise
+                await self._writer.pause(error)
+            else:
+                self._state.note_cancel(cancel_reason)
+                return dict(result)
+            record = await self._writer.call(
+                journal.step_record, self._claimed, step.name, step.kind
+            )
+            if record is not None and record.status == StepStatus.DONE:
+                return dict(record.result)
+
+    async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
+        begins = step.is_pivot and step.kind is StepKind.FORWARD
+        await self._writer.write(
+            *((BeginPivot(),) if begins else ()),
+            step=tries.entry(step, StepStatus.STARTED),
+            unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
+        )
+        reach(Point.STARTED, str(step))
+        async with asyncio.timeout(self._limit(step)):
+            result = await changes_of_async(step.function, context)
+        encoded = codec.encode(result)
+        reach(Point.CALLED, str(step))
+        await self._writer.write(step=tries.entry(step, StepStatus.DONE, result=encoded))
+        return dict(codec.decode(encoded))
+
+    def _limit(self, step: Step) -> float | None:
+        """The step's timeout, or less where the deadline comes before it."""
+        left = self._state.seconds_left
+        if step.kind is StepKind.COMPENSATION or self._state.past_pivot or left is None:
+            return step.timeout
+        return min(left, step.timeout) if step.timeout is not None else left
+
+    async def _was_away(self, error: Exception) -> bool:
+        """Whether the step failed because our own database was away: that spends no attempt."""
+        if not (isinstance(error, AWAY) and is_outage(error)):
+            return False
+        return await self._writer.had_to_wait()
+
+    async def _failed(self, step: Step, tries: Tries, error: Exception) -> None:
+        """Journal a failed attempt, and what follows from it: a rest, or the error once more."""
+        tries.failures += 1
+        is_no = isinstance(error, StepRejected | UnstorableValue)
+        is_last = is_no or tries.failures > step.max_retries
+        if step.is_pivot and isinstance(error, StepRejected) and not tries.in_doubt:
+            self._state.pivots_begun.discard(step.name)
+        decides = is_last and step.kind is StepKind.FORWARD and not self._state.past_pivot
+        if decides:
+            self._state.failure = self._state.failure or told(error)
+        await self._journal_failure(step, tries, error, decides=decides)
+        if not is_last:
+            reach(Point.ATTEMPT_FAILED, str(step))
+            self._log_retry(step, tries, error)
+            await self._rest(step, self._backoff(tries.failures))
+            return
+        if decides:
+            reach(Point.FAILURE_DECIDED, str(step))
+            self._undo_if_in_doubt(step, tries)
+        elif step.kind is StepKind.FORWARD and self._state.is_cancel_due:
+            # It came while a local pivot ran, of which nothing is left: that has not begun.
+            await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
+        elif step.kind is StepKind.FORWARD and self._state.past_pivot:
+            self._state.park(f"{step.name} failed past the point of no return: {told(error)}")
+        raise error
+
+    async def _journal_failure(
+        self, step: Step, tries: Tries, error: Exception, *, decides: bool
+    ) -> None:
+        status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
+        entry = tries.entry(step, status, error=told(error))
+        changes_: list[Fail | BeginPivot] = []
+        if decides:
+            changes_.append(Fail(told(error)))
+        elif step.is_pivot and step.name in self._state.pivots_begun:
+            changes_.append(BeginPivot())
+        await self._write_decision(*changes_, step=entry)
+
+    async def _write_decision(self, *changes_: Change, step: StepEntry | None = None) -> None:
+        """Nothing may follow from what the journal does not have."""
+        try:
+            await self._writer.write(*changes_, step=step)
+        except (Suspended, LeaseLost):
+            raise
+        except Exception as unwritten:
+            self._state.suspend(told(unwritten))
+            raise Suspended(told(unwritten)) from unwritten
+
+    async def _rest(self, step: Step, seconds: float) -> None:
+        """Until the next attempt. A saga of which every step waits for long is given up: it holds
+        no task and no worker, and is claimed again when it is due."""
+        left = self._state.seconds_left
+        if left is not None and step.kind is StepKind.FORWARD and not self._state.past_pivot:
+            seconds = max(0.0, min(seconds, left))
+        due = time.monotonic() + seconds
+        self._state.resting[str(step)] = due
+        self._state.busy -= 1
+        try:
+            while (left := due - time.monotonic()) > 0:
+                if not self._state.busy and self._first_due() > LONGEST_REST:
+                    await self._give_up()
+                await self._writer.rest(min(left, LONGEST_REST))
+        finally:
+            self._state.busy += 1
+            del self._state.resting[str(step)]
+
+    def _first_due(self) -> float:
+        """Seconds until the first of the steps that rest is due."""
+        return min(self._state.resting.values()) - time.monotonic()
+
+    async def _give_up(self) -> None:
+        seconds = self._first_due()
+        await self._writer.write(Wait(seconds))
+        self._state.suspend(f"its next attempt is due in {seconds:.0f} s")
+        self._state.stop_if_suspended()
+
+    def _backoff(self, failures: int) -> float:
+        doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
+        return min(doubled, LONGEST_BACKOFF) * (0.5 + self._jitter())
+
+    def _log_retry(self, step: Step, tries: Tries, error: Exception) -> None:
+        logger.warning(
+            "%s %s: %s failed (%d of %d), trying again: %s",
+            self._claimed.name,
+            self._claimed.key,
+            step.name,
+            tries.failures,
+            step.max_retries + 1,
+            told(error),
+        )
+
+
+def told(error: BaseException) -> str:
+    """The error as a person should read it."""
+    if isinstance(error, StepRejected | Decided) and str(error):
+        return str(error)
+    if isinstance(error, TimeoutError) and not str(error):
+        return "timed out"
+    return f"{type(error).__name__}: {error}"

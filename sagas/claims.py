@@ -1,0 +1,269 @@
+"""Which worker runs which saga: claims, each with a new epoch, and the leases behind them."""
+
+import random
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from sagas import codec, sql
+from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
+
+_LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as the journal has it. `failures`: how many retries are spent."""
+
+    status: str
+    attempt: int
+    failures: int
+    result: Any
+    error: str
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A saga that this worker may run while its lease lasts, and what is already done of it."""
+
+    id: UUID
+    name: str
+    key: str
+    version: int
+    definition_hash: str
+    epoch: int
+    worker: str
+    context: dict[str, Any]
+    failure: str
+    cancel_reason: str
+    cancelled: bool
+    past_pivot: bool
+    takeovers: int
+    seconds_left: float | None
+    correlation_id: str
+    traceparent: str
+    steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)
+
+
+def claim(
+    *,
+    worker: str,
+    limit: int,
+    lease: timedelta,
+    at_most: Mapping[str, int] | None = None,
+    only: UUID | None = None,
+    chance: Callable[[], float] = random.random,
+) -> list[Claimed]:
+    """Take up to `limit` sagas that wait for a worker, or whose worker's lease ran out. Suspects,
+    which may have killed it, are for `claim_suspect()`.
+
+    Args:
+        at_most: how many sagas of a name may run at a time, among all workers.
+        only: this saga or none.
+    """
+    limits = at_most or {}
+    if not sql.is_postgresql() and not _is_anything_claimable(only):
+        return []  # without having waited for the one writer's turn
+    with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
+        # Those with a limit get half of the room, and an odd place every other time.
+        half = int(limit / 2 + chance()) if limits else 0
+        epochs: dict[UUID, int] = {}
+        if half:
+            epochs = _take_limited(worker, half, lease, limits, only=only, chance=chance)
+        room = limit - len(epochs)
+        epochs |= _take(worker, room, lease, names=limits, negated=True, only=only)
+        if limits and not half and not epochs:
+            epochs = _take_limited(worker, limit, lease, limits, only=only, chance=chance)
+    return _load(epochs, worker) if epochs else []
+
+
+def claim_suspect(
+    *, worker: str, lease: timedelta, at_most: Mapping[str, int] | None = None
+) -> list[Claimed]:
+    """Take one saga that has cost two workers their life or more, to be run with nothing beside it:
+    what was claimed together with it has lost its workers too, and must not be parked for it."""
+    limits = at_most or {}
+    with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
+        epochs = _take(worker, 1, lease, names=limits, negated=True, only=None, suspects=True)
+        if limits and not epochs:
+            epochs = _take_limited(
+                worker, 1, lease, limits, only=None, chance=random.random, suspects=True
+            )
+    return _load(epochs, worker) if epochs else []
+
+
+def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None) -> bool:
+    """Whether `claim_suspect()` would find one."""
+    now, params = sql.moment()
+    full = [name for name, most in (at_most or {}).items() if _held(name) >= most]
+    others = f" AND name NOT IN ({sql.listed(full)})" if full else ""
+    return bool(
+        sql.run(
+            f"SELECT 1 FROM sagas_saga WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now}"  # noqa: S608
+            f" AND {_IS_SUSPECT}{others} LIMIT 1",
+            [*params, *full],
+        )
+    )
+
+
+def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
+    """Extend the leases of the sagas that this worker still holds."""
+    until, params = sql.moment(seconds_ahead=lease.total_seconds())
+    among, keys = sql.among(sorted(ids))
+    # A row that is locked cannot be claimed; to wait for it would cost all the others their lease.
+    skip_locked = " FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
+    _update(
+        f"next_run_at = {until} WHERE id IN (SELECT id FROM sagas_saga WHERE {among}"  # noqa: S608
+        f" AND worker = %s AND {_ACTIVE}{skip_locked})",
+        [*params, *keys, worker],
+    )
+
+
+def release(*, worker: str) -> None:
+    """Give up what this worker holds, so that another may take it at once."""
+    now, params = sql.moment()
+    _update(f"next_run_at = {now}, worker = '' WHERE worker = %s AND {_ACTIVE}", [*params, worker])
+
+
+def release_all() -> int:
+    """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
+    held = Saga.objects.filter(status__in=ACTIVE).exclude(worker="")
+    return held.update(next_run_at=timezone.now(), worker="", takeovers=F("takeovers") + 1)
+
+
+_ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))
+
+
+# With the worker that it is about to be taken from, it has lost two.
+_IS_SUSPECT = "(takeovers >= 2 OR (takeovers = 1 AND worker <> ''))"
+
+
+def _is_anything_claimable(only: UUID | None) -> bool:
+    sagas = Saga.objects.claimable(timezone.now())
+    return (sagas if only is None else sagas.filter(id=only)).exists()
+
+
+def _take_limited(
+    worker: str,
+    limit: int,
+    lease: timedelta,
+    limits: Mapping[str, int],
+    *,
+    only: UUID | None,
+    chance: Callable[[], float],
+    suspects: bool = False,
+) -> dict[UUID, int]:
+    """Claim what the limits allow; which name comes first is left to chance. Workers count and
+    claim one after the other, or each would see the other's room."""
+    if sql.is_postgresql():
+        [(is_turn,)] = sql.run("SELECT pg_try_advisory_xact_lock(%s)", [_LIMITS_LOCK])
+        if not is_turn:  # and nobody waits for a worker that is frozen within its turn
+            return {}
+    epochs: dict[UUID, int] = {}
+    for name, most in sorted(limits.items(), key=lambda _: chance()):
+        room = min(limit - len(epochs), most)
+        if room > 0:
+            room = min(room, most - _held(name))
+        if room > 0:
+            epochs |= _take(
+                worker, room, lease, names=[name], negated=False, only=only, suspects=suspects
+            )
+    return epochs
+
+
+def _take(
+    worker: str,
+    limit: int,
+    lease: timedelta,
+    *,
+    names: Collection[str],
+    negated: bool,
+    only: UUID | None,
+    suspects: bool = False,
+) -> dict[UUID, int]:
+    """Claim; returns the new epochs."""
+    now, now_params = sql.moment()
+    until, until_params = sql.moment(seconds_ahead=lease.total_seconds())
+    named = f"AND name {'NOT ' if negated else ''}IN ({sql.listed(names)})" if names else ""
+    this_one = "AND id = %s"
+    if only is None:
+        this_one = f"AND {_IS_SUSPECT}" if suspects else f"AND NOT {_IS_SUSPECT}"
+    this_id = [] if only is None else [sql.id_text(only)]
+    skip_locked = "FOR UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
+    rows = sql.run(
+        f"""
+        WITH due AS MATERIALIZED (
+            SELECT id FROM sagas_saga
+            WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now} {named} {this_one}
+            ORDER BY next_run_at LIMIT %s {skip_locked}
+        )
+        UPDATE sagas_saga SET epoch = epoch + 1, worker = %s, next_run_at = {until},
+            takeovers = CASE WHEN worker = '' THEN takeovers ELSE takeovers + 1 END,
+            status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
+                WHEN cancelled THEN '{SagaStatus.CANCELLING.value}'
+                ELSE '{SagaStatus.COMPENSATING.value}' END
+        WHERE id IN (SELECT id FROM due) RETURNING id, epoch
+        """,  # noqa: S608 - constants and placeholders
+        [*now_params, *names, *this_id, limit, worker, *until_params],
+    )
+    return {sql.uuid_of(key): epoch for key, epoch in rows}
+
+
+def _held(name: str) -> int:
+    now, params = sql.moment()
+    [(count,)] = sql.run(
+        f"SELECT count(*) FROM sagas_saga WHERE {_ACTIVE} AND name = %s AND worker <> ''"  # noqa: S608
+        f" AND next_run_at > {now}",
+        [name, *params],
+    )
+    return int(count)
+
+
+def _load(epochs: Mapping[UUID, int], worker: str) -> list[Claimed]:
+    taken_up = [key for key, epoch in epochs.items() if epoch > 1]
+    steps = _steps_of(taken_up) if taken_up else {}
+    now = timezone.now()
+    return [
+        Claimed(
+            **row,
+            worker=worker,
+            context=codec.decode(encoded),
+            seconds_left=None if deadline is None else (deadline - now).total_seconds(),
+            steps=steps.get(row["id"], {}),
+        )
+        for row in Saga.objects.filter(id__in=epochs).values(*_LOADED).order_by("created_at")
+        # A row that is another's by now (this worker slept in between) is not ours to run.
+        if row["epoch"] == epochs[row["id"]]
+        for encoded, deadline in [(row.pop("input"), row.pop("deadline"))]
+    ]
+
+
+_LOADED = (
+    "id", "name", "key", "version", "definition_hash", "epoch", "input", "failure",
+    "cancel_reason", "cancelled", "past_pivot", "takeovers", "deadline", "correlation_id",
+    "traceparent",
+)  # fmt: skip
+
+
+def _steps_of(ids: Collection[UUID]) -> dict[UUID, dict[tuple[str, str], StepRecord]]:
+    steps: dict[UUID, dict[tuple[str, str], StepRecord]] = {}
+    for row in SagaStep.objects.filter(saga_id__in=ids):
+        steps.setdefault(row.saga_id, {})[row.step, row.kind] = record(row)
+    return steps
+
+
+def record(row: SagaStep) -> StepRecord:
+    result = codec.decode(row.result) if row.result else None
+    return StepRecord(row.status, row.attempt, row.failures, result, row.error)
+
+
+def _update(clause: str, params: Collection[Any]) -> None:
+    with nullcontext() if sql.is_postgresql() else transaction.atomic():
+        sql.run(f"UPDATE sagas_saga SET {clause}", list(params))  # noqa: S608 - constants

@@ -1,0 +1,94 @@
+"""SQL that the journal writes itself, where the ORM would take a statement for each row."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.utils import timezone
+
+Statement = tuple[str, Sequence[Any]]
+Rows = list[tuple[Any, ...]]
+
+
+@cache
+def is_postgresql() -> bool:
+    return connection.vendor == "postgresql"
+
+
+def moment(*, seconds_ahead: float = 0.0) -> Statement:
+    """An expression for now, or a moment ahead, by the database's clock where it is a server: all
+    workers measure their leases by it. (With `clock_timestamp()` PostgreSQL uses no index.)"""
+    if is_postgresql():
+        return "statement_timestamp() + make_interval(secs => %s)", [seconds_ahead]
+    ahead = timezone.now() + timedelta(seconds=seconds_ahead)
+    return "%s", [text_of(ahead)]
+
+
+def text_of(at: datetime) -> str:
+    """The moment as this database takes it."""
+    return at.isoformat() if is_postgresql() else str(connection.ops.adapt_datetimefield_value(at))
+
+
+def id_text(key: UUID) -> str:
+    """The id as this database takes it."""
+    return str(key) if is_postgresql() else key.hex
+
+
+def uuid_of(value: Any) -> UUID:
+    """The id that this database has returned."""
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+def among(ids: Collection[UUID]) -> Statement:
+    """A condition for `id`; on PostgreSQL with one parameter, however many there are."""
+    texts = [id_text(key) for key in ids]
+    if is_postgresql():
+        return "id = ANY(%s::uuid[])", [f"{{{','.join(texts)}}}"]
+    return f"id IN ({listed(texts)})", texts
+
+
+def rows_from(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Statement:
+    """`SELECT … FROM …` that gives these rows, of JSON values, out of one parameter.
+
+    Args:
+        columns: their names, each with its type in PostgreSQL.
+    """
+    if is_postgresql():
+        types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        text = json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
+        return f"SELECT {', '.join(columns)} FROM json_to_recordset(%s) AS given ({types})", [text]  # noqa: S608
+    values = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(len(columns)))
+    # `WHERE true`: or SQLite takes ON CONFLICT for a join's ON.
+    return f"SELECT {values} FROM json_each(%s) WHERE true", [json.dumps([*map(list, rows)])]  # noqa: S608
+
+
+def listed(values: Collection[Any]) -> str:
+    """`%s, %s` for IN."""
+    return ", ".join(["%s"] * len(values))
+
+
+def run(sql: str, params: Sequence[Any]) -> Rows:
+    """One statement and its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def run_together(statements: Sequence[Statement]) -> list[Rows]:
+    """Several statements, one after the other, and the rows of each; on PostgreSQL in one round
+    trip. To be called in a transaction."""
+    if not is_postgresql() or len(statements) == 1:
+        return [run(sql, params) for sql, params in statements]
+    text = ";".join(sql for sql, _ in statements)
+    params = [param for _, some in statements for param in some]
+    results: list[Rows] = []
+    with connection.cursor() as cursor:
+        cursor.execute(text, params)
+        for _ in statements:
+            results.append(cursor.fetchall() if cursor.description else [])
+            cursor.cursor.nextset()
+    return results

@@ -1,0 +1,95 @@
+"""What the executor needs to know of a step, forward or compensating."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+from sagaz.core.decorators import SagaStepDefinition
+
+from sagas.claims import StepRecord
+from sagas.journal import StepEntry
+from sagas.kinds import is_external
+from sagas.models import StepKind, StepStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`timeout`: seconds. `is_pivot`: from its start on the saga cannot be undone."""
+
+    name: str
+    kind: StepKind
+    function: Callable[[dict[str, Any]], Any]
+    is_external: bool
+    max_retries: int
+    timeout: float | None
+    is_pivot: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.kind.value}"
+
+
+@dataclass(slots=True)
+class Tries:
+    """How often a step has been tried. `in_doubt`: it may have had its effect all the same."""
+
+    attempt: int = 0
+    failures: int = 0
+    in_doubt: bool = False
+    started_at: datetime | None = None
+
+    @classmethod
+    def of(cls, record: StepRecord | None) -> "Tries":
+        if record is None:
+            return cls()
+        in_doubt = record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
+        return cls(record.attempt, record.failures, in_doubt)
+
+    def begin(self) -> None:
+        """Another attempt; one that was interrupted has spent no retry."""
+        self.attempt += 1
+        self.started_at = timezone.now()
+
+    def entry(
+        self, step: Step, status: StepStatus, *, result: str = "", error: str = ""
+    ) -> StepEntry:
+        """What the journal shall have of this attempt."""
+        return StepEntry(
+            step=step.name,
+            kind=step.kind.value,
+            status=status,
+            attempt=self.attempt,
+            failures=self.failures,
+            started_at=self.started_at or timezone.now(),
+            result=result,
+            error=error,
+        )
+
+
+def both_ways(definition: SagaStepDefinition) -> tuple[Step, Step]:
+    """The step and what undoes it; one that declares no compensation is undone by nothing."""
+    undo = definition.compensation_fn or _nothing
+    meta = getattr(undo, "_saga_compensation_meta", None)
+    forward = Step(
+        definition.step_id,
+        StepKind.FORWARD,
+        definition.forward_fn,
+        is_external(definition.forward_fn),
+        definition.max_retries,
+        definition.timeout_seconds,
+        definition.pivot,
+    )
+    backward = Step(
+        definition.step_id,
+        StepKind.COMPENSATION,
+        undo,
+        is_external(undo),
+        meta.max_retries if meta else 0,
+        definition.compensation_timeout_seconds,
+    )
+    return forward, backward
+
+
+def _nothing(_context: dict[str, Any]) -> None:
+    """Undoes a step that declares no compensation."""

@@ -1,0 +1,50 @@
+"""pytest fixtures that kill real worker processes, for any project that uses `sagas`.
+
+In your `conftest.py`:
+
+    pytest_plugins = ["sagas.testing"]
+
+A test that uses them needs `@pytest.mark.django_db(transaction=True)`: a worker is a process of its
+own on the test database, and sees only what is committed.
+
+- `saga_worker(saga_id, …)`: a worker runs undisturbed until these sagas have ended or parked.
+- `saga_crash(Point.CALLED, "charge_payment:F")`: a worker is killed by SIGKILL at that point.
+- `saga_hold(Point.STARTED, "charge_payment:F")`: a worker is frozen by SIGSTOP there; its
+  `resume()` lets it go on.
+- `saga_crash_walk(begin=…, effects=…)`: kills a worker at each point of a saga, lets another one
+  finish, and compares the effects with those of an undisturbed run. Prints as a table:
+
+      def test_every_crash_point(saga_crash_walk):
+          matrix = saga_crash_walk(begin=place_order_number, effects=effects_of_order_number)
+          print(matrix)
+
+- `saga_workers` has all of them as methods.
+
+All take the keywords of `sagas.testing.worker.Options`. A worker has the project's settings and the
+sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
+"""
+
+from sagas.testing.fixtures import (
+    saga_crash,
+    saga_crash_walk,
+    saga_hold,
+    saga_worker,
+    saga_workers,
+)
+from sagas.testing.process import Worker
+from sagas.testing.walk import CrashMatrix
+from sagas.testing.worker import Moment, Options
+from sagas.testing.workers import Workers
+
+__all__ = [
+    "CrashMatrix",
+    "Moment",
+    "Options",
+    "Worker",
+    "Workers",
+    "saga_crash",
+    "saga_crash_walk",
+    "saga_hold",
+    "saga_worker",
+    "saga_workers",
+]

@@ -1,0 +1,135 @@
+"""Kills a worker at each point of a saga in turn, and compares what comes of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+from uuid import UUID
+
+from sagas.points import Point
+from sagas.testing.worker import Moment, Options
+from sagas.testing.workers import Workers
+
+Begin = Callable[[int], UUID]
+Effects = Callable[[int], Any]
+
+WHOLE_SAGA = "(saga)"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One crash. `differs`: how its effects are other than expected; empty where they are not."""
+
+    moment: Moment
+    saga_id: UUID
+    differs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CrashMatrix:
+    """A walk's result; as text, a table: a row for each step and direction, a column for each
+    point. `ok 3`: it was reached three times, and a worker was killed at each."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def differences(self) -> list[str]:
+        return [
+            f"{cell.moment}, saga {cell.saga_id}: {cell.differs}"
+            for cell in self.cells
+            if cell.differs
+        ]
+
+    def __str__(self) -> str:
+        points = [p for p in Point if any(cell.moment.point is p for cell in self.cells)]
+        rows = list(dict.fromkeys(cell.moment.where for cell in self.cells))
+        table = [["", *(str(point) for point in points)]]
+        table += [[where or WHOLE_SAGA, *(self._at(p, where) for p in points)] for where in rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        )
+
+    def _at(self, point: Point, where: str) -> str:
+        here = [c for c in self.cells if (c.moment.point, c.moment.where) == (point, where)]
+        if not here:
+            return "-"
+        word = "differs" if any(cell.differs for cell in here) else "ok"
+        return f"{word} {len(here)}" if len(here) > 1 else word
+
+
+def walk(
+    workers: Workers,
+    *,
+    begin: Begin,
+    effects: Effects,
+    times: int = 3,
+    **options: Unpack[Options],
+) -> CrashMatrix:
+    """Run one saga undisturbed; then kill a worker at each moment that it has had, each time with
+    another saga, and let a second worker finish them all. There must be no other sagas to run.
+
+    Args:
+        begin: starts saga number n, under a business key of its own; returns its id.
+        effects: what saga number n has done, as a value that is equal for equal effects: without
+            ids and times.
+        times: at a point that is reached again and again, a worker is killed the first so many
+            times.
+
+    Raises:
+        AssertionError: a saga ended or did otherwise than the undisturbed one; its text has the
+            matrix and each difference.
+    """
+    calm = begin(0)
+    moments = [m for m in workers.run(calm, **options).reached if m.nth <= times]
+    crashed = [_begin_and_crash(workers, begin, n, m, options) for n, m in enumerate(moments, 1)]
+    resume(crashed)
+    workers.run(*crashed, **options)
+    expected = _with_ending(calm, effects(0))
+    matrix = CrashMatrix(
+        tuple(
+            Cell(moment, saga, _difference(expected, _with_ending(saga, effects(n))))
+            for n, (moment, saga) in enumerate(zip(moments, crashed, strict=True), 1)
+        )
+    )
+    if matrix.differences:
+        raise AssertionError("\n".join([f"\n{matrix}\n", *matrix.differences]))
+    return matrix
+
+
+def _begin_and_crash(
+    workers: Workers, begin: Begin, n: int, moment: Moment, options: Options
+) -> UUID:
+    """The saga that is left is paused, so that only its own victim ever gets it."""
+    saga = begin(n)
+    workers.crash(moment.point, moment.where, nth=moment.nth, **options)
+    pause([saga])
+    return saga
+
+
+def pause(sagas: Sequence[UUID]) -> None:
+    """Keep these from every worker, until `resume()`."""
+    _set_paused(sagas, paused=True)
+
+
+def resume(sagas: Sequence[UUID]) -> None:
+    _set_paused(sagas, paused=False)
+
+
+def _set_paused(sagas: Sequence[UUID], *, paused: bool) -> None:
+    from sagas.models import Saga
+
+    Saga.objects.filter(id__in=sagas).update(paused=paused)
+
+
+def _with_ending(saga: UUID, effects: Any) -> dict[str, Any]:
+    from sagas.models import Saga
+
+    ending = {"saga": Saga.objects.get(id=saga).status}
+    return {**effects, **ending} if isinstance(effects, dict) else {"effects": effects, **ending}
+
+
+def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    missing = object()
+    names = [n for n in {**expected, **found} if expected.get(n, missing) != found.get(n, missing)]
+    return "; ".join(f"{n} is {found.get(n)!r}, expected {expected.get(n)!r}" for n in names)

@@ -1,0 +1,174 @@
+"""What a worker process for tests does: it runs the executor alone, reports each point that it
+reaches, and is killed or held at the one it was given."""
+
+import os
+import signal
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any, TypedDict
+
+import django
+from django.conf import settings
+from django.db import connections
+
+from sagas.points import Point, observe
+
+GO = "go"
+STOP = "stop"
+
+
+class Options(TypedDict, total=False):
+    """How a worker shall be.
+
+    `imports`: modules to import first; the saga classes defined in them are registered.
+    `settings`: Django settings that differ from the project's. `lease`: seconds. `backoff`: seconds
+    before a step's second attempt. `concurrency`: sagas at a time. `patience`: seconds after which
+    the test gives up.
+    """
+
+    imports: Sequence[str]
+    settings: Mapping[str, Any]
+    lease: float
+    backoff: float
+    concurrency: int
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A worker has reached a point, for the `nth` time there."""
+
+    point: Point
+    where: str = ""
+    nth: int = 1
+
+    def __str__(self) -> str:
+        times = f" (time {self.nth})" if self.nth > 1 else ""
+        return f"{self.point} {self.where}".rstrip() + times
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker raised this."""
+
+    error: str
+
+
+class Fate(Enum):
+    """What becomes of a worker at its moment."""
+
+    KILLED = "killed"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a worker process is told. `at`: the moment of its fate."""
+
+    settings_module: str
+    databases: Mapping[str, dict[str, Any]]
+    at: Moment | None = None
+    fate: Fate = Fate.KILLED
+    imports: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    lease: float = 1.0
+    backoff: float = 0.01
+    concurrency: int = 4
+
+
+def set_up(job: Job) -> None:
+    """Make this process one of the project, on the test's database."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", job.settings_module)
+    for name, value in job.settings.items():
+        setattr(settings, name, value)
+    settings.DATABASES.update(job.databases)
+    django.setup()
+    connections.databases.update(job.databases)
+    for alias in job.databases:  # what the process that it was forked from has looked at
+        connections[alias].close()
+        del connections[alias]
+    from sagas import sql
+
+    sql.is_postgresql.cache_clear()
+    for name in job.imports:
+        _register_sagas_of(name)
+
+
+def work(pipe: "Connection[Any, Any]", job: Job) -> None:
+    """The worker process, from beginning to end."""
+    try:
+        _work(pipe, job)
+    except BaseException:
+        pipe.send(Died(traceback.format_exc()))
+        raise
+    finally:
+        connections.close_all()
+
+
+def _work(pipe: "Connection[Any, Any]", job: Job) -> None:
+    set_up(job)
+    from sagas import attempts, executor
+    from sagas.hooks import call_start_hooks
+
+    attempts.FIRST_BACKOFF = job.backoff
+    executor.LONGEST_POLL = 0.05
+    stop, go = threading.Event(), threading.Event()
+    threading.Thread(target=_obey, args=(pipe, stop, go), daemon=True).start()
+    observe(_Witness(pipe, job, go))
+    call_start_hooks()
+    lease = timedelta(seconds=job.lease)
+    executor.Executor(concurrency=job.concurrency, lease=lease).run(stop)
+
+
+class _Witness:
+    """Reports points, from any thread, one at a time."""
+
+    def __init__(self, pipe: "Connection[Any, Any]", job: Job, go: threading.Event) -> None:
+        self._pipe = pipe
+        self._job = job
+        self._go = go
+        self._lock = threading.Lock()
+        self._times: Counter[tuple[Point, str]] = Counter()
+
+    def __call__(self, point: Point, where: str) -> None:
+        with self._lock:
+            self._times[point, where] += 1
+            moment = Moment(point, where, self._times[point, where])
+            self._pipe.send(moment)
+            if moment == self._job.at:
+                self._meet_fate()
+
+    def _meet_fate(self) -> None:
+        if self._job.fate is Fate.KILLED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        # The test sends the SIGSTOP; until it is told to go on, this thread stays here.
+        self._go.wait()
+
+
+def _obey(pipe: "Connection[Any, Any]", stop: threading.Event, go: threading.Event) -> None:
+    while True:
+        try:
+            order = pipe.recv()
+        except (EOFError, OSError):
+            os._exit(1)  # the test is gone
+        (go if order == GO else stop).set()
+
+
+def _register_sagas_of(module: str) -> None:
+    from sagaz import Saga as SagaClass
+
+    from sagas import registry
+
+    for value in vars(import_module(module)).values():
+        if isinstance(value, type) and issubclass(value, SagaClass) and value.__module__ == module:
+            name, version = value.saga_name or value.__name__, getattr(value, "version", 1)
+            known = registry.saga_type(name, version)
+            if known is None or known.saga_class is not value:
+                registry.register(value)

@@ -1,0 +1,69 @@
+"""Makes PostgreSQL the default database of the test process itself, and so of its workers.
+
+Its settings are the project's own, but for one: a session whose process was stopped inside a
+transaction is ended sooner.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection, connections
+from psycopg import sql as psycopg_sql
+from pytest_django.plugin import DjangoDbBlocker
+
+from config import environment
+from sagas import sql
+
+IDLE_IN_TRANSACTION_SECONDS = 2
+EMPTIED = ("orders_", "sagas_", "outbox_message")
+
+
+@pytest.fixture(scope="module")
+def migrated(postgres_server_url: str, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """A database of this module's own is the default one, with all tables."""
+    name = psycopg_sql.Identifier(database := f"test_{uuid.uuid4().hex}")
+    with psycopg.connect(postgres_server_url, autocommit=True) as server:
+        server.execute(psycopg_sql.SQL("CREATE DATABASE {}").format(name))
+    url = urlsplit(postgres_server_url)._replace(path=f"/{database}").geturl()
+    with django_db_blocker.unblock(), default_database(url):
+        call_command("migrate", verbosity=0)
+        yield
+    with psycopg.connect(postgres_server_url, autocommit=True) as server:
+        server.execute(psycopg_sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def postgres(migrated: None) -> None:
+    """The same, with no orders in it."""
+    known = connection.introspection.django_table_names(only_existing=True)
+    tables = [name for name in known if name.startswith(EMPTIED)]
+    with connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {', '.join(tables)} CASCADE")
+
+
+@contextmanager
+def default_database(url: str) -> Iterator[None]:
+    """Within the block, Django's default database is at this URL."""
+    wrapper, before = connections["default"], connections.databases["default"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url)
+        patch.setattr(environment, "IDLE_IN_TRANSACTION_SECONDS", IDLE_IN_TRANSACTION_SECONDS)
+        config = environment.database(environment.Environment(), base_dir=Path())
+    connections.configure_settings({"default": config})
+    connections.databases["default"] = config
+    del connections["default"]
+    sql.is_postgresql.cache_clear()
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.close_pool()  # type: ignore[attr-defined]
+        connections.databases["default"] = before
+        connections["default"] = wrapper
+        sql.is_postgresql.cache_clear()

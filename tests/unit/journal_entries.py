@@ -1,0 +1,80 @@
+"""What a worker that died had written into the journal."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.utils import timezone
+
+from sagas import codec, journal
+from sagas.claims import Claimed
+from sagas.errors import LeaseLost
+from sagas.hooks import Ending, SagaOutcome
+from sagas.journal import BeginPivot, Change, Entry, Fail, StepEntry
+from sagas.models import StepStatus
+
+
+def started(saga: Claimed, step: str, kind: str, *, attempt: int) -> None:
+    _write(saga, _entry(step, kind, StepStatus.STARTED, attempt))
+
+
+def done(
+    saga: Claimed, step: str, kind: str, *, attempt: int, result: Any, pivot: bool = False
+) -> None:
+    entry = _entry(step, kind, StepStatus.DONE, attempt, result=codec.encode(result))
+    _write(saga, entry, *((BeginPivot(),) if pivot else ()))
+
+
+def failed(
+    saga: Claimed,
+    step: str,
+    kind: str,
+    *,
+    attempt: int,
+    error: str,
+    unknown: bool = False,
+    decides: bool = False,
+) -> None:
+    status = StepStatus.UNKNOWN if unknown else StepStatus.FAILED
+    changes = (Fail(error),) if decides else ()
+    entry = _entry(step, kind, status, attempt, failures=attempt, error=error)
+    _write(saga, entry, *changes)
+
+
+def do_locally(saga: Claimed, step: str, *, work: Callable[[], Any]) -> Any:
+    entry = Entry(saga=saga, step=_entry(step, "F", StepStatus.DONE, 1))
+    return journal.do_locally(entry, work=work, timeout=None)
+
+
+def finish(saga: Claimed, ending: Ending) -> None:
+    journal.finish(
+        saga,
+        SagaOutcome(saga_id=saga.id, name=saga.name, key=saga.key, ending=ending, context={}),
+    )
+
+
+def _entry(
+    step: str,
+    kind: str,
+    status: StepStatus,
+    attempt: int,
+    *,
+    failures: int = 0,
+    result: str = "",
+    error: str = "",
+) -> StepEntry:
+    return StepEntry(
+        step=step,
+        kind=kind,
+        status=status,
+        attempt=attempt,
+        failures=failures,
+        started_at=timezone.now(),
+        result=result,
+        error=error,
+    )
+
+
+def _write(saga: Claimed, step: StepEntry, *changes: Change) -> None:
+    (verdict,) = journal.write([Entry(saga=saga, step=step, changes=changes)])
+    if not verdict.is_written:
+        raise LeaseLost
