@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.full_service import FullService
+from tests.e2e.project.parts import Parts
 from tests.e2e.service import Service
 
 
@@ -23,19 +24,27 @@ def service(stopped: Service) -> Service:
 
 
 @pytest.fixture
+def kafka_broker_url(kafka_server_url: str, topic_name: Callable[[str], str]) -> str:
+    """Kafka, with a prefix of this test's own."""
+    separator = "&" if "?" in kafka_server_url else "?"
+    return f"{kafka_server_url}{separator}prefix={topic_name('')}"
+
+
+@pytest.fixture
 def full_service(
-    tmp_path: Path,
-    postgres_database_url: str,
-    kafka_server_url: str,
-    topic_name: Callable[[str], str],
+    tmp_path: Path, postgres_database_url: str, kafka_broker_url: str
 ) -> Iterator[FullService]:
     """A service over PostgreSQL and Kafka, not yet started."""
-    separator = "&" if "?" in kafka_server_url else "?"
-    service = FullService(
-        tmp_path,
-        database_url=postgres_database_url,
-        broker_url=f"{kafka_server_url}{separator}prefix={topic_name('')}",
-    )
+    service = FullService(tmp_path, database_url=postgres_database_url, broker_url=kafka_broker_url)
+    yield service
+    service.clean_up()
+    service.delete_topics()
+
+
+@pytest.fixture
+def parts(tmp_path: Path, postgres_database_url: str, kafka_broker_url: str) -> Iterator[Parts]:
+    """Parts of a service over PostgreSQL and Kafka, not yet started."""
+    service = Parts(tmp_path, database_url=postgres_database_url, broker_url=kafka_broker_url)
     yield service
     service.clean_up()
     service.delete_topics()

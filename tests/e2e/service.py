@@ -92,6 +92,9 @@ class Service:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return requests.post(f"{self.url}/orders/", json=body, headers=sent, timeout=40)
 
+    def cancel(self, order_id: str) -> requests.Response:
+        return requests.post(f"{self.url}/orders/{order_id}/cancel/", timeout=40)
+
     def get(self, path: str) -> requests.Response:
         return requests.get(f"{self.url}{path}", timeout=10)
 

@@ -195,24 +195,37 @@ class Customer(threading.Thread):
 
 
 def test_no_accepted_order_is_forgotten_when_all_is_killed(stopped: Service) -> None:
+    kill_while_customers_order(stopped, kills=3, count=100)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_of_five_hundred_accepted_orders_none_is_forgotten(stopped: Service) -> None:
+    kill_while_customers_order(stopped, kills=10, count=500)
+
+
+def kill_while_customers_order(service: Service, *, kills: int, count: int) -> None:
+    """Kill the whole and start it again, each time after as many more orders."""
     # Payments take a while, so that many sagas are under way at any time.
-    stopped.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.05")
-    customers = [Customer(stopped, f"ORD-{name}") for name in "ABCD"]
+    service.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.05")
+    customers = [Customer(service, f"ORD-{name}") for name in "ABCD"]
     for customer in customers:
         customer.start()
     try:
-        for wanted in (20, 60):
-            until(lambda: accepted_by(customers), reaches=wanted, timeout=60)
-            stopped.kill_group()
-            stopped.start()
-        until(lambda: accepted_by(customers), reaches=100, timeout=60)
+        for kill in range(1, kills + 1):
+            until(lambda: accepted_by(customers), reaches=kill * count // (kills + 1), timeout=60)
+            service.kill_group()
+            service.start()
+        until(lambda: accepted_by(customers), reaches=count, timeout=60)
     finally:
         for customer in customers:
             customer.stop()
 
     orders = {order_id for customer in customers for order_id in customer.accepted}
-    until(lambda: orders <= stopped.ended_orders(), timeout=60)
-    stopped.assert_audit_is_clean()
+    until(lambda: orders <= service.ended_orders(), timeout=60)
+    statuses = dict(service.query("SELECT status, count(*) FROM orders_order GROUP BY status"))
+    assert set(statuses) == {"fulfilled", "rejected"}
+    service.assert_audit_is_clean()
 
 
 def accepted_by(customers: Sequence[Customer]) -> int:
