@@ -37,18 +37,18 @@ class ParkedKeys:
         self, batch: Collection[Row], held: Mapping[int, int], under_way: Collection[str]
     ) -> list[Row]:
         """The rows that may be sent. Those that must wait behind a parked one are parked, once
-        nothing of their key is under way."""
+        nothing of their key is under way. Where a person has put the key back meanwhile, what was
+        read before is older than that, and left for the next read."""
         suspected = {row.key: row.lane for row in batch if row.key in self._keys}
         if not suspected:
             return [*batch]
         parked = rows.still_parked(suspected)
         self._keys -= set(suspected) - parked
-        waiting = {key: lane for key, lane in suspected.items() if key in parked}
-        now = {key: lane for key, lane in waiting.items() if key not in under_way}
+        now = {key: suspected[key] for key in parked if key not in under_way}
         if now:
             count = rows.park(now, reasons={}, epochs=held, owner=self._owner)
             self._log(count, now, "an earlier message of the key is parked")
-        return [row for row in batch if row.key not in waiting]
+        return [row for row in batch if row.key not in suspected]
 
     def park(self, row: Row, reasons: Mapping[int, str], held: Mapping[int, int]) -> None:
         """The broker refuses this message: park it, and what follows it in its key."""

@@ -93,7 +93,8 @@ def park(
     """Move every outbox row of these keys to the parked messages, in order; returns how many.
 
     Args:
-        keys: each with its lane; those whose lane is not this relay's any more are left alone.
+        keys: each with its lane; those whose lane is not this relay's any more are left alone, and
+            so are those with neither a refused message nor a parked one to wait behind.
         reasons: by id, why the broker has refused a message.
     """
     with transaction.atomic():
@@ -104,7 +105,10 @@ def park(
             for key, lane in keys.items()
             if lane in lanes and try_lock_key(murmur2(key.encode()))
         ]
-        rows = list(OutboxMessage.objects.filter(key__in=held, lane__in=lanes).order_by("id"))
+        found = list(OutboxMessage.objects.filter(key__in=held, lane__in=lanes).order_by("id"))
+        refused = {row.key for row in found if row.id in reasons}
+        behind = refused | still_parked(set(held) - refused)
+        rows = [row for row in found if row.key in behind]
         ParkedMessage.objects.bulk_create(_parked(row, reasons) for row in rows)
         OutboxMessage.objects.filter(id__in=[row.id for row in rows], lane__in=lanes).delete()
     return len(rows)

@@ -1,13 +1,13 @@
 """What a person does about parked messages, by way of `manage.py outbox`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 
 from brokers import Message
 from outbox import enqueue
@@ -15,8 +15,10 @@ from outbox.keys import lock_key, try_lock_key
 from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
+from relay.lanes import EveryLane, Lanes, LeasedLanes
+from relay.parking import ParkedKeys
 from tests.unit.test_relay import Kafka, drain, put
-from tests.unit.waiting import in_thread
+from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -145,9 +147,6 @@ def test_the_relay_parks_nothing_behind_what_is_being_put_back(ids: list[int]) -
             stop.wait()
         connections.close_all()
 
-    from relay.lanes import LeasedLanes
-    from tests.unit.waiting import until
-
     lanes = LeasedLanes("a")
     lanes.tend(busy=())
     with in_thread(hold):
@@ -155,6 +154,34 @@ def test_the_relay_parks_nothing_behind_what_is_being_put_back(ids: list[int]) -
         assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 0
     assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 1
     lanes.release()
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    """Of a relay named `a`."""
+    lanes = LeasedLanes("a") if connection.vendor == "postgresql" else EveryLane()
+    lanes.tend(busy=())
+    yield lanes
+    lanes.release()
+
+
+def test_what_is_put_back_after_a_read_goes_first(ids: list[int], lanes: Lanes) -> None:
+    later = put("bad")
+    parked = ParkedKeys("a")
+    parked.learn(lanes.held)
+    stale = rows.head([*lanes.held], limit=10, besides=())
+    call_command("outbox", "retry", "bad", "--why", "the limit is raised")
+    assert parked.without_waiting(stale, lanes.held, set()) == []
+    fresh = rows.head([*lanes.held], limit=10, besides=())
+    sendable = parked.without_waiting(fresh, lanes.held, set())
+    assert [row.id for row in sendable] == [ids[1], ids[3], *later]
+
+
+def test_nothing_is_parked_behind_what_has_been_put_back(ids: list[int], lanes: Lanes) -> None:
+    lane = ParkedMessage.objects.get(id=ids[1]).lane
+    call_command("outbox", "retry", "bad", "--why", "the limit is raised")
+    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 0
+    assert OutboxMessage.objects.count() == 2
 
 
 def test_the_lock_is_that_of_enqueue() -> None:
