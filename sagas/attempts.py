@@ -215,7 +215,7 @@ class Attempts:
         if not is_last:
             reach(Point.ATTEMPT_FAILED, str(step))
             self._log_retry(step, tries, error)
-            await self._rest(step, self._backoff(tries.failures))
+            await self._rest(step, self.backoff(tries.failures))
             return
         if decides:
             reach(Point.FAILURE_DECIDED, str(step))
@@ -277,7 +277,8 @@ class Attempts:
         self._state.suspend(f"its next attempt is due in {seconds:.0f} s")
         self._state.stop_if_suspended()
 
-    def _backoff(self, failures: int) -> float:
+    def backoff(self, failures: int) -> float:
+        """Seconds to rest after so many failures."""
         doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
         return min(doubled, LONGEST_BACKOFF) * (0.5 + self._jitter())
 

@@ -7,7 +7,7 @@ either a cancel or a begun pivot, never both.
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from sagas import codec
 from sagas.errors import CancelRefused, UnknownSaga
@@ -34,12 +34,13 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
             saga.status, saga.park_reason, saga.takeovers = SagaStatus.RUNNING, "", 0
             saga.worker = ""
         if not saga.worker:
-            saga.next_run_at = timezone.now()
+            saga.next_run_at = Now()
         saga.save(
             update_fields=[
                 "cancel_reason", "next_run_at", "status", "park_reason", "takeovers", "worker",
             ]
         )  # fmt: skip
+        saga.refresh_from_db(fields=["next_run_at"])
         Intervention.objects.create(
             saga=saga, action="cancel", who=codec.printable(who)[:255], why=saga.cancel_reason
         )

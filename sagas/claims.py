@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sagas import codec, sql
@@ -135,7 +136,7 @@ def release(*, worker: str) -> None:
 def release_all() -> int:
     """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
     held = Saga.objects.filter(status__in=ACTIVE).exclude(worker="")
-    return held.update(next_run_at=timezone.now(), worker="", takeovers=F("takeovers") + 1)
+    return held.update(next_run_at=Now(), worker="", takeovers=F("takeovers") + 1)
 
 
 _ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))

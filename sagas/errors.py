@@ -3,6 +3,7 @@
 ├─ UnstorableValue
 ├─ LeaseLost
 ├─ CancelRequested
+├─ HookFailed
 ├─ CancelRefused ── UnknownSaga
 ├─ CannotRunHere
 ├─ SagaNotCompleted ── SagaFailed, SagaParked, SagaUnfinished
@@ -37,6 +38,10 @@ class LeaseLost(SagasError):  # noqa: N818 - states the fact
 
 class CancelRequested(SagasError):  # noqa: N818 - states the fact
     """Somebody has asked for the saga's cancel before this could begin."""
+
+
+class HookFailed(SagasError):  # noqa: N818 - states the fact
+    """What an app has hung into a saga's last transaction has raised; nothing is written."""
 
 
 class CancelRefused(SagasError):  # noqa: N818 - states the fact

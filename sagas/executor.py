@@ -97,7 +97,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._journal = Threads(self._journal_thread_count, name="journal")
         self._calls = Threads(self._call_thread_count, name="calls")
-        # Leases are renewed also while every step waits for a lock.
+        # Sagas are claimed and leases renewed also while every step waits for a lock.
         self._leases = Threads(1, name="leases")
         self._group_thread = Threads(1, name="group")
         self._group = GroupCommit(self._group_thread)
@@ -116,15 +116,21 @@ class Executor:
     async def _claim_until(self, stop: threading.Event) -> None:
         pause = SHORTEST_POLL
         wanted = 1
+        patient_until = 0.0
         while not stop.is_set():
             self._alive()
             room = self._concurrency - len(self._running)
-            claimed = await self._claim(room) if room >= wanted else []
-            for saga in claimed:
-                self._start(saga)
-            # Where more of them wait, they are claimed many at a time.
-            wanted = max(1, self._concurrency // 4) if len(claimed) == room else 1
-            pause = SHORTEST_POLL if claimed or room < wanted else min(pause * 1.5, LONGEST_POLL)
+            # Where more of them wait, they are claimed many at a time; but those that run may take
+            # long, and the room beside them is not left empty for it.
+            if room >= wanted or (room and time.monotonic() >= patient_until):
+                claimed = await self._claim(room)
+                for saga in claimed:
+                    self._start(saga)
+                wanted = max(1, self._concurrency // 4) if len(claimed) == room else 1
+                patient_until = time.monotonic() + SHORTEST_POLL
+                pause = SHORTEST_POLL if claimed else min(pause * 1.5, LONGEST_POLL)
+            else:
+                pause = SHORTEST_POLL if room else LONGEST_POLL
             await self._wait(pause)
 
     async def _claim(self, room: int) -> list[Claimed]:
@@ -133,7 +139,7 @@ class Executor:
             if suspect or self._alone:
                 claimed = suspect
             else:
-                claimed = await self._journal.run(
+                claimed = await self._leases.run(
                     claims.claim,
                     worker=self._worker,
                     limit=room,
@@ -161,7 +167,7 @@ class Executor:
         if self._running:
             await self._look_for_suspect(now)
             return []
-        claimed = await self._journal.run(
+        claimed = await self._leases.run(
             claims.claim_suspect,
             worker=self._worker,
             lease=self._lease,
@@ -173,7 +179,7 @@ class Executor:
     async def _look_for_suspect(self, now: float) -> None:
         """Claim nothing more while there is one, until all that runs has ended; but not for longer
         than a lease, and then not again for two."""
-        found = await self._journal.run(claims.is_there_a_suspect, at_most=max_concurrent())
+        found = await self._leases.run(claims.is_there_a_suspect, at_most=max_concurrent())
         if not self._alone:
             self._waiting_since = now
         lease = self._lease.total_seconds()
@@ -266,7 +272,7 @@ class Executor:
         if self._running:
             await asyncio.wait(self._running, timeout=self._grace)
         try:
-            await self._journal.run(claims.release, worker=self._worker)
+            await self._leases.run(claims.release, worker=self._worker)
         except AWAY as error:
             logger.warning("leases not released, they run out: %s", " ".join(str(error).split()))
 

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from brokers import Record
@@ -214,6 +215,7 @@ def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Sag
         definition_hash=saga_type.definition_hash,
         deadline=timezone.now() + saga_type.deadline if saga_type.deadline else None,
         input=context,
+        next_run_at=Now(),  # by the clock that claims go by
         correlation_id=event.correlation_id[:128].replace("\0", ""),
         traceparent=event.traceparent[:64].replace("\0", ""),
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sagas import codec
@@ -167,7 +168,7 @@ def _go_on(saga: Saga) -> None:
         takeovers=0,
         deadline=None,
         worker="",
-        next_run_at=timezone.now(),
+        next_run_at=Now(),
     )
 
 

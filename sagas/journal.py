@@ -6,9 +6,11 @@ believe a saga is theirs only one can write. A cancel takes the same lock: whate
 of it still holds at the commit.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -20,12 +22,14 @@ from django.utils import timezone
 from outbox.away import AWAY
 from sagas import codec, sql
 from sagas.claims import Claimed, StepRecord, record
-from sagas.errors import CancelRequested, LeaseLost
+from sagas.errors import CancelRequested, HookFailed, LeaseLost
 from sagas.hooks import Ending, SagaOutcome, call_hooks
 from sagas.identity import step_key
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepStatus
-from sagas.outages import is_outage
+from sagas.outages import is_conflict, is_outage
 from sagas.points import Point, reach
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +88,21 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an entry is in the journal, and the reason of a cancel that waits, if one does."""
+    """Whether an entry is in the journal, and the reason of a cancel that waits, if one does.
+    `is_busy`: it is not, because another transaction had the saga's row just then."""
 
     is_written: bool
     cancel_reason: str = ""
+    is_busy: bool = False
 
 
 FENCED = Verdict(is_written=False)
+BUSY = Verdict(is_written=False, is_busy=True)
 
 
 def write(entries: Sequence[Entry]) -> list[Verdict]:
-    """Write entries of several sagas in one transaction; those whose lease is lost are left out."""
+    """Write entries of several sagas in one transaction. Left out are those whose lease is lost,
+    and those of which somebody else holds the saga's row: nobody waits for them."""
     with transaction.atomic():
         verdicts = _admit(entries)
         admitted = [
@@ -124,33 +132,48 @@ def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) 
     """
     step = entry.step
     assert step is not None  # noqa: S101 - for the types
-    with transaction.atomic(), _no_outage_behind(timeout):
-        _limit_statements(timeout)
-        result = codec.encode(work())
-        reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
-        row = _step_values(entry.saga, step, result=result)
-        fence = _pivot_fence if BeginPivot() in entry.changes else _fence
-        written, _, *_, held = sql.run_together(
-            [
-                _upsert([row]),
-                _attempts([(entry.saga, step)]),
-                *_progress([entry.saga]),
-                fence(entry.saga),
-            ]
+    committed = threading.Event()
+    try:
+        with transaction.atomic(), _no_outage_behind(timeout):
+            transaction.on_commit(committed.set)  # before any of the step's own
+            _limit_statements(timeout)
+            result = codec.encode(work())
+            reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
+            cancel_reason = _write_local(entry, step, result)
+    except Exception:
+        if not committed.is_set():
+            raise
+        logger.exception(
+            "%s %s: %s is done, but an on_commit function of it failed",
+            *(entry.saga.name, entry.saga.key, step.step),
         )
-        if not held and entry.unless_cancelled and sql.run(*_fence(entry.saga)):
-            raise CancelRequested
-        if not held or not written:
-            raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
-    return codec.decode(result), held[0][0]
+    return codec.decode(result), cancel_reason
+
+
+def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
+    """Returns the reason of a cancel that waits."""
+    fence = _pivot_fence if BeginPivot() in entry.changes else _fence
+    written, _, *_, held = sql.run_together(
+        [
+            _upsert([_step_values(entry.saga, step, result=result)]),
+            _attempts([(entry.saga, step)]),
+            *_progress([entry.saga]),
+            fence(entry.saga),
+        ]
+    )
+    if not held and entry.unless_cancelled and sql.run(*_fence(entry.saga)):
+        raise CancelRequested
+    if not held or not written:
+        raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
+    return str(held[0][0])
 
 
 def finish(saga: Claimed, outcome: SagaOutcome) -> None:
     """The saga's last transaction, with what its app makes of it. A second time, after a commit
-    whose answer was lost, it changes nothing.
+    whose answer was lost, it changes nothing. A saga parks also where its app's hook fails.
 
     Raises:
-        LeaseLost, CancelRequested: nothing is written.
+        LeaseLost, CancelRequested, HookFailed: nothing is written.
     """
     with transaction.atomic():
         held = sql.run(*_fence(saga))
@@ -165,8 +188,25 @@ def finish(saga: Claimed, outcome: SagaOutcome) -> None:
             finished_at=None if is_parked else timezone.now(),
         )
         if finished:
-            call_hooks(outcome)
+            _call_hooks(outcome)
         reach(Point.BEFORE_TERMINAL_COMMIT)
+
+
+def _call_hooks(outcome: SagaOutcome) -> None:
+    """Raises:
+    HookFailed: and it is not the database that is to blame; a saga parks in spite of it.
+    """
+    is_parked = outcome.ending is Ending.PARKED
+    try:
+        with transaction.atomic() if is_parked else nullcontext():
+            call_hooks(outcome)
+    except Exception as error:
+        if isinstance(error, AWAY) and (is_outage(error) or is_conflict(error)):
+            raise
+        if not is_parked:
+            told = f"its on_finish hook fails: {type(error).__name__}: {error}"
+            raise HookFailed(told) from error
+        logger.exception("%s %s: its on_park hook failed", outcome.name, outcome.key)
 
 
 def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
@@ -191,18 +231,30 @@ def adopt(saga: Claimed, definition_hash: str) -> None:
 
 def _admit(entries: Sequence[Entry]) -> list[Verdict]:
     """Lock the sagas, in one order, and see which entries may be written."""
-    among, keys = sql.among(sorted({entry.saga.id for entry in entries}))
-    lock = " FOR NO KEY UPDATE" if sql.is_postgresql() else ""
+    ids = {entry.saga.id for entry in entries}
+    found = _rows_of(ids, lock=" FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else "")
+    busy = _rows_of(ids - found.keys()) if len(found) < len(ids) else {}
+    return [_verdict(entry, found, busy) for entry in entries]
+
+
+def _rows_of(ids: Collection[UUID], *, lock: str = "") -> dict[UUID, tuple[int, str]]:
+    """Epoch, and the reason of a cancel."""
+    among, keys = sql.among(sorted(ids))
     rows = sql.run(
         f"SELECT id, epoch, cancel_reason FROM sagas_saga WHERE {among} ORDER BY id{lock}",  # noqa: S608
         keys,
     )
-    found = {sql.uuid_of(key): (epoch, reason) for key, epoch, reason in rows}
-    return [_verdict(entry, *found.get(entry.saga.id, (None, ""))) for entry in entries]
+    return {sql.uuid_of(key): (epoch, reason) for key, epoch, reason in rows}
 
 
-def _verdict(entry: Entry, epoch: int | None, cancel_reason: str) -> Verdict:
-    if epoch != entry.saga.epoch:
+def _verdict(
+    entry: Entry, found: dict[UUID, tuple[int, str]], busy: dict[UUID, tuple[int, str]]
+) -> Verdict:
+    saga = entry.saga
+    if saga.id in busy:
+        return BUSY if busy[saga.id][0] == saga.epoch else FENCED
+    epoch, cancel_reason = found.get(saga.id, (None, ""))
+    if epoch != saga.epoch:
         return FENCED
     return Verdict(not (entry.unless_cancelled and cancel_reason), cancel_reason)
 
@@ -305,7 +357,10 @@ def _upsert(rows: Sequence[list[Any]]) -> sql.Statement:
     text = (
         f"INSERT INTO sagas_step ({', '.join(_STEP_COLUMNS)}) {given}"
         f" ON CONFLICT (saga_id, step, kind) DO UPDATE SET {sets}"
-        " WHERE sagas_step.attempt <= excluded.attempt RETURNING saga_id, step, kind"
+        # What an attempt has come to stays, also where it is written again.
+        " WHERE sagas_step.attempt < excluded.attempt OR (sagas_step.attempt = excluded.attempt"
+        f" AND sagas_step.status IN ('{StepStatus.STARTED.value}', excluded.status))"
+        " RETURNING saga_id, step, kind"
     )
     return text, params
 

@@ -16,7 +16,7 @@ from sagas import journal
 from sagas.attempts import Attempts, Decided, told
 from sagas.claims import Claimed, StepRecord
 from sagas.contexts import visible
-from sagas.errors import CancelRequested, LeaseLost
+from sagas.errors import CancelRequested, HookFailed, LeaseLost
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
 from sagas.journal import End, Fail
@@ -30,6 +30,8 @@ from sagas.threads import Threads
 from sagas.writer import Writer
 
 logger = logging.getLogger(__name__)
+
+HOOK_ATTEMPTS = 5
 
 Context = dict[str, Any]
 
@@ -130,8 +132,10 @@ class SagaRun:
             cancelled=self._state.cancelled and ending is Ending.ROLLED_BACK,
         )
         try:
-            if ending is Ending.PARKED or has_hook(outcome.name, ending):
+            if ending is Ending.PARKED:
                 await self._writer.call(journal.finish, self._claimed, outcome)
+            elif has_hook(outcome.name, ending):
+                return await self._finish_with_hook(outcome)
             else:
                 reach(Point.BEFORE_TERMINAL_COMMIT)
                 await self._writer.write(End(ending), unless_cancelled=ending is Ending.COMPLETED)
@@ -140,6 +144,23 @@ class SagaRun:
             return None
         reach(Point.AFTER_TERMINAL_COMMIT)
         return ending
+
+    async def _finish_with_hook(self, outcome: SagaOutcome) -> Ending | None:
+        """A hook that keeps failing parks the saga, which has ended all but for it."""
+        for failures in range(1, HOOK_ATTEMPTS + 1):
+            try:
+                await self._writer.call(journal.finish, self._claimed, outcome)
+            except HookFailed as error:
+                self._state.parked = str(error)
+                told_of = (self._claimed.name, self._claimed.key, failures, HOOK_ATTEMPTS)
+                logger.exception("%s %s: its on_finish hook failed (%d of %d)", *told_of)
+            else:
+                self._state.parked = ""
+                reach(Point.AFTER_TERMINAL_COMMIT)
+                return outcome.ending
+            if failures < HOOK_ATTEMPTS:
+                await self._writer.rest(self._attempts.backoff(failures))
+        return await self._finish(Ending.PARKED, outcome.context)
 
     def _wrap(self, definition: SagaStepDefinition) -> None:
         """Replace a step's functions with ones that journal; sagaz's timeouts are off, they would

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, connections
+from django.db.models.functions import Now
 from django.utils import timezone
 from sagaz import Saga as SagaClass
 
@@ -112,6 +113,7 @@ def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
         definition_hash=found.definition_hash,
         deadline=timezone.now() + found.deadline if found.deadline else None,
         input=codec.encode(dict(context)),
+        next_run_at=Now(),
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
     )

@@ -17,6 +17,8 @@ from sagas.waits import until_set
 
 logger = logging.getLogger(__name__)
 
+BUSY_PAUSE = 0.02  # seconds; a cancel or a person holds a saga's row for no longer
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -52,6 +54,9 @@ class Writer:
                 await self.pause(error)
                 continue
             self._outage.over()
+            if verdict.is_busy:
+                await self.rest(BUSY_PAUSE)
+                continue
             self._state.note_cancel(verdict.cancel_reason)
             if verdict.is_written:
                 return

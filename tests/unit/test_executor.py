@@ -1,14 +1,16 @@
 """Sagas of the tests' own, run by a worker in a thread."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from sagaz import Saga as SagaClass
 from sagaz import action, compensate
@@ -35,7 +37,8 @@ from sagas.errors import LeaseLost
 from sagas.executor import Executor
 from sagas.group import GroupCommit
 from sagas.hooks import Hook
-from sagas.models import ACTIVE, Saga, SagaStep
+from sagas.interventions import By, retry
+from sagas.models import Saga, SagaStep
 from sagas.state import RunState
 from sagas.threads import Threads
 from sagas.writer import Writer
@@ -53,6 +56,7 @@ from tests.unit.saga_running import (
     run_to_end,
     working,
 )
+from tests.unit.scripted_sagas import Part, Script
 from tests.unit.waiting import until
 
 __all__ = ["on_finish", "on_park", "register"]
@@ -176,6 +180,11 @@ def pair(register: Register, monkeypatch: pytest.MonkeyPatch) -> type[Pair]:
     return Pair
 
 
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
 def runs_of(worker: Executor) -> list[run.SagaRun]:
     return [run_ for _, run_ in list(worker._running.values()) if run_ is not None]
 
@@ -205,6 +214,14 @@ def failing(*errors: BaseException, then: Any = None) -> Callable[[Context], Any
         return then
 
     return fail
+
+
+def _canceled() -> Exception:
+    """What PostgreSQL says of a statement that took too long: it is not away."""
+    error = sqlite3.OperationalError("canceling statement due to statement timeout")
+    error.sqlite_errorname = "SQLITE_ERROR"
+    error.sqlstate = "57014"  # type: ignore[attr-defined]
+    return error
 
 
 def claimed_by(worker: str, *, lease: float = 0) -> Claimed:
@@ -361,6 +378,19 @@ class TestLocalSteps:
         assert saga.status == "completed"
         assert trip.calls == ["fly", "stay", "eat"]
 
+    def test_one_that_has_committed_is_done_whatever_follows_the_commit(
+        self, trip: type[Trip], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        trip.script["fly"] = lambda _: transaction.on_commit(partial(raising(OSError("no")), {}))
+        trip.script["eat"] = lambda _: transaction.on_commit(
+            partial(raising(OperationalError("away")), {})
+        )
+        saga = run_to_end(begin("trip"))
+        assert saga.status == "completed"
+        assert trip.calls == ["fly", "stay", "eat"]
+        assert {*journal_of(saga.id).values()} == {("done", 1)}
+        assert "fly is done, but an on_commit function of it failed" in caplog.text
+
     def test_a_statement_at_fault_is_a_failure_not_an_outage(self, trip: type[Trip]) -> None:
         def eat(_: Context) -> None:
             with connection.cursor() as cursor:
@@ -490,7 +520,7 @@ class TestRetries:
         state = RunState(claimed_by("w"))
         writer = Writer(state, group=GroupCommit(threads), threads=threads)
         tried = attempts.Attempts(state, writer, undo_too=print, jitter=lambda: 0.5)
-        pauses = [tried._backoff(failures) for failures in range(1, 2000)]
+        pauses = [tried.backoff(failures) for failures in range(1, 2000)]
         first = attempts.FIRST_BACKOFF
         assert pauses[:3] == [first, first * 2, first * 4]
         assert max(pauses) == attempts.LONGEST_BACKOFF
@@ -1062,22 +1092,46 @@ class TestTheEnd:
         assert "souvenir" in written()
         assert trip.calls == ["fly", "stay", "eat"]
 
-    @pytest.mark.usefixtures("trip")
-    def test_while_the_hook_raises_it_has_not_ended(self, on_finish: SetHook) -> None:
-        calls: list[int] = []
+    def test_a_hook_that_keeps_raising_parks_and_a_retry_ends_it(
+        self, trip: type[Trip], on_finish: SetHook, on_park: SetHook
+    ) -> None:
+        is_mended: list[int] = []
+        parked: list[str] = []
 
         def hook(_: SagaOutcome) -> None:
-            calls.append(1)
             write("souvenir")
-            raise RuntimeError("the hook broke")
+            if not is_mended:
+                raise OperationalError("the hook broke") from _canceled()
 
         on_finish("trip", hook)
-        saga = begin("trip")
-        with working():
-            until(lambda: calls)
-            until(lambda: Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+        on_park("trip", lambda outcome: parked.append(outcome.reason))
+        saga = run_to_end(begin("trip"))
+        assert saga.status == "parked"
+        assert saga.park_reason == "its on_finish hook fails: OperationalError: the hook broke"
+        assert parked == [saga.park_reason]
+        assert saga.finished_at is None
         assert "souvenir" not in written()
-        assert Saga.objects.get(id=saga).finished_at is None
+
+        is_mended.append(1)
+        retry(saga.id, by=By("a test", "it is mended"))
+        assert run_to_end(saga.id).status == "completed"
+        assert "souvenir" in written()
+        assert trip.calls == ["fly", "stay", "eat"]
+
+    @pytest.mark.usefixtures("trip")
+    def test_one_that_cannot_be_parked_as_its_app_wants_is_parked_all_the_same(
+        self, on_finish: SetHook, on_park: SetHook
+    ) -> None:
+        def park(_: SagaOutcome) -> None:
+            write("note")
+            raise RuntimeError("this hook too")
+
+        on_finish("trip", lambda _: 1 / 0)  # type: ignore[arg-type]
+        on_park("trip", park)
+        saga = run_to_end(begin("trip"))
+        assert saga.status == "parked"
+        assert "ZeroDivisionError" in saga.park_reason
+        assert "note" not in written()
 
     @pytest.mark.usefixtures("trip")
     def test_a_commit_whose_answer_was_lost_calls_no_hook_twice(
@@ -1114,6 +1168,46 @@ def test_a_database_away_at_the_claim(trip: type[Trip], monkeypatch: pytest.Monk
     monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
     monkeypatch.setattr(claims, "claim", claim)
     assert run_to_end(begin("trip")).status == "completed"
+
+
+def test_room_beside_sagas_that_take_long_is_not_left_empty(
+    register: Register, script: Script
+) -> None:
+    """Claims wait for room for many at a time, but not for ever."""
+    register(script.saga("tour", Part("fly", external=True)))
+    released = threading.Event()
+
+    async def fly(ctx: Context) -> None:
+        if ctx["slow"]:
+            await asyncio.to_thread(released.wait, 20)
+
+    script.acts["fly"] = fly
+    for n in range(7):
+        begin("tour", key=f"SLOW-{n}", slow=True)
+    quick = [begin("tour", key=f"QUICK-{n}", slow=False) for n in range(5)]
+    with working(concurrency=8):
+        try:
+            until(lambda: Saga.objects.filter(id__in=quick, status="completed").count() == 5)
+        finally:
+            released.set()
+
+
+@pytest.mark.on_postgresql
+def test_sagas_are_claimed_while_every_thread_is_in_a_local_step(
+    register: Register, script: Script
+) -> None:
+    register(script.saga("tour", Part("fly")), script.saga("mail", Part("post", external=True)))
+    released = threading.Event()
+    script.acts["fly"] = lambda _: released.wait(20)
+    for n in range(6):
+        begin("tour", key=f"K-{n}")
+    with working(concurrency=8):
+        try:
+            until(lambda: len(script.calls) == 4)
+            mail = begin("mail")
+            until(lambda: Saga.objects.filter(id=mail, status="completed").exists())
+        finally:
+            released.set()
 
 
 def test_waking_a_worker_that_does_not_run_is_harmless() -> None:

@@ -1,12 +1,13 @@
 """What sagas that run side by side write in one transaction, and what one of them cannot spoil."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import DataError, OperationalError, connection
+from django.db import DataError, OperationalError, connection, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from sagas.models import Saga, SagaAttempt, SagaStatus, SagaStep, StepStatus
 from sagas.threads import Threads
 from tests.unit.saga_running import Register, begin, register, working
 from tests.unit.scripted_sagas import Part, Script, chain, claimed_by
-from tests.unit.waiting import until
+from tests.unit.waiting import in_thread, until
 
 __all__ = ["register"]
 
@@ -292,7 +293,8 @@ class TestWriting:
 def test_together_is_as_one_after_the_other(
     wanted: list[tuple[int, str, int, StepStatus]], lost: set[int]
 ) -> None:
-    """A model of it: a step's row is that of its highest attempt, the fenced have none."""
+    """A model of it: a step's row is that of its highest attempt, the fenced have none. What an
+    attempt has come to is not changed any more."""
     Saga.objects.all().delete()
     sagas = claimed(4)
     for n in lost:
@@ -303,7 +305,9 @@ def test_together_is_as_one_after_the_other(
             [Entry(saga=sagas[n], step=step_entry(status, attempt=attempt, step=step))]
         )
         key = f"K-{n} {step}"
-        is_current = n not in lost and attempt >= model.get(key, ("", 0))[1]
+        before, last = model.get(key, ("", 0))
+        may_follow = attempt > last or (attempt == last and before in ("started", status.value))
+        is_current = n not in lost and may_follow
         assert verdict.is_written == is_current
         if is_current:
             model[key] = (status.value, attempt)
@@ -526,21 +530,25 @@ class TestInAWorker:
 
     @pytest.mark.on_postgresql
     def test_workers_that_write_the_same_sagas_do_not_meet_crosswise(self) -> None:
-        """Rows are locked in one order, whatever the order of the entries."""
+        """Rows are locked in one order, whatever the order of the entries; nobody waits for them,
+        so what is busy is written again."""
         sagas = claimed(40)
         entries = [started(saga) for saga in sagas]
-        answers: list[list[Verdict]] = []
         errors: list[BaseException] = []
+
+        def written_by(order: list[Entry]) -> bool:
+            verdicts = journal.write(order)
+            assert {*verdicts} <= {WRITTEN, journal.BUSY}
+            return {*verdicts} == {WRITTEN}
 
         def write(order: list[Entry]) -> None:
             try:
-                answers.extend([journal.write(order) for _ in range(15)])
+                for _ in range(15):
+                    until(lambda: written_by(order))
             except BaseException as error:  # noqa: BLE001 - looked at below
                 errors.append(error)
             finally:
                 connection.close()
-
-        import threading
 
         threads = [
             threading.Thread(target=write, args=(order,))
@@ -551,4 +559,35 @@ class TestInAWorker:
         for thread in threads:
             thread.join(20)
         assert errors == []
-        assert answers == [[WRITTEN] * 40] * 45
+
+    @pytest.mark.on_postgresql
+    def test_a_row_that_somebody_holds_holds_up_no_other(self) -> None:
+        """A cancel by a process that was frozen, for one."""
+        mine, theirs, lost = claimed(3)
+        lose(lost)
+        holding = threading.Event()
+
+        @transaction.atomic
+        def hold(stop: threading.Event) -> None:
+            [*Saga.objects.select_for_update().filter(id__in=[theirs.id, lost.id])]
+            holding.set()
+            stop.wait(20)
+
+        with in_thread(hold):
+            until(holding.is_set)
+            verdicts = journal.write([started(saga) for saga in (mine, theirs, lost)])
+        assert verdicts == [WRITTEN, journal.BUSY, journal.FENCED]
+        assert journal.write([started(theirs)]) == [WRITTEN]
+
+    @pytest.mark.on_postgresql
+    def test_a_saga_whose_row_was_busy_gets_to_its_end(self) -> None:
+        sagas = [begin("tour", key=f"K-{n}") for n in range(8)]
+
+        def meddle(stop: threading.Event) -> None:
+            while not stop.wait(0.001):
+                with transaction.atomic():
+                    [*Saga.objects.select_for_update().filter(id__in=sagas).order_by("id")]
+
+        with in_thread(meddle), working(concurrency=8):
+            until(lambda: Saga.objects.filter(status="completed").count() == len(sagas))
+        assert set(SagaStep.objects.values_list("attempt", "failures")) == {(1, 0)}

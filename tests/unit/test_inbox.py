@@ -1,5 +1,6 @@
 import base64
 import json
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
-from sagas import codec, inbox
+from sagas import claims, codec, inbox
 from sagas.consumer import SagaConsumer
 from sagas.identity import saga_id
 from sagas.models import InboxMessage, RefusedCommand, Saga
@@ -95,6 +96,16 @@ class TestAccepting:
         assert (saga.name, saga.key, saga.status, saga.epoch) == ("travel", "T-1", "pending", 0)
         assert codec.decode(saga.input) == {"trip": "T-1", "price": Decimal("9.90")}
         assert (saga.correlation_id, saga.traceparent) == ("trace-1", "00-ab-cd-01")
+
+    def test_it_is_due_at_once_by_the_clock_of_the_database(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That of this process may be wrong."""
+        field = Saga._meta.get_field("next_run_at")
+        in_an_hour = timezone.now() + timedelta(hours=1)
+        monkeypatch.setitem(field.__dict__, "_get_default", lambda: in_an_hour)
+        accept(record({"trip": "T-1"}))
+        assert len(claims.claim(worker="w", limit=1, lease=timedelta(seconds=9))) == 1
 
     def test_redelivered_it_changes_nothing(self) -> None:
         command = record({"trip": "T-1"})

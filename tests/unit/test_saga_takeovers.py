@@ -242,24 +242,6 @@ def test_a_cancel_of_one_that_is_parked_for_it_undoes_what_is_done(script: Scrip
     assert (told.status, told.takeovers, script.calls) == ("rolled_back", 0, ["unfly"])
 
 
-def test_a_hook_that_always_raises_parks_in_the_end(on_finish: SetHook, script: Script) -> None:
-    """The worker leaves such a saga to the next one, which is as a lost worker to it."""
-    calls: list[int] = []
-
-    def hook(_: SagaOutcome) -> None:
-        calls.append(1)
-        raise RuntimeError("the hook broke")
-
-    on_finish("tour", hook)
-    saga = begin("tour")
-    worker = Executor(concurrency=4, lease=timedelta(seconds=0.15), max_takeovers=MOST)
-    with in_thread(worker.run):
-        until(lambda: Saga.objects.get(id=saga).status == "parked")
-    assert len(calls) == MOST + 1
-    assert script.calls == ["fly", "stay"]
-    assert Saga.objects.get(id=saga).finished_at is None
-
-
 def test_those_of_a_worker_that_works_are_left_alone(script: Script) -> None:
     script.acts["stay"] = raising(StepRejected("full"))
     saga = begin("tour")
