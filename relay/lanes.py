@@ -17,6 +17,42 @@ logger = logging.getLogger(__name__)
 
 LEASE = 10.0
 
+# One round trip, and so one transaction: a sign of life, the lanes that are this relay's, and of
+# the free ones as many as are missing to its share.
+_SHARE = f"""
+SELECT least(%(most)s, ({LANES} + count(*) - 1) / count(*)) AS lanes
+FROM outbox_relay WHERE until >= statement_timestamp()
+"""  # noqa: S608 - constants
+_RENEW_AND_CLAIM = f"""
+INSERT INTO outbox_relay (id, started_at, until)
+VALUES (%(owner)s, statement_timestamp(),
+    statement_timestamp() + make_interval(secs => %(lease)s))
+ON CONFLICT (id) DO UPDATE SET until = excluded.until;
+
+DELETE FROM outbox_relay WHERE until < statement_timestamp() - interval '1 hour';
+
+INSERT INTO outbox_lane (lane, owner, epoch, until)
+SELECT lane, '', 0, statement_timestamp() FROM generate_series(0, {LANES} - 1) AS lane
+ON CONFLICT DO NOTHING;
+
+UPDATE outbox_lane SET until = statement_timestamp() + make_interval(secs => %(lease)s)
+WHERE owner = %(owner)s;
+
+WITH free AS MATERIALIZED (
+    SELECT lane FROM outbox_lane
+    WHERE owner = '' OR until < statement_timestamp()
+    ORDER BY lane
+    LIMIT greatest(0, ({_SHARE}) - (SELECT count(*) FROM outbox_lane WHERE owner = %(owner)s))
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox_lane SET owner = %(owner)s, epoch = epoch + 1,
+    until = statement_timestamp() + make_interval(secs => %(lease)s)
+WHERE lane IN (SELECT lane FROM free);
+
+SELECT share.lanes, lane, epoch
+FROM ({_SHARE}) AS share LEFT JOIN outbox_lane ON owner = %(owner)s
+"""  # noqa: S608 - constants
+
 
 class Lanes(Protocol):
     @property
@@ -95,18 +131,16 @@ class LeasedLanes:
         idle = self.leaving.difference(busy)
         if now < self._due and not idle and self.held:
             return before - set(self.held)
-        with transaction.atomic():
-            self._give_up(idle)
-            share = self._sign_of_life()
-            self._renew()
-            if len(self.held) < share:
-                self._claim(share - len(self.held))
+        self._give_up(idle)
+        share = self._renew_and_claim()
         self._valid_until = now + self._lease
         self._due = now + self._lease / 3
         self.leaving &= set(self.held)
         surplus = len(self.held) - len(self.leaving) - share
         if surplus > 0:
             self.leaving |= set(sorted(set(self.held) - self.leaving)[-surplus:])
+        if new := set(self.held) - before:
+            logger.info("took %d lane(s)", len(new))
         return before - set(self.held) - idle
 
     def release(self) -> None:
@@ -131,60 +165,17 @@ class LeasedLanes:
             self.held.pop(lane, None)
         logger.info("gave up %d lane(s) to other relays", len(lanes))
 
-    def _sign_of_life(self) -> int:
-        """Returns this relay's share of the lanes."""
+    def _renew_and_claim(self) -> int:
+        """What the database has of this relay's is held, and nothing else. Returns its share."""
+        params: dict[str, str | float] = {
+            "owner": self._owner,
+            "lease": self._lease,
+            "most": self._most,
+        }
         with connection.cursor() as cursor:
-            cursor.execute(
-                """
-                INSERT INTO outbox_relay (id, started_at, until)
-                VALUES (%s, statement_timestamp(),
-                    statement_timestamp() + make_interval(secs => %s))
-                ON CONFLICT (id) DO UPDATE SET until = excluded.until
-                """,
-                [self._owner, self._lease],
-            )
-            cursor.execute(
-                "DELETE FROM outbox_relay WHERE until < statement_timestamp() - interval '1 hour'"
-            )
-            cursor.execute("SELECT count(*) FROM outbox_relay WHERE until >= statement_timestamp()")
-            live = int(cursor.fetchone()[0])
-        return min(self._most, -(-LANES // max(1, live)))
-
-    def _renew(self) -> None:
-        """What the database has of this relay's is held, and nothing else."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                """
-                UPDATE outbox_lane
-                SET until = statement_timestamp() + make_interval(secs => %s)
-                WHERE owner = %s RETURNING lane, epoch
-                """,
-                [self._lease, self._owner],
-            )
-            self.held = dict(cursor.fetchall())
-
-    def _claim(self, count: int) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO outbox_lane (lane, owner, epoch, until)"
-                " SELECT lane, '', 0, statement_timestamp() FROM generate_series(0, %s - 1) AS lane"
-                " ON CONFLICT DO NOTHING",
-                [LANES],
-            )
-            cursor.execute(
-                """
-                WITH free AS MATERIALIZED (
-                    SELECT lane FROM outbox_lane
-                    WHERE owner = '' OR until < statement_timestamp()
-                    ORDER BY lane LIMIT %s FOR UPDATE SKIP LOCKED
-                )
-                UPDATE outbox_lane SET owner = %s, epoch = epoch + 1,
-                    until = statement_timestamp() + make_interval(secs => %s)
-                WHERE lane IN (SELECT lane FROM free) RETURNING lane, epoch
-                """,
-                [count, self._owner, self._lease],
-            )
-            claimed = dict(cursor.fetchall())
-        if claimed:
-            logger.info("took %d lane(s)", len(claimed))
-        self.held |= claimed
+            cursor.execute(_RENEW_AND_CLAIM, params)
+            while cursor.cursor.nextset():
+                pass
+            found = cursor.cursor.fetchall()
+        self.held = {lane: epoch for _, lane, epoch in found if lane is not None}
+        return int(found[0][0])

@@ -46,8 +46,10 @@ def relay_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[-64:]
 
 
-def _lanes_of(name: str, *, most: int) -> Lanes:
-    return LeasedLanes(name, most=most) if connection.vendor == "postgresql" else EveryLane()
+def _lanes_of(name: str, *, most: int, clock: Callable[[], float]) -> Lanes:
+    if connection.vendor == "postgresql":
+        return LeasedLanes(name, most=most, clock=clock)
+    return EveryLane()
 
 
 class Relay:
@@ -62,6 +64,7 @@ class Relay:
         jitter: 0 to 1, spreads the pauses of several relays.
         alive: called in each cycle.
         woken: set from outside when there is something new to read.
+        clock: seconds, of which leases and housekeeping are reckoned.
     """
 
     def __init__(
@@ -75,17 +78,18 @@ class Relay:
         jitter: Callable[[], float] = random.random,
         alive: Callable[[], None] = lambda: None,
         woken: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker = broker
         self._batch_size = batch_size
         self._name = relay_name()
-        self._lanes = lanes or _lanes_of(self._name, most=lanes_max)
+        self._lanes = lanes or _lanes_of(self._name, most=lanes_max, clock=clock)
         self._longest_poll = LONGEST_POLL[connection.vendor]
         self._message = wire_messages(source)
         self._flight = Flight()
         self._suspects = Suspects()
         self._parked = ParkedKeys(self._name)
-        self._segments = Segments()
+        self._segments = Segments(clock=clock)
         self._turn = 0
         self._more = False
         self._publisher: Publisher | None = None

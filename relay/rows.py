@@ -128,7 +128,8 @@ def _locked(lanes: Collection[int], epochs: Mapping[int, int], owner: str) -> se
 
 
 # Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
-# because a plain SET would leak to other clients behind a pooler.
+# because a plain SET would leak to other clients behind a pooler. Sent as one text with the
+# statement, it is one transaction and one round trip.
 _PLAN = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
@@ -157,7 +158,7 @@ WHERE l.lane = d.lane AND l.owner = %s AND l.epoch = d.epoch
 def _head_of_lanes(
     lanes: Sequence[int], limit: int, besides: Collection[int], lane_limit: int
 ) -> list[Row]:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(_HEAD, [_array(lanes), _array(besides), lane_limit, limit])
         cursor.cursor.nextset()
         return [*map(Row._make, cursor.cursor.fetchall())]
@@ -182,7 +183,7 @@ def _delete_held(rows: Collection[Row], epochs: Mapping[int, int], owner: str) -
         _array(epochs.get(row.lane, -1) for row in rows),
         owner,
     ]
-    with transaction.atomic(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(_DELETE, params)
 
 

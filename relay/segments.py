@@ -18,19 +18,20 @@ from django.db import OperationalError, connection, transaction
 logger = logging.getLogger(__name__)
 
 EVERY = 5.0  # seconds
+LONGEST_PAUSE = 60.0  # while nothing new comes
 REPORT_BYTES = 64 * 1024 * 1024
 REPORT_EVERY = 60.0
 
 LOCK_NOT_AVAILABLE = "55P03"
 
-_SIZES = """
-SELECT child.relname::text, pg_relation_size(child.oid)
-FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-WHERE inhparent = 'outbox_message'::regclass ORDER BY child.relname
-"""
 _CURRENT = """
 SELECT 'outbox_message_'
     || floor(extract(epoch FROM statement_timestamp()) / 15)::bigint % 4
+"""
+_SIZES = """
+SELECT child.relname::text, pg_relation_size(child.oid), child.relname = ({current})
+FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+WHERE inhparent = 'outbox_message'::regclass ORDER BY child.relname
 """
 _HOLDER = """
 SELECT a.pid, a.application_name, extract(epoch FROM now() - a.xact_start)
@@ -46,29 +47,32 @@ class Segments:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._due = 0.0
+        self._pause = EVERY
         self._report_due = 0.0
         self._is_clean = connection.vendor != "postgresql"
 
     def used(self) -> None:
         """Rows have been deleted: there will be something to empty."""
         self._is_clean = connection.vendor != "postgresql"
+        if self._pause != EVERY:
+            self._pause = EVERY
+            self._due = min(self._due, self._clock() + EVERY)
 
     def tend(self) -> None:
         now = self._clock()
         if self._is_clean or now < self._due:
             return
-        self._due = now + EVERY
+        self._due = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         with connection.cursor() as cursor:
-            cursor.execute(_SIZES)
-            sizes = dict(cursor.fetchall())
-            cursor.execute(_CURRENT)
-            (current,) = cursor.fetchone()
-        full = {name: size for name, size in sizes.items() if size}
+            cursor.execute(_SIZES.format(current=_CURRENT))
+            full = [(name, size, current) for name, size, current in cursor.fetchall() if size]
         self._is_clean = not full
-        refused = [name for name in full if name != current and not empty(name)]
-        if refused and sum(full.values()) > REPORT_BYTES and now >= self._report_due:
+        refused = [name for name, _, current in full if not current and not empty(name)]
+        total = sum(size for _, size, _ in full)
+        if refused and total > REPORT_BYTES and now >= self._report_due:
             self._report_due = now + REPORT_EVERY
-            self._report(refused, sum(full.values()))
+            self._report(refused, total)
 
     def _report(self, refused: list[str], size: int) -> None:
         with connection.cursor() as cursor:

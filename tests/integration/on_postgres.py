@@ -25,8 +25,11 @@ EMPTIED = ("orders_", "sagas_", "outbox_message")
 
 
 @pytest.fixture(scope="module")
-def migrated(postgres_server_url: str, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """A database of this module's own is the default one, with all tables."""
+def migrated(
+    postgres_server_url: str, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """A database of this module's own is the default one, with all tables. The one that all other
+    tests share is made before: afterwards it would be made here."""
     name = psycopg_sql.Identifier(database := f"test_{uuid.uuid4().hex}")
     with psycopg.connect(postgres_server_url, autocommit=True) as server:
         server.execute(psycopg_sql.SQL("CREATE DATABASE {}").format(name))
@@ -45,6 +48,18 @@ def postgres(migrated: None) -> None:
     tables = [name for name in known if name.startswith(EMPTIED)]
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {', '.join(tables)} CASCADE")
+
+
+@pytest.fixture
+def other(postgres: None) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Another client of the same database."""
+    params = {
+        name: value
+        for name, value in connection.get_connection_params().items()
+        if name in ("host", "port", "user", "password", "dbname")
+    }
+    with psycopg.connect(**params, application_name="a dump") as other:
+        yield other
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -12,9 +12,9 @@ from outbox import enqueue
 from outbox.models import OutboxMessage
 from relay import segments
 from relay.segments import Segments, empty
-from tests.integration.on_postgres import migrated, postgres
+from tests.integration.on_postgres import migrated, other, postgres
 
-__all__ = ["migrated", "postgres"]
+__all__ = ["migrated", "other", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,
@@ -43,18 +43,6 @@ def run(sql: str) -> list[tuple[object, ...]]:
 
 def size() -> object:
     return run(f"SELECT pg_relation_size('{SEGMENT}')")[0][0]
-
-
-@pytest.fixture
-def other() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """Another client of the same database."""
-    params = {
-        name: value
-        for name, value in connection.get_connection_params().items()
-        if name in ("host", "port", "user", "password", "dbname")
-    }
-    with psycopg.connect(**params, application_name="a dump") as other:
-        yield other
 
 
 def used_up() -> None:
@@ -156,7 +144,34 @@ def test_nothing_is_asked_where_nothing_was_used() -> None:
         assert asked == []
         looking.used()
         looking.tend()
-    assert len(asked) == 2
+    assert len(asked) == 1
+
+
+def test_what_cannot_be_emptied_is_tried_less_and_less_often(
+    other: "psycopg.Connection[tuple[object, ...]]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used_up()
+    other.execute("SELECT count(*) FROM outbox_message")
+    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'outbox_message_1'")
+    now = 1000.0
+    looking = Segments(clock=lambda: now)
+    tried: list[float] = []
+
+    def note(execute: Callable[..., object], sql: str, *rest: object) -> object:
+        if "LOCK" in sql and SEGMENT in sql:
+            tried.append(now)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note):
+        for _ in range(200):
+            looking.tend()
+            now += 1.0
+    assert tried == [1000, 1005, 1015, 1035, 1075, 1135, 1195]
+    looking.used()
+    now += segments.EVERY
+    other.rollback()
+    looking.tend()
+    assert size() == 0
 
 
 def test_growth_is_reported_with_who_is_to_blame(

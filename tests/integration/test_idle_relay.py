@@ -1,0 +1,145 @@
+"""What a relay asks of PostgreSQL while there is nothing to do, counted by libpq itself."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.db import connection, transaction
+
+from brokers.memory import MemoryBroker
+from outbox import enqueue
+from outbox.models import OutboxLane, OutboxMessage, OutboxRelay
+from relay import segments
+from relay.lanes import LeasedLanes
+from relay.relay import Relay
+from tests.integration.on_postgres import migrated, other, postgres
+
+__all__ = ["migrated", "other", "postgres"]
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("postgres"),
+]
+
+MOST_A_SECOND = 2
+SECONDS = 300.0
+
+
+class Idling(threading.Event):
+    """What a relay waits for: nothing comes, and its clock passes the pause at once.
+
+    `happens`: called meanwhile; says whether the relay is woken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.ends = self.now + SECONDS
+        self.stop = threading.Event()
+        self.happens: Callable[[], bool] = lambda: False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.now += timeout
+        if self.now >= self.ends:
+            self.stop.set()
+        return self.happens()
+
+
+class Requests:
+    """Counts the round trips of Django's connection, as libpq traces them: BEGIN and COMMIT too."""
+
+    def __init__(self, path: Path) -> None:
+        connection.ensure_connection()
+        self._path = path
+        self._connection = connection.connection.pgconn
+        self._file = path.open("wb")
+        self._connection.trace(self._file.fileno())
+
+    def close(self) -> None:
+        self._connection.untrace()
+        self._file.close()
+
+    @property
+    def text(self) -> str:
+        return self._path.read_text(errors="replace")
+
+    def __len__(self) -> int:
+        lines = self.text.splitlines()
+        return sum("\tQuery\t" in line or "\tSync" in line for line in lines)
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Iterator[Requests]:
+    counting = Requests(tmp_path / "trace")
+    yield counting
+    counting.close()
+
+
+@pytest.fixture
+def idling() -> Idling:
+    return Idling()
+
+
+@pytest.fixture
+def relay(idling: Idling) -> Relay:
+    OutboxLane.objects.all().delete()
+    OutboxRelay.objects.all().delete()
+    return Relay(MemoryBroker(), source="/tests", woken=idling, clock=lambda: idling.now)
+
+
+def put() -> None:
+    with transaction.atomic():
+        enqueue(topic="shop.events", key="K", type="shop.sold", payload=1)
+
+
+def test_the_count_sees_every_round_trip(requests: Requests) -> None:
+    before = len(requests)
+    with transaction.atomic():
+        OutboxMessage.objects.exists()
+    assert len(requests) - before == 3
+
+
+def test_with_nothing_to_do(relay: Relay, idling: Idling, requests: Requests) -> None:
+    relay.run(idling.stop)
+    assert 1.0 * SECONDS < len(requests) <= MOST_A_SECOND * SECONDS
+
+
+def test_with_segments_that_somebody_keeps_from_being_emptied(
+    relay: Relay,
+    idling: Idling,
+    requests: Requests,
+    other: "psycopg.Connection[tuple[object, ...]]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put()
+    OutboxMessage.objects.all().delete()
+    other.execute("SELECT count(*) FROM outbox_message")
+    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'none of them'")
+    relay._segments.used()
+    before = len(requests)
+    relay.run(idling.stop)
+    assert "LOCK TABLE" in requests.text
+    assert len(requests) - before <= MOST_A_SECOND * SECONDS
+
+
+def test_without_lanes(relay: Relay, idling: Idling, requests: Requests) -> None:
+    LeasedLanes("another").tend(busy=())
+    relay.run(idling.stop)
+    assert len(requests) <= MOST_A_SECOND * SECONDS
+
+
+def test_woken_it_reads_at_once(relay: Relay, idling: Idling) -> None:
+    seen: list[int] = []
+
+    def happen() -> bool:
+        seen.append(relay.published)
+        if len(seen) == 30:
+            put()
+        return len(seen) == 30
+
+    idling.happens = happen
+    relay.run(idling.stop)
+    assert seen[29:31] == [0, 1]
