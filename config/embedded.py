@@ -7,12 +7,14 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from django.conf import settings
 from django.db import connection
 
 from brokers import Broker
 from config.webserver import WebServer
+from relay.listening import woken_by_commits
 from relay.relay import Relay
 from sagas import claims
 from sagas.service import SagaService
@@ -31,6 +33,11 @@ class _Part:
     thread: threading.Thread | None = None
 
 
+def _relay(broker: Broker, stop: threading.Event) -> None:
+    with woken_by_commits() as woken:
+        Relay(broker, source=settings.OUTBOX_SOURCE, woken=woken).run(stop)
+
+
 class Embedded:
     """Runs the parts until told to stop, or until one of them dies.
 
@@ -43,12 +50,11 @@ class Embedded:
         self._web = web
         self._over = threading.Event()
         self._died: list[str] = []
-        relay = Relay(broker, source=settings.OUTBOX_SOURCE)
         service = SagaService.from_settings(broker, concurrency=CONCURRENCY)
         # In the order in which they stop: no new orders, then nothing new for the consumer.
         self._parts = [
             _Part("web server", web.run, threading.Event()),
-            _Part("relay", relay.run, threading.Event()),
+            _Part("relay", partial(_relay, broker), threading.Event()),
             _Part("consumer", service.run, threading.Event()),
         ]
 

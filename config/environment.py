@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
 
 SECRET_KEY_FILE = ".secret-key"  # noqa: S105 - a file name
@@ -128,6 +129,28 @@ def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": config.get("OPTIONS", {}) | options,
     }
+
+
+def direct_url(env: Environment) -> str:
+    """PostgreSQL past its pooler, as libpq takes it; empty where there is none.
+
+    Raises:
+        ImproperlyConfigured: not PostgreSQL, or unreadable.
+    """
+    url: str = env.str("DATABASE_DIRECT_URL", default="")
+    scheme, separator, rest = url.partition("://")
+    if not url:
+        return ""
+    try:
+        psycopg.conninfo.conninfo_to_dict(direct := f"postgresql{separator}{rest}")
+    except psycopg.ProgrammingError:
+        direct = ""
+    if scheme not in POSTGRES_SCHEMES or not direct:
+        raise ImproperlyConfigured(
+            "DATABASE_DIRECT_URL cannot be read: use postgres://user:password@host:port/name, or "
+            "leave it empty where DATABASE_URL names no pooler"
+        )
+    return direct
 
 
 def secret_key_file(database: dict[str, Any], *, base_dir: Path) -> Path:

@@ -91,6 +91,7 @@ SAGAZ = {
     "LOGGING": env.bool("SAGAZ_LOGGING", default=True),
 }
 DATABASE_URL = env.str("DATABASE_URL", default="")
+DATABASE_DIRECT_URL = environment.direct_url(env)
 
 BROKER_TOPICS = env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"])
 BROKER_OPTIONS: dict[str, Any] = {
@@ -100,6 +101,7 @@ BROKER_OPTIONS: dict[str, Any] = {
 }
 
 OUTBOX_SOURCE = env.str("OUTBOX_SOURCE", default="/django-saga-outbox")
+OUTBOX_WAKE_UP = env.bool("OUTBOX_WAKE_UP", default=True)
 OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0)
 SAGA_TOPICS = env.list("SAGA_TOPICS", default=["orders.commands"])
 SAGA_CONSUMER_GROUP = env.str("SAGA_CONSUMER_GROUP", default="sagas")

@@ -19,6 +19,7 @@ from outbox.errors import NotInTransaction, PayloadError
 from outbox.inserting import insert
 from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
+from outbox.waking import wake_after_commit
 
 if TYPE_CHECKING:
     from outbox.models import OutboxMessage
@@ -68,6 +69,7 @@ def enqueue(
     _check_transaction()
     row = _row(NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {}))
     insert(*after, row, lock=lock_number(row.key_hash))
+    wake_after_commit()
     return row
 
 
@@ -78,6 +80,8 @@ def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
     rows = [_row(message) for message in sorted(messages, key=lambda m: m.key)]
     for row in rows:
         insert(row, lock=lock_number(row.key_hash))
+    if rows:
+        wake_after_commit()
     return rows
 
 

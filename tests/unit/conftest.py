@@ -15,6 +15,12 @@ def _secret_key() -> None:
     settings.SECRET_KEY = "only for tests"
 
 
+@pytest.fixture(autouse=True)
+def _no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection would keep PostgreSQL from dropping the tests' database."""
+    monkeypatch.setattr(settings, "OUTBOX_WAKE_UP", False)
+
+
 @pytest.fixture
 def stock(db: None) -> None:
     """The sample products."""

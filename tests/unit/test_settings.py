@@ -146,3 +146,18 @@ def test_an_unknown_payment_gateway(manage: Manage) -> None:
 )
 def test_a_value_that_cannot_be_read(manage: Manage, variable: str, value: str) -> None:
     assert variable in manage.refused("check", **{variable: value})
+
+
+@pytest.mark.parametrize(
+    "url", ["db:5432", "mysql://user:secret@host/name", "postgres://a:b:c@/?x"]
+)
+def test_a_direct_url_that_cannot_be_read(manage: Manage, url: str) -> None:
+    line = manage.refused("check", DATABASE_DIRECT_URL=url)
+
+    assert "DATABASE_DIRECT_URL" in line
+    assert "secret" not in line
+
+
+def test_a_direct_url_in_any_of_the_schemes(manage: Manage) -> None:
+    for scheme in ("postgres", "postgresql", "psql", "pgsql"):
+        assert manage.accepted("check", DATABASE_DIRECT_URL=f"{scheme}://user@host:5432/name")

@@ -9,6 +9,7 @@ from django.db import connection
 from brokers import broker_from_url, require_shared
 from outbox.cli import positive, sign_of_life, stop_on_signals
 from outbox.models import LANES
+from relay.listening import woken_by_commits
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 
@@ -39,15 +40,16 @@ class Command(BaseCommand):
         broker.check()
         broker.ensure_topics(settings.BROKER_TOPICS)
         connection.ensure_connection()
-        relay = Relay(
-            broker,
-            source=settings.OUTBOX_SOURCE,
-            batch_size=batch_size,
-            lanes_max=lanes_max,
-            alive=sign_of_life(alive_file),
-        )
         try:
-            with only_relay():
+            with only_relay(), woken_by_commits() as woken:
+                relay = Relay(
+                    broker,
+                    source=settings.OUTBOX_SOURCE,
+                    batch_size=batch_size,
+                    lanes_max=lanes_max,
+                    alive=sign_of_life(alive_file),
+                    woken=woken,
+                )
                 self._drain(relay) if drain else self._run(relay)
         except AlreadyRunning as error:
             raise CommandError(str(error)) from error

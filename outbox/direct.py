@@ -1,0 +1,30 @@
+"""Connections for NOTIFY and LISTEN: beside Django's pool, and past a pooler, behind which a
+notification would reach nobody."""
+
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
+
+CHANNEL = "outbox"
+CONNECT_TIMEOUT = 5
+# Who only listens would never notice that the other side is gone.
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+
+def connect(name: str) -> "psycopg.Connection[tuple[object, ...]]":
+    """A connection in autocommit mode to DATABASE_DIRECT_URL, or where Django's default one goes.
+
+    Args:
+        name: what PostgreSQL calls it.
+
+    Raises:
+        psycopg.Error: no connection.
+    """
+    params: dict[str, Any] = {"conninfo": settings.DATABASE_DIRECT_URL}
+    if not settings.DATABASE_DIRECT_URL:
+        params = connections.create_connection(DEFAULT_DB_ALIAS).get_connection_params()
+        params.pop("pool", None)
+    params |= {"application_name": name, "connect_timeout": CONNECT_TIMEOUT} | _KEEPALIVES
+    return psycopg.connect(autocommit=True, **params)

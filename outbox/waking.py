@@ -1,0 +1,110 @@
+"""Wakes relays after a commit: one NOTIFY for all the commits of a moment, on a connection of its
+own. Inside the business transaction it would take a lock that all commits share, and 32 clients
+would do a third of what they can.
+
+Relays poll all the same: what fails here costs some time, and nobody hears of it but the log.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from outbox import direct
+
+logger = logging.getLogger(__name__)
+
+DEBOUNCE = 0.01  # seconds between two notifications
+RETRY_AFTER = 1.0
+_NOTIFY = f"NOTIFY {direct.CHANNEL}".encode()
+FAILURES = (psycopg.Error, OSError)
+
+Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
+
+
+def wake_after_commit() -> None:
+    """Relays shall look at the outbox once the transaction has committed."""
+    database = connections[DEFAULT_DB_ALIAS]
+    if database.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
+        return
+    # One for each transaction. The last one will do, whichever savepoint it belongs to: a rollback
+    # that takes it away takes away what is written now.
+    callbacks = database.run_on_commit
+    if not callbacks or callbacks[-1][1] != notifier.ask:
+        database.on_commit(notifier.ask, robust=True)
+
+
+class Notifier:
+    """A thread that sends the notifications of this process. It starts when it is first asked, in
+    each process by itself."""
+
+    def __init__(self, *, connect: Connect = direct.connect, debounce: float = DEBOUNCE) -> None:
+        self._connect = connect
+        self._debounce = debounce
+        self.begin()
+
+    def begin(self) -> None:
+        """In a process that was forked: its parent's thread, and whatever held a lock, is not
+        there."""
+        self._asked = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def ask(self) -> None:
+        """Notify soon. Never blocks."""
+        if self._thread is None:
+            self._start()
+        if not self._asked.is_set():
+            self._asked.set()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="outbox wake-up", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _run(self) -> None:
+        connection = None
+        is_failing = False
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            is_new = connection is None
+            try:
+                connection = connection or self._connect("outbox wake-up")
+                _notify(connection)
+            except FAILURES as error:
+                if connection is not None:
+                    connection.close()
+                    connection = None
+                if not is_new:  # the server may have been started again meanwhile
+                    self._asked.set()
+                    continue
+                if not is_failing:
+                    logger.warning("relays are not woken, they poll: %s", _flat(error))
+                is_failing = True
+                time.sleep(RETRY_AFTER)
+            else:
+                is_failing = False
+                time.sleep(self._debounce)
+
+
+def _notify(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
+    """By libpq itself: a cursor would cost several times as much, beside every request."""
+    result = connection.pgconn.exec_(_NOTIFY)
+    if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+        raise psycopg.OperationalError(connection.pgconn.get_error_message())
+
+
+def _flat(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+notifier = Notifier()
+os.register_at_fork(after_in_child=notifier.begin)

@@ -1,0 +1,52 @@
+"""Listens for the outbox's wake-ups, on PostgreSQL, on a connection and in a thread of its own."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+from django.conf import settings
+from django.db import connection
+
+from brokers.outage import Outage
+from outbox import direct
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.25  # seconds between two looks at whether it is over
+
+Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
+
+
+@contextmanager
+def woken_by_commits(*, connect: Connect = direct.connect) -> Iterator[threading.Event]:
+    """An event that is set when something has been committed to the outbox; on SQLite, and without
+    OUTBOX_WAKE_UP, never."""
+    woken, over = threading.Event(), threading.Event()
+    if connection.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
+        yield woken
+        return
+    listening = threading.Thread(target=_listen, args=(woken, over, connect), name="wake-ups")
+    listening.start()
+    try:
+        yield woken
+    finally:
+        over.set()
+        listening.join()
+
+
+def _listen(woken: threading.Event, over: threading.Event, connect: Connect) -> None:
+    """An outage ends nothing: the relay polls until it is over."""
+    outage = Outage("the database's wake-up", logger=logger)
+    while not over.is_set():
+        try:
+            with connect("outbox relay, listening") as listener:
+                listener.execute(f"LISTEN {direct.CHANNEL}")
+                outage.over()
+                woken.set()  # for what was committed before
+                while not over.is_set():
+                    for _ in listener.notifies(timeout=LOOK_EVERY, stop_after=1):
+                        woken.set()
+        except (psycopg.Error, OSError) as error:
+            over.wait(outage.failed(error))
