@@ -64,7 +64,7 @@ class Lanes(Protocol):
         """Those of them from which nothing new is to be read."""
 
     def tend(self, *, busy: Collection[int]) -> set[int]:
-        """Claim, renew and give up what is due; returns the lanes that were lost to others.
+        """Claim, renew and give up what is due; returns the lanes that others have taken.
 
         Args:
             busy: lanes with something in flight; they are not given up.
@@ -116,6 +116,7 @@ class LeasedLanes:
         self._clock = clock
         self._due = 0.0
         self._valid_until = 0.0
+        self._known: dict[int, int] = {}
         self.held: dict[int, int] = {}
         self.leaving: set[int] = set()
 
@@ -123,14 +124,14 @@ class LeasedLanes:
         self._due = 0.0
 
     def tend(self, *, busy: Collection[int]) -> set[int]:
-        before = set(self.held)
         now = self._clock()
         if now >= self._valid_until:
             # Others may have them by now; what the database says of them is seen below.
             self.held, self.leaving = {}, set()
         idle = self.leaving.difference(busy)
         if now < self._due and not idle and self.held:
-            return before - set(self.held)
+            return set()
+        before = set(self.held)
         self._give_up(idle)
         share = self._renew_and_claim()
         self._valid_until = now + self._lease
@@ -141,7 +142,7 @@ class LeasedLanes:
             self.leaving |= set(sorted(set(self.held) - self.leaving)[-surplus:])
         if new := set(self.held) - before:
             logger.info("took %d lane(s)", len(new))
-        return before - set(self.held) - idle
+        return self._lost(given_up=idle)
 
     def release(self) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -150,7 +151,17 @@ class LeasedLanes:
                 [self._owner],
             )
             cursor.execute("DELETE FROM outbox_relay WHERE id = %s", [self._owner])
-        self.held, self.leaving = {}, set()
+        self.held, self.leaving, self._known = {}, set(), {}
+
+    def _lost(self, *, given_up: Collection[int]) -> set[int]:
+        """Of the lanes that it last knew to be its own, those that others have or have had since:
+        a new epoch says so, also where the lane has come back."""
+        known, self._known = self._known, dict(self.held)
+        return {
+            lane
+            for lane, epoch in known.items()
+            if lane not in given_up and self.held.get(lane) != epoch
+        }
 
     def _give_up(self, lanes: Collection[int]) -> None:
         if not lanes:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 
 from django.db import connection
 
-from brokers import Broker, BrokerUnavailable, Publisher
+from brokers import Broker, BrokerUnavailable, Publisher, Refused
 from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.models import LANES
@@ -39,6 +39,7 @@ SHORTEST_POLL = 0.005
 LONGEST_POLL = {"postgresql": 0.7, "sqlite": 0.25}
 REPORT_TIMEOUT = 0.05
 FLUSH_TIMEOUT = 4.0
+UNWRITABLE = (AttributeError, TypeError, ValueError)
 
 
 def relay_name() -> str:
@@ -172,6 +173,9 @@ class Relay:
         # What is queued is theirs to send; what is under way, the inbox of a consumer absorbs.
         if self._publisher is not None:
             self._publisher.purge()
+            # Of the other lanes it was purged too: they stop until that has been settled.
+            self._collect(timeout=0)
+            self._flight.failure = ""
         self._suspects.drop(lanes=lost)
 
     def _publish_ahead(self) -> int:
@@ -233,7 +237,12 @@ class Relay:
             self._publisher = self._broker.publisher()
         self._flight.start(row)
         try:
-            self._publisher.publish(self._message(row), token=row.id)
+            message = self._message(row)
+        except UNWRITABLE as error:
+            self._flight.land([Refused(row.id, f"it cannot be written as a message: {error}")])
+            return
+        try:
+            self._publisher.publish(message, token=row.id)
         except BrokerUnavailable:
             self._flight.cancel(row)
             raise

@@ -1,9 +1,10 @@
 """Leases of lanes: who may publish what, as relays come, go, die and sleep."""
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
@@ -137,6 +138,37 @@ def test_one_that_has_slept_unnoticed_goes_on(clock: Clock, relay: Relays) -> No
     clock.now += 60
     a.tend(busy=())
     assert set(a.held) == ALL
+
+
+def test_what_others_have_had_meanwhile_was_lost(clock: Clock, relay: Relays) -> None:
+    """It has the lanes again, and what it has queued of them is no longer its to send."""
+    a, b = relay("a"), relay("b")
+    a.tend(busy=())
+    expire("a")
+    b.tend(busy=())
+    b.release()
+    clock.now += 60
+    assert a.tend(busy=ALL) == ALL
+    assert set(a.held) == ALL
+    assert set(a.held.values()) == {3}
+    a.soon()
+    assert a.tend(busy=ALL) == set()
+
+
+def test_a_loss_is_told_once_the_database_answers_again(
+    clock: Clock, relay: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = relay("a"), relay("b")
+    a.tend(busy=())
+    expire("a")
+    b.tend(busy=())
+    clock.now += 60
+    with monkeypatch.context() as patch:
+        patch.setattr(a, "_renew_and_claim", Mock(side_effect=OperationalError))
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                a.tend(busy=ALL)
+    assert a.tend(busy=ALL) == ALL
 
 
 def test_at_most_so_many(clock: Clock) -> None:

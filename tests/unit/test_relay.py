@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,8 @@ from brokers import (
 from brokers.memory import MemoryBroker
 from outbox import NewMessage, enqueue, enqueue_many
 from outbox.correlation import Correlation, correlated
-from outbox.models import OutboxMessage, ParkedMessage
+from outbox.models import LANES, OutboxMessage, ParkedMessage
+from outbox.murmur2 import murmur2
 from relay import relay as relay_module
 from relay import rows
 from relay.relay import Relay
@@ -68,8 +69,10 @@ class Kafka:
         self.slow = False
         self.accepted: list[Message] = []
         self.closed = 0
+        self.silent = False
         self._calls = 0
         self._queue: list[tuple[int, Message]] = []
+        self._given_up: list[Report] = []
 
     def check(self) -> None:
         raise NotImplementedError
@@ -89,8 +92,9 @@ class Kafka:
         self._queue.append((token, message))
 
     def reports(self, *, timeout: float) -> list[Report]:
-        if not timeout:  # nothing is judged before somebody waits for it
-            return []
+        given_up, self._given_up = self._given_up, []
+        if given_up or self.silent or not timeout:  # nothing is judged before somebody waits for it
+            return given_up
         queue, self._queue = self._queue, []
         if self.slow:
             self._calls += 1
@@ -107,6 +111,7 @@ class Kafka:
         raise NotImplementedError
 
     def purge(self) -> None:
+        self._given_up += [Failed(token, "given up") for token, _ in self._queue]
         self._queue.clear()
 
     def close(self) -> None:
@@ -337,6 +342,48 @@ class TestTheBrokerIsAway:
         assert left() == 1
 
 
+class SomeLanes:
+    """Leases that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.held = dict.fromkeys(range(LANES), 1)
+        self.leaving: set[int] = set()
+        self.taken_by_others: set[int] = set()
+
+    def tend(self, *, busy: Collection[int]) -> set[int]:
+        lost, self.taken_by_others = self.taken_by_others, set()
+        for lane in lost:
+            del self.held[lane]
+        return lost
+
+    def soon(self) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Nobody waits for them."""
+
+
+class TestLosingALane:
+    def test_what_is_queued_is_purged_and_overtaken_by_nothing(self) -> None:
+        """Of the lanes that stay, too, the queue is gone: their next messages have to wait for
+        that."""
+        put("stays", "goes", "stays")
+        lanes = SomeLanes()
+        broker = Kafka()
+        broker.silent = True
+        relay = Relay(broker, source=SOURCE, lanes=lanes, jitter=lambda: 0)
+        relay._cycle()
+        assert len(broker._queue) == 3
+        put("stays", "goes", "stays")
+        lanes.taken_by_others = {murmur2(b"goes") % LANES}
+        relay._cycle()
+        broker.silent = False
+        with in_thread(relay.run):
+            until(lambda: left() == 2)
+        assert broker.order_of("stays") == [0, 2, 0, 2]
+        assert broker.order_of("goes") == []
+
+
 class TestRefusedMessages:
     def test_its_key_is_parked_in_order_and_the_others_flow(self) -> None:
         with transaction.atomic():
@@ -389,6 +436,18 @@ class TestRefusedMessages:
         put(*["bad"] * 50, "good")
         drain(broker, batch_size=5)
         assert [message.key for message in broker.accepted] == ["good"]
+
+    @pytest.mark.parametrize("headers", [{"x-number": 5}, ["x"], {"x-list": ["x"]}])
+    def test_one_that_cannot_be_written_as_a_message(self, headers: object) -> None:
+        """`enqueue()` makes none such; whoever else writes into the table may."""
+        _, poison, *_ = put("bad", "bad", "good", "bad", "good")
+        OutboxMessage.objects.filter(id=poison).update(headers=headers)
+        broker = Kafka()
+        drain(broker)
+        assert (broker.order_of("bad"), broker.order_of("good")) == ([0], [2, 4])
+        assert parked() == [("bad", 1), ("bad", 3)]
+        first = ParkedMessage.objects.all()[0]
+        assert first.reason.startswith("it cannot be written as a message: ")
 
     def test_a_refused_batch_judges_no_message(self) -> None:
         def judge(batch: Sequence[Message]) -> list[str]:
