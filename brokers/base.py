@@ -9,13 +9,12 @@ Guarantees, for all of them:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):  # a tuple is made in half the time of a frozen dataclass
     """What is published: `value` goes out byte for byte, `key` chooses the partition."""
 
     topic: str

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 import uuid
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 
 from django.db import connection
@@ -91,7 +92,7 @@ class Relay:
         self._suspects = Suspects()
         self._parked = ParkedKeys(self._name)
         self._segments = Segments(clock=clock)
-        self._turn = 0
+        self._last_lane = -1
         self._more = False
         self._publisher: Publisher | None = None
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
@@ -192,6 +193,7 @@ class Relay:
             lane_limit=max(1, self._batch_size // 4),
             besides=self._flight.rows,
         )
+        self._last_lane = batch[-1].lane if batch else -1
         self._more = len(batch) == self._batch_size <= room - self._batch_size
         held = self._lanes.held
         under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
@@ -199,12 +201,12 @@ class Relay:
         return len(batch)
 
     def _open_lanes(self) -> list[int]:
-        """Those that may be read now; each cycle another one is first."""
+        """Those that may be read now. The one after the last that was read is first: each has its
+        turn, and what is in flight is seldom walked over again."""
         closed = {*self._lanes.leaving, *self._flight.halted, *self._suspects.lanes}
         lanes = sorted(lane for lane in self._lanes.held if lane not in closed)
         self._parked.learn(self._lanes.held)
-        self._turn += 1
-        start = self._turn % len(lanes) if lanes else 0
+        start = bisect_right(lanes, self._last_lane)
         return lanes[start:] + lanes[:start]
 
     def _publish_all(self, batch: Collection[Row]) -> None:

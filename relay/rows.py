@@ -4,8 +4,8 @@ Rows are read from a lane's head each time: a cursor would step over rows that c
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -13,25 +13,33 @@ from django.db import connection, transaction
 from outbox.keys import try_lock_key
 from outbox.models import LANES, Envelope, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
+from relay import postgres
 
 _ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generated]  # noqa: SLF001
 
 
 class Row(NamedTuple):
-    """A message in the outbox. `headers`: as JSON."""
+    """A message in the outbox, what becomes a header as the bytes that it is on the wire.
+
+    `headers`: as JSON. `created_at`: ISO 8601.
+    """
 
     id: int
     lane: int
     segment: int
-    message_id: str
     topic: str
     key: str
-    type: str
     payload: bytes
     headers: str
-    correlation_id: str
-    traceparent: str
-    created_at: datetime
+    message_id: bytes
+    type: bytes
+    correlation_id: bytes
+    traceparent: bytes
+    created_at: bytes
+
+
+_new_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
+"""`Row._make`, three times as fast."""
 
 
 def head(
@@ -44,7 +52,12 @@ def head(
         limit, lane_limit: rows of all, and of each of them.
     """
     if connection.vendor == "postgresql":
-        return _head_of_lanes(lanes, limit, besides, lane_limit or limit)
+        return [
+            *map(
+                _new_row,
+                postgres.head(lanes, limit=limit, besides=besides, lane_limit=lane_limit or limit),
+            )
+        ]
     rows = OutboxMessage.objects.order_by("id")
     if len(lanes) < LANES:
         rows = rows.filter(lane__in=lanes)
@@ -54,7 +67,7 @@ def head(
 def first_of(ids: Collection[int], lanes: Collection[int]) -> Row | None:
     """The first of these rows that is still in the outbox."""
     if connection.vendor == "postgresql":
-        return _first_in_lanes(ids, lanes)
+        return next(map(_new_row, postgres.first_of(ids, lanes)), None)
     found = OutboxMessage.objects.filter(id__in=ids).order_by("id")[:1]
     return next(iter(_rows(found)), None)
 
@@ -66,7 +79,8 @@ def any_left() -> bool:
 def delete(rows: Collection[Row], epochs: Mapping[int, int], owner: str) -> None:
     """Delete what the broker has acknowledged, as far as the lanes are still this relay's."""
     if connection.vendor == "postgresql":
-        _delete_held(rows, epochs, owner)
+        places = [(row.lane, row.id, row.segment) for row in rows]
+        postgres.delete(places, epochs, owner)
     else:
         OutboxMessage.objects.filter(id__in=[row.id for row in rows]).delete()
 
@@ -127,71 +141,6 @@ def _locked(lanes: Collection[int], epochs: Mapping[int, int], owner: str) -> se
         return {lane for lane, epoch in cursor.fetchall() if epochs.get(lane) == epoch}
 
 
-# Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
-# because a plain SET would leak to other clients behind a pooler. Sent as one text with the
-# statement, it is one transaction and one round trip.
-_PLAN = """
-SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-    set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
-"""
-_COLUMNS = """m.id, m.lane, m.segment, m.message_id::text, m.topic, m.key, m.type, m.payload,
-    m.headers::text, m.correlation_id, m.traceparent, m.created_at"""
-_HEAD = f"""{_PLAN}
-SELECT {_COLUMNS} FROM unnest(%s::int[]) AS held (lane)
-CROSS JOIN LATERAL (
-    SELECT * FROM outbox_message
-    WHERE lane = held.lane AND id <> ALL (%s::bigint[])
-    ORDER BY id LIMIT %s
-) AS m
-LIMIT %s
-"""  # noqa: S608 - constants
-_DELETE = f"""{_PLAN}
-DELETE FROM outbox_message AS m
-USING unnest(%s::int[], %s::bigint[], %s::smallint[], %s::bigint[]) AS d (lane, id, segment, epoch),
-    outbox_lane AS l
-WHERE l.lane = d.lane AND l.owner = %s AND l.epoch = d.epoch
-    AND m.lane = d.lane AND m.id = d.id AND m.segment = d.segment
-"""  # noqa: S608 - constants
-
-
-def _head_of_lanes(
-    lanes: Sequence[int], limit: int, besides: Collection[int], lane_limit: int
-) -> list[Row]:
-    with connection.cursor() as cursor:
-        cursor.execute(_HEAD, [_array(lanes), _array(besides), lane_limit, limit])
-        cursor.cursor.nextset()
-        return [*map(Row._make, cursor.cursor.fetchall())]
-
-
-def _first_in_lanes(ids: Collection[int], lanes: Collection[int]) -> Row | None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM outbox_message AS m"  # noqa: S608 - constants
-            " WHERE m.lane = ANY (%s::int[]) AND m.id = ANY (%s::bigint[]) ORDER BY m.id LIMIT 1",
-            [_array(lanes), _array(ids)],
-        )
-        found = cursor.fetchone()
-    return Row._make(found) if found else None
-
-
-def _delete_held(rows: Collection[Row], epochs: Mapping[int, int], owner: str) -> None:
-    params = [
-        _array(row.lane for row in rows),
-        _array(row.id for row in rows),
-        _array(row.segment for row in rows),
-        _array(epochs.get(row.lane, -1) for row in rows),
-        owner,
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(_DELETE, params)
-
-
-def _array(numbers: Iterable[int]) -> str:
-    """An array as one parameter's text."""
-    return f"{{{','.join(map(str, numbers))}}}"
-
-
 def _rows(messages: Any) -> list[Row]:
     """The same through the ORM, which knows no segments."""
     return [
@@ -199,23 +148,18 @@ def _rows(messages: Any) -> list[Row]:
             message.id,
             message.lane,
             0,
-            str(message.message_id),
             message.topic,
             message.key,
-            message.type,
             bytes(message.payload),
-            _json(message.headers),
-            message.correlation_id,
-            message.traceparent,
-            message.created_at,
+            json.dumps(message.headers) if message.headers else "{}",
+            str(message.message_id).encode(),
+            message.type.encode(),
+            message.correlation_id.encode(),
+            message.traceparent.encode(),
+            message.created_at.isoformat().encode(),
         )
         for message in messages
     ]
-
-
-def _json(headers: Mapping[str, str]) -> str:
-
-    return json.dumps(headers) if headers else "{}"
 
 
 def _parked(row: OutboxMessage, reasons: Mapping[int, str]) -> ParkedMessage:

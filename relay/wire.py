@@ -19,23 +19,24 @@ def wire_messages(source: str) -> Callable[[Row], Message]:
     content = ("content-type", JSON.encode())
 
     def message(row: Row) -> Message:
+        key = row.key.encode()
         headers = [
             version,
-            ("ce_id", row.message_id.encode()),
-            ("ce_type", row.type.encode()),
+            ("ce_id", row.message_id),
+            ("ce_type", row.type),
             origin,
-            ("ce_time", row.created_at.isoformat().encode()),
-            ("ce_subject", row.key.encode()),
+            ("ce_time", row.created_at),
+            ("ce_subject", key),
             ("ce_sequence", b"%d" % row.id),
             content,
         ]
         if row.correlation_id:
-            headers.append(("x-correlation-id", row.correlation_id.encode()))
+            headers.append(("x-correlation-id", row.correlation_id))
         if row.traceparent:
-            headers.append(("traceparent", row.traceparent.encode()))
+            headers.append(("traceparent", row.traceparent))
         if row.headers != "{}":
             more = json.loads(row.headers).items()
             headers.extend((name, text.encode()) for name, text in more if text)
-        return Message(row.topic, row.key, bytes(row.payload), tuple(headers))
+        return Message(row.topic, row.key, row.payload, tuple(headers))
 
     return message

@@ -96,7 +96,7 @@ class Run:
         self.producer.produce(
             topic,
             message.value,
-            message.key.encode(),
+            message.key,
             on_delivery=partial(self._land, token),
             headers=list(message.headers),
         )

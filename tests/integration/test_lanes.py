@@ -8,6 +8,7 @@ from django.db import OperationalError, connection, transaction
 
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
+from relay import postgres as postgres_rows
 from relay import rows
 from relay.lanes import LeasedLanes
 from tests.integration.on_postgres import migrated, postgres
@@ -248,9 +249,17 @@ def test_segments_are_read_together_by_id() -> None:
 def test_the_plan_walks_no_table() -> None:
     """Planned on an empty table, on which a sequential scan would look cheaper."""
     with transaction.atomic(), connection.cursor() as cursor:
-        statement = rows._HEAD.replace("SELECT m.id", "EXPLAIN SELECT m.id", 1)
-        cursor.execute(statement, ["{1,2,3}", "{}", 10, 10])
+        statement = postgres_rows._HEAD.replace("SELECT m.id", "EXPLAIN SELECT m.id", 1)
+        cursor.execute(f"{postgres_rows._PLAN}; {statement}", ["{1,2,3}", "{}", 10, 10])
         cursor.cursor.nextset()
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Seq Scan on outbox_message" not in plan
     assert "Index" in plan
+
+
+def test_what_a_read_says_of_plans_ends_with_it() -> None:
+    setting = "SELECT current_setting('enable_seqscan')"
+    assert postgres_rows._read(setting, []) == [("off",)]
+    with connection.cursor() as cursor:
+        cursor.execute(setting)
+        assert cursor.fetchone() == ("on",)

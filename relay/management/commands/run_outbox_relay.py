@@ -1,4 +1,5 @@
 import argparse
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class Command(BaseCommand):
         broker.check()
         broker.ensure_topics(settings.BROKER_TOPICS)
         connection.ensure_connection()
+        # What has been loaded stays: looking through it again and again took a quarter of the time.
+        gc.freeze()
         try:
             with only_relay(), woken_by_commits() as woken:
                 relay = Relay(

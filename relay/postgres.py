@@ -1,0 +1,110 @@
+"""The relay's read and delete as PostgreSQL does them: by lane, over all segments together."""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, LiteralString
+
+import psycopg
+from django.db import connection
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+from psycopg.types.string import ByteaBinaryLoader
+
+Fields = tuple[Any, ...]
+
+# Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
+# because a plain SET would leak to other clients behind a pooler. Sent as one text with the
+# statement, it is one transaction and one round trip.
+_PLAN = """
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true)
+"""
+# The fields of `relay.rows.Row`; what is text here comes as str, and what is varchar as bytes.
+_COLUMNS = """m.id, m.lane, m.segment, m.topic::text, m.key::text, m.payload, m.headers::text,
+    m.message_id::text::varchar, m.type::varchar, m.correlation_id::varchar,
+    m.traceparent::varchar, m.created_at"""
+_HEAD = f"""
+SELECT {_COLUMNS} FROM unnest(%s::int[]) AS held (lane)
+CROSS JOIN LATERAL (
+    SELECT * FROM outbox_message
+    WHERE lane = held.lane AND id <> ALL (%s::bigint[])
+    ORDER BY id LIMIT %s
+) AS m
+LIMIT %s
+"""  # noqa: S608 - constants
+_FIRST = f"""
+SELECT {_COLUMNS} FROM outbox_message AS m
+WHERE m.lane = ANY (%s::int[]) AND m.id = ANY (%s::bigint[]) ORDER BY m.id LIMIT 1
+"""  # noqa: S608 - constants
+_DELETE = f"""{_PLAN};
+DELETE FROM outbox_message AS m
+USING unnest(%s::int[], %s::bigint[], %s::smallint[]) AS d (lane, id, segment)
+WHERE m.lane = d.lane AND m.id = d.id AND m.segment = d.segment
+    AND d.lane = ANY (ARRAY(
+        SELECT l.lane
+        FROM outbox_lane AS l JOIN unnest(%s::int[], %s::bigint[]) AS held (lane, epoch)
+            ON l.lane = held.lane AND l.epoch = held.epoch
+        WHERE l.owner = %s
+    ))
+"""  # noqa: S608 - constants
+
+
+def head(
+    lanes: Iterable[int], *, limit: int, besides: Iterable[int], lane_limit: int
+) -> list[Fields]:
+    return _read(_HEAD, [_array(lanes), _array(besides), lane_limit, limit])
+
+
+def first_of(ids: Iterable[int], lanes: Iterable[int]) -> list[Fields]:
+    return _read(_FIRST, [_array(lanes), _array(ids)])
+
+
+def delete(places: Collection[tuple[int, int, int]], epochs: Mapping[int, int], owner: str) -> None:
+    """
+    Args:
+        places: of each row its lane, id and segment.
+    """
+    columns = zip(*places, strict=True)
+    params = [*map(_array, columns), _array(epochs.keys()), _array(epochs.values()), owner]
+    with connection.cursor() as cursor:
+        cursor.execute(_DELETE, params)
+
+
+def _read(query: LiteralString, parameters: list[object]) -> list[Fields]:
+    """In PostgreSQL's binary format, and past Django's cursor: half of what it costs otherwise. As
+    one pipeline, it is one transaction and one round trip."""
+    with connection.cursor() as cursor, connection.wrap_database_errors:
+        link: psycopg.Connection[Any] = cursor.connection
+        with link.pipeline():
+            psycopg.Cursor(link).execute(_PLAN)
+            raw: psycopg.Cursor[Fields] = psycopg.Cursor(link)
+            raw.adapters.register_loader("varchar", ByteaBinaryLoader)
+            raw.adapters.register_loader("timestamptz", _IsoLoader)
+            raw.execute(query, parameters, binary=True)
+        return raw.fetchall()
+
+
+class _IsoLoader(Loader):
+    """A timestamptz as ISO 8601, without a datetime in between: that costs three times as much."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        seconds, micros = divmod(int.from_bytes(data, signed=True), 1_000_000)
+        return b"%b.%06d+00:00" % (_second(seconds), micros)
+
+
+_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - PostgreSQL's, in UTC
+
+
+@lru_cache
+def _second(since_2000: int) -> bytes:
+    return (_EPOCH + timedelta(seconds=since_2000)).isoformat().encode()
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """An array as one parameter's text."""
+    return f"{{{','.join(map(str, numbers))}}}"
