@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString, Protocol, Self
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import sql
 
 DISCONNECTED_WITHIN = 15.0
 
@@ -81,6 +83,24 @@ def measure(case: Case, count: int, observer: Observer) -> Result:
     case.close()
     commits = observer.commits(case.database) - commits
     return Result(count / took, commits / count, executed / count, cpu * 1000 / count)
+
+
+@contextmanager
+def own_database(url: str, *, suffix: str = "") -> Iterator[str]:
+    """An empty database beside the one that the URL names: its URL, while the block lasts."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql", "psql", "pgsql"):
+        raise SystemExit("this needs PostgreSQL: DATABASE_URL=postgres://user:password@host/name")
+    parts = parts._replace(scheme="postgresql")
+    name = f"{parts.path.strip('/')}_bench{suffix}"
+    with psycopg.connect(parts.geturl(), autocommit=True) as server:
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        server.execute(drop)
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield parts._replace(path=f"/{name}").geturl()
+        finally:
+            server.execute(drop)
 
 
 class _Looking(psycopg.Cursor[tuple[Any, ...]]):

@@ -19,17 +19,12 @@ import argparse
 import os
 import statistics
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 import django
-import psycopg
 from django.core.management import call_command
-from psycopg import sql
 
-from benchmarks.measuring import Case, Observer, Result, measure
+from benchmarks.measuring import Case, Observer, Result, measure, own_database
 
 GOALS = [
     # of which case, in terms of which, at least
@@ -50,7 +45,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if find_spec("dbos") is None:
         raise SystemExit("dbos is not installed: uv run --group peers python benchmarks/sagas.py")
-    with _databases(os.environ.get("DATABASE_URL", "")) as (ours, theirs):
+    url = os.environ.get("DATABASE_URL", "")
+    with own_database(url) as ours, own_database(url, suffix="_dbos") as theirs:
         _set_up_django(ours)
         with Observer(ours) as observer:
             cases = _cases(
@@ -106,27 +102,6 @@ def _print(cases: list[Case], results: list[list[Result]]) -> None:
         pairs = zip(results[ours - 1], results[other - 1], strict=True)
         ratio = statistics.median(a.rate / b.rate for a, b in pairs)
         print(f"  ({ours})/({other}) {ratio:7.2f}   goal {goal:g}")
-
-
-@contextmanager
-def _databases(url: str) -> Iterator[tuple[str, str]]:
-    """Two empty databases beside the one that the URL names: their URLs, while the block lasts."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql", "psql", "pgsql"):
-        raise SystemExit("this needs PostgreSQL: DATABASE_URL=postgres://user:password@host/name")
-    parts = parts._replace(scheme="postgresql")
-    names = [f"{parts.path.strip('/')}_bench{suffix}" for suffix in ("", "_dbos")]
-    drop, create = "DROP DATABASE IF EXISTS {} WITH (FORCE)", "CREATE DATABASE {}"
-    with psycopg.connect(parts.geturl(), autocommit=True) as server:
-        for name in names:
-            server.execute(sql.SQL(drop).format(sql.Identifier(name)))
-            server.execute(sql.SQL(create).format(sql.Identifier(name)))
-        try:
-            ours, theirs = (parts._replace(path=f"/{name}").geturl() for name in names)
-            yield ours, theirs
-        finally:
-            for name in names:
-                server.execute(sql.SQL(drop).format(sql.Identifier(name)))
 
 
 def _set_up_django(url: str) -> None:
