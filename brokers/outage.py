@@ -11,7 +11,8 @@ REPORT_EVERY = 10.0
 
 
 class Outage:
-    """Counts one server's outages. `failed()` after each failure, `over()` after each success."""
+    """Tells of one server's outages. `failed()` after each failure, `over()` after each success;
+    `count` is how many there have been."""
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Outage:
         self._began: float | None = None
         self._reported = 0.0
         self._failures = 0
+        self.count = 0
 
     @property
     def going_on(self) -> bool:
@@ -38,6 +40,7 @@ class Outage:
         now = self._clock()
         if self._began is None:
             self._began = self._reported = now
+            self.count += 1
             self._logger.warning("%s does not answer, trying on: %s", self._what, _flat(error))
         elif now - self._reported >= REPORT_EVERY:
             self._reported = now

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from django.db import connection
 from django.db.models import Count, Min
 from django.utils import timezone
 
 from outbox.models import OutboxLane, OutboxMessage, OutboxRelay, ParkedIntervention, ParkedMessage
-from outbox.queries import oldest_age
+from outbox.queries import oldest_age, table_bytes
 
 
 def status() -> dict[str, Any]:
@@ -25,7 +24,7 @@ def status() -> dict[str, Any]:
         "oldest_seconds": round(oldest_age().total_seconds(), 3),
         "parked_messages": ParkedMessage.objects.count(),
         "parked_keys": ParkedMessage.objects.order_by().values("key").distinct().count(),
-        "bytes": _size(),
+        "bytes": table_bytes(),
         "relays": [
             {"id": relay.id, "since": relay.started_at.isoformat(), "lanes": lanes.get(relay.id, 0)}
             for relay in relays
@@ -71,15 +70,3 @@ def _key(first: ParkedMessage, messages: int) -> dict[str, Any]:
         "reason": first.reason,
         "parked_at": first.parked_at.isoformat(),
     }
-
-
-def _size() -> int | None:
-    """What the table takes, with what is deleted in it and not yet freed; None on SQLite."""
-    if connection.vendor != "postgresql":
-        return None
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(sum(pg_relation_size(inhrelid)), 0) FROM pg_inherits"
-            " WHERE inhparent = 'outbox_message'::regclass"
-        )
-        return int(cursor.fetchone()[0])

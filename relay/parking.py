@@ -21,6 +21,8 @@ class ParkedKeys:
         self._owner = owner
         self._keys: set[str] = set()
         self._learned: dict[int, int] = {}
+        self.count = 0
+        """How many messages it has parked."""
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -57,6 +59,7 @@ class ParkedKeys:
         self._log(count, [row.key], reasons.get(row.id, ""))
 
     def _log(self, count: int, keys: Collection[str], why: str) -> None:
+        self.count += count
         if count:
             names = ", ".join(sorted(keys))
             logger.error("parked %d message(s) of key %s: %s", count, names, why)

@@ -99,7 +99,26 @@ class Relay:
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
         self._alive = alive
         self._woken = woken or threading.Event()
+        self._clock = clock
         self.published = 0
+        self.cycles = 0
+        self.cycle_seconds = 0.0
+
+    @property
+    def parked(self) -> int:
+        return self._parked.count
+
+    @property
+    def lanes_held(self) -> int:
+        return len(self._lanes.held)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flight.rows)
+
+    @property
+    def outages(self) -> dict[str, int]:
+        return {"broker": self._broker_outage.count, "database": self._database_outage.count}
 
     def run(self, stop: threading.Event) -> None:
         """Relay until `stop` is set, then delete what is acknowledged within four seconds."""
@@ -137,6 +156,7 @@ class Relay:
     def _guarded_cycle(self, stop: threading.Event) -> bool:
         """One cycle; an outage pauses and spends nothing. Returns whether there was work."""
         self._alive()
+        began = self._clock()
         try:
             moved = self._cycle()
         except BrokerUnavailable as error:
@@ -149,6 +169,8 @@ class Relay:
             if self._flight.failure and not self._flight.unreported:
                 stop.wait(self._broker_outage.failed(self._flight.failure))
                 self._flight.failure = ""
+            self.cycles += moved
+            self.cycle_seconds += self._clock() - began if moved else 0
             return moved
         return True
 

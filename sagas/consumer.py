@@ -8,6 +8,7 @@ from brokers import Broker, BrokerUnavailable, Subscription
 from brokers.outage import Outage
 from outbox.away import AWAY
 from sagas import inbox
+from sagas.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class SagaConsumer:
         self._group = group
         self._on_new = on_new
         self._alive = alive
+        self._sequences = Sequences()
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
         self._database_outage = Outage("the database", logger=logger)
 
@@ -70,7 +72,7 @@ class SagaConsumer:
         self._broker_outage.over()
         if not records:
             return
-        new = inbox.accept(records, consumer=self._group)
+        new = inbox.accept(records, consumer=self._group, sequences=self._sequences)
         self._database_outage.over()
         subscription.commit(records)
         logger.debug("accepted %d record(s), %d new saga(s)", len(records), new)

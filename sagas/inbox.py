@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
-from sagas import codec
+from sagas import codec, metrics
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, UnknownSaga, UnstorableValue
@@ -28,6 +28,7 @@ from sagas.identity import saga_id
 from sagas.models import InboxMessage, RefusedCommand, Saga
 from sagas.points import Point, reach
 from sagas.registry import SagaType, trigger_for
+from sagas.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,14 @@ class _Command:
     asks: Saga | _Cancel | None
 
 
-def accept(records: Sequence[Record], *, consumer: str) -> int:
+def accept(records: Sequence[Record], *, consumer: str, sequences: Sequences | None = None) -> int:
     """Write records into the inbox, in one transaction; returns how many of them have given a
-    worker something to do."""
+    worker something to do.
+
+    Args:
+        consumer: the group, under whose name the inbox remembers messages.
+        sequences: those that have been accepted before; it says what came out of order.
+    """
     commands = []
     refused = []
     for record in records:
@@ -73,14 +79,18 @@ def accept(records: Sequence[Record], *, consumer: str) -> int:
             refused.append(_refusal(record, str(error)))
     with transaction.atomic():
         RefusedCommand.objects.bulk_create(refused, ignore_conflicts=True)
-        changed = _store(commands, consumer=consumer)
+        unseen = _unseen(commands, consumer=consumer)
+        changed = _store(unseen, consumer=consumer)
         reach(Point.BEFORE_INBOX_COMMIT)
     reach(Point.AFTER_INBOX_COMMIT)
+    metrics.ACCEPTED.inc(len(unseen))
+    metrics.REFUSED.inc(len(refused))
+    if sequences is not None:
+        sequences.note(command.event for command in unseen)
     return changed
 
 
 def _store(commands: list[_Command], *, consumer: str) -> int:
-    commands = _unseen(commands, consumer=consumer)
     inbox = [
         InboxMessage(consumer=consumer, source=c.event.source, message_id=c.event.id)
         for c in commands
@@ -119,12 +129,18 @@ def _saga_of(pair: tuple[_Cancel, _Command]) -> UUID:
 
 
 def _unseen(commands: list[_Command], *, consumer: str) -> list[_Command]:
-    """Those that have no inbox row. The saga's own id would not tell: after a deploy the same
-    message may make another business key."""
+    """Those that have no inbox row, each once. The saga's own id would not tell: after a deploy the
+    same message may make another business key."""
     ids = [command.event.id for command in commands]
     rows = InboxMessage.objects.filter(consumer=consumer, message_id__in=ids)
     seen = set(rows.values_list("source", "message_id"))
-    return [c for c in commands if (c.event.source, c.event.id) not in seen]
+    new = []
+    for command in commands:
+        identity = (command.event.source, command.event.id)
+        if identity not in seen:
+            seen.add(identity)
+            new.append(command)
+    return new
 
 
 def _command(record: Record) -> _Command:

@@ -15,7 +15,7 @@ FILES = [
     for path in sorted((ROOT / "tests/unit").glob(f"{pattern}.py"))
 ] + [
     Path("tests/unit", f"test_{name}.py")
-    for name in ("outbox", "parked_messages", "cancel_orders", "services", "orders_api")
+    for name in ("outbox", "metrics", "parked_messages", "cancel_orders", "services", "orders_api")
 ]
 
 

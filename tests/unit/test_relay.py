@@ -350,7 +350,7 @@ class SomeLanes:
         self.leaving: set[int] = set()
         self.taken_by_others: set[int] = set()
 
-    def tend(self, *, busy: Collection[int]) -> set[int]:
+    def tend(self, *, busy: Collection[int]) -> set[int]:  # noqa: ARG002 - nothing is busy
         lost, self.taken_by_others = self.taken_by_others, set()
         for lane in lost:
             del self.held[lane]

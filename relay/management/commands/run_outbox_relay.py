@@ -9,8 +9,10 @@ from django.db import connection
 
 from brokers import broker_from_url, require_shared
 from outbox.cli import positive, sign_of_life, stop_on_signals
+from outbox.metrics import add_metrics_arguments, metrics_served
 from outbox.models import LANES
 from relay.listening import woken_by_commits
+from relay.metrics import relay_registry
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 
@@ -32,9 +34,18 @@ class Command(BaseCommand):
             help=f"lanes that this relay takes at most, on PostgreSQL (default {LANES}: all)",
         )
         parser.add_argument("--alive-file", type=Path, help="touched while the relay works")
+        add_metrics_arguments(parser)
 
     def handle(
-        self, *, drain: bool, batch_size: int, lanes_max: int, alive_file: Path | None, **_: Any
+        self,
+        *,
+        drain: bool,
+        batch_size: int,
+        lanes_max: int,
+        alive_file: Path | None,
+        metrics_port: int | None,
+        metrics_address: str,
+        **_: Any,
     ) -> None:
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
@@ -53,7 +64,9 @@ class Command(BaseCommand):
                     alive=sign_of_life(alive_file),
                     woken=woken,
                 )
-                self._drain(relay) if drain else self._run(relay)
+                registry = relay_registry(relay)
+                with metrics_served(registry, port=metrics_port, address=metrics_address):
+                    self._drain(relay) if drain else self._run(relay)
         except AlreadyRunning as error:
             raise CommandError(str(error)) from error
 

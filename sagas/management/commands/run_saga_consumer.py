@@ -8,6 +8,8 @@ from django.db import connection
 
 from brokers import broker_from_url, require_shared
 from outbox.cli import positive, sign_of_life, stop_on_signals
+from outbox.metrics import add_metrics_arguments, metrics_served
+from sagas.metrics import consumer_registry
 from sagas.service import SagaService
 
 
@@ -19,8 +21,17 @@ class Command(BaseCommand):
             "--concurrency", type=positive, default=20, help="sagas at a time (default 20)"
         )
         parser.add_argument("--alive-file", type=Path, help="touched while the consumer works")
+        add_metrics_arguments(parser)
 
-    def handle(self, *, concurrency: int, alive_file: Path | None, **_: Any) -> None:
+    def handle(
+        self,
+        *,
+        concurrency: int,
+        alive_file: Path | None,
+        metrics_port: int | None,
+        metrics_address: str,
+        **_: Any,
+    ) -> None:
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
         broker.check()
@@ -29,7 +40,8 @@ class Command(BaseCommand):
         service = SagaService.from_settings(
             broker, concurrency=concurrency, alive=sign_of_life(alive_file)
         )
-        stop = stop_on_signals()
-        self.stdout.write("consumer: ready")
-        service.run(stop)
+        with metrics_served(consumer_registry(), port=metrics_port, address=metrics_address):
+            stop = stop_on_signals()
+            self.stdout.write("consumer: ready")
+            service.run(stop)
         self.stdout.write("consumer: stopped")
