@@ -1,8 +1,9 @@
 """Empties the outbox's segments, on PostgreSQL.
 
 While any transaction holds an old snapshot, deleted rows cannot be vacuumed and every read walks
-over them. So the table is partitioned by a segment that rotates by the clock, and one that is not
-current is emptied as a whole.
+over them. So the table is partitioned by a segment, new rows go into the current one, and the
+others are emptied as a whole. One that is empty becomes the current one; one that somebody keeps
+from being emptied does not, and so grows no more.
 
 The order of the three statements is what keeps messages: lock, without waiting; then look, under
 the lock; then truncate. To look first loses a row that commits in between, and to wait for the lock
@@ -11,34 +12,42 @@ lets every insert wait behind it.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from django.db import OperationalError, connection, transaction
 
 logger = logging.getLogger(__name__)
 
-EVERY = 5.0  # seconds
+EVERY = 2.0  # seconds
 LONGEST_PAUSE = 60.0  # while nothing new comes
 REPORT_BYTES = 64 * 1024 * 1024
 REPORT_EVERY = 60.0
 
 LOCK_NOT_AVAILABLE = "55P03"
 
-_CURRENT = """
-SELECT 'outbox_message_'
-    || floor(extract(epoch FROM statement_timestamp()) / 15)::bigint % 4
-"""
-_SIZES = """
-SELECT child.relname::text, pg_relation_size(child.oid), child.relname = ({current})
+_PREFIX = "outbox_message_"
+_SEGMENTS = f"""
+SELECT child.relname::text, pg_relation_size(child.oid),
+    child.relname = '{_PREFIX}' || (SELECT last_value FROM outbox_segment)
 FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
 WHERE inhparent = 'outbox_message'::regclass ORDER BY child.relname
-"""
+"""  # noqa: S608 - constants
 _HOLDER = """
-SELECT a.pid, a.application_name, extract(epoch FROM now() - a.xact_start)
+SELECT l.relation::regclass::text, a.pid, a.application_name,
+    extract(epoch FROM now() - a.xact_start)
 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-WHERE l.relation = %s::regclass AND l.granted AND a.pid <> pg_backend_pid()
+WHERE l.relation = ANY (%s::regclass[]) AND l.granted AND a.pid <> pg_backend_pid()
 ORDER BY a.xact_start LIMIT 1
 """
+
+
+class Segment(NamedTuple):
+    """`size`: in bytes, with what is deleted in it and not yet freed."""
+
+    name: str
+    size: int
+    is_current: bool
 
 
 class Segments:
@@ -64,31 +73,48 @@ class Segments:
             return
         self._due = now + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        with connection.cursor() as cursor:
-            cursor.execute(_SIZES.format(current=_CURRENT))
-            full = [(name, size, current) for name, size, current in cursor.fetchall() if size]
+        segments = _segments()
+        full = [each for each in segments if each.size]
         self._is_clean = not full
-        refused = [name for name, _, current in full if not current and not empty(name)]
-        total = sum(size for _, size, _ in full)
-        if refused and total > REPORT_BYTES and now >= self._report_due:
+        refused = [each.name for each in full if not each.is_current and not empty(each.name)]
+        if any(each.is_current for each in full):
+            _make_another_current(segments, refused)
+        size = sum(each.size for each in full)
+        if refused and size > REPORT_BYTES and now >= self._report_due:
             self._report_due = now + REPORT_EVERY
-            self._report(refused, total)
+            self._report(refused, size)
 
     def _report(self, refused: list[str], size: int) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(_HOLDER, [refused[0]])
+            cursor.execute(_HOLDER, [refused])
             holder = cursor.fetchone()
-        who = "rows wait in it"
+        name, who = refused[0], "rows wait in it"
         if holder:
-            who = (
-                f"process {holder[0]} ({holder[1] or 'unnamed'}) has used it for {holder[2]:.0f} s"
-            )
+            name, pid, application, age = holder
+            who = f"process {pid} ({application or 'unnamed'}) has used it for {age:.0f} s"
         logger.warning(
-            "the outbox has grown to %d MB, %s cannot be emptied: %s",
-            size // 1024 // 1024,
-            refused[0],
-            who,
+            "the outbox has grown to %d MB, %s cannot be emptied: %s", size // 2**20, name, who
         )
+
+
+def _segments() -> list[Segment]:
+    with connection.cursor() as cursor:
+        cursor.execute(_SEGMENTS)
+        return [*map(Segment._make, cursor.fetchall())]
+
+
+def _make_another_current(segments: Sequence[Segment], refused: Collection[str]) -> None:
+    """One that is empty now, if there is one."""
+    for each in segments:
+        if not each.is_current and each.name not in refused:
+            make_current(each.name)
+            return
+
+
+def make_current(segment: str) -> None:
+    """New rows go into this one; a transaction that has asked before may still write elsewhere."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setval('outbox_segment', %s)", [int(segment.removeprefix(_PREFIX))])
 
 
 def empty(segment: str) -> bool:

@@ -117,7 +117,7 @@ def test_with_segments_that_somebody_keeps_from_being_emptied(
     put()
     OutboxMessage.objects.all().delete()
     other.execute("SELECT count(*) FROM outbox_message")
-    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'none of them'")
+    segments.make_current("outbox_message_3")
     relay._segments.used()
     before = len(requests)
     relay.run(idling.stop)

@@ -23,6 +23,11 @@ pytestmark = [
 ]
 
 SEGMENT = "outbox_message_0"
+INSERT = """
+    INSERT INTO outbox_message (message_id, topic, key, key_hash, type, payload, headers,
+        correlation_id, traceparent, created_at)
+    VALUES (gen_random_uuid(), 't', 'K', 1, 'x', '1', '{}', '', '', now())
+"""
 
 
 def put(key: str = "K") -> int:
@@ -68,11 +73,8 @@ def test_a_row_that_commits_between_look_and_truncate_cannot_be(
 ) -> None:
     """A transaction that has inserted, and not committed: nobody sees its row, and it is kept."""
     used_up()
-    other.execute(
-        "INSERT INTO outbox_message (message_id, topic, key, key_hash, type, payload, headers,"
-        " correlation_id, traceparent, created_at, segment) VALUES"
-        " (gen_random_uuid(), 't', 'K', 1, 'x', '1', '{}', '', '', now(), 0)"
-    )
+    segments.make_current(SEGMENT)
+    other.execute(INSERT)
     assert not empty(SEGMENT)
     other.commit()
     assert OutboxMessage.objects.count() == 1
@@ -107,26 +109,81 @@ def test_somebody_who_reads_is_not_waited_for(
     assert empty(SEGMENT)
 
 
-def test_rows_go_where_the_clock_says() -> None:
-    put()
-    [(stored, now)] = run(
-        "SELECT segment, (floor(extract(epoch FROM now()) / 15)::bigint % 4)::int"
-        " FROM outbox_message"
-    )
-    assert isinstance(stored, int)
-    assert isinstance(now, int)
-    assert (now - stored) % 4 in (0, 1)
+def current() -> object:
+    return run("SELECT last_value FROM outbox_segment")[0][0]
 
 
-def test_all_but_the_current_one_are_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+def stored() -> list[object]:
+    return [segment for (segment,) in run("SELECT segment FROM outbox_message ORDER BY id")]
+
+
+def test_new_rows_go_into_the_current_one() -> None:
+    for number in (2, 0, 3):
+        segments.make_current(f"outbox_message_{number}")
+        put()
+    assert stored() == [2, 0, 3]
+
+
+def test_a_transaction_that_is_open_follows_too(
+    other: "psycopg.Connection[tuple[object, ...]]",
+) -> None:
+    other.execute("SELECT count(*) FROM orders_order")
+    segments.make_current("outbox_message_1")
+    put("K")
+    other.execute(INSERT)
+    other.commit()
+    assert stored() == [1, 1]
+
+
+def test_all_but_the_current_one_are_emptied() -> None:
     used_up()
-    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'outbox_message_1'")
+    segments.make_current("outbox_message_1")
     Segments().tend()
     assert size() == 0
     used_up()
-    monkeypatch.setattr(segments, "_CURRENT", f"SELECT '{SEGMENT}'")
+    segments.make_current(SEGMENT)
     Segments().tend()
     assert size() != 0
+    assert current() == 1, "an empty one has its turn, and this can be emptied the next time"
+    Segments().tend()
+    assert size() == 0
+
+
+def test_one_that_cannot_be_emptied_does_not_have_its_turn(
+    other: "psycopg.Connection[tuple[object, ...]]",
+) -> None:
+    """A transaction that has enqueued is open, so that nothing of what is deleted in its segment
+    can be vacuumed: what came there would be walked over by every read."""
+    segments.make_current(SEGMENT)
+    other.execute(INSERT)
+    turns = []
+    for _ in range(9):
+        put()
+        OutboxMessage.objects.all().delete()
+        Segments().tend()
+        turns.append(current())
+    assert set(turns) == {1, 2}
+    assert sum(each.size for each in segments._segments()) <= 2 * 8192
+    other.rollback()
+    Segments().tend()
+    assert size() == 0
+
+
+def test_where_none_can_be_emptied_the_current_one_stays(
+    other: "psycopg.Connection[tuple[object, ...]]",
+) -> None:
+    run("TRUNCATE outbox_message")
+    for number in range(4):
+        segments.make_current(f"outbox_message_{number}")
+        put()
+    OutboxMessage.objects.all().delete()
+    other.execute("SELECT count(*) FROM outbox_message")
+    Segments().tend()
+    assert current() == 3
+    other.rollback()
+    Segments().tend()
+    assert current() == 0
+    assert [each.name for each in segments._segments() if each.size] == ["outbox_message_3"]
 
 
 def test_nothing_is_asked_where_nothing_was_used() -> None:
@@ -152,7 +209,7 @@ def test_what_cannot_be_emptied_is_tried_less_and_less_often(
 ) -> None:
     used_up()
     other.execute("SELECT count(*) FROM outbox_message")
-    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'outbox_message_1'")
+    segments.make_current("outbox_message_1")
     now = 1000.0
     looking = Segments(clock=lambda: now)
     tried: list[float] = []
@@ -166,7 +223,7 @@ def test_what_cannot_be_emptied_is_tried_less_and_less_often(
         for _ in range(200):
             looking.tend()
             now += 1.0
-    assert tried == [1000, 1005, 1015, 1035, 1075, 1135, 1195]
+    assert tried == [1000, 1002, 1006, 1014, 1030, 1062, 1122, 1182]
     looking.used()
     now += segments.EVERY
     other.rollback()
@@ -180,7 +237,7 @@ def test_growth_is_reported_with_who_is_to_blame(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     used_up()
-    monkeypatch.setattr(segments, "_CURRENT", "SELECT 'outbox_message_1'")
+    segments.make_current("outbox_message_1")
     monkeypatch.setattr(segments, "REPORT_BYTES", 0)
     other.execute("SELECT count(*) FROM outbox_message")
     with caplog.at_level(logging.WARNING):
