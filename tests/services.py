@@ -24,6 +24,8 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
 from brokers import BrokerUnavailable, broker_from_url
+from brokers.kafka import KafkaBroker
+from brokers.kafka.topics import admin
 
 START_TIMEOUT = 60.0
 KAFKA_PORT = 9092
@@ -71,6 +73,25 @@ def topic_name() -> Callable[[str], str]:
     return lambda name: f"test-{own}.{name}"
 
 
+@pytest.fixture
+def kafka_broker_url(kafka_server_url: str, topic_name: Callable[[str], str]) -> Iterator[str]:
+    """Kafka, with a prefix of this test's own."""
+    separator = "&" if "?" in kafka_server_url else "?"
+    url = f"{kafka_server_url}{separator}prefix={topic_name('')}"
+    yield url
+    _delete_topics(url)
+
+
+def _delete_topics(url: str) -> None:
+    """Those with the URL's prefix."""
+    broker = broker_from_url(url)
+    assert isinstance(broker, KafkaBroker)
+    with admin(broker.address, timeout_ms=10_000) as client:
+        client.delete_topics(
+            [name for name in client.list_topics() if name.startswith(broker.address.prefix)]
+        )
+
+
 def _execute(url: str, statement: sql.Composed) -> None:
     """On a connection of its own: the server may be started again during a test."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -78,7 +99,7 @@ def _execute(url: str, statement: sql.Composed) -> None:
 
 
 @contextmanager
-def kafka_container(image: str) -> Iterator[str]:
+def kafka_container(image: str, **variables: str) -> Iterator[str]:
     """A broker in a container. Clients come back to the address it advertises, so its port on this
     machine is chosen beforehand."""
     port = free_port()
@@ -86,7 +107,7 @@ def kafka_container(image: str) -> Iterator[str]:
     container = (
         DockerContainer(image)
         .with_bind_ports(KAFKA_PORT, port)
-        .with_envs(**_kafka_variables(f"{host}:{port}"))
+        .with_envs(**_kafka_variables(f"{host}:{port}") | variables)
         # As in compose.yaml, so that it also starts again.
         .with_volume_mapping(str(KAFKA_CONFIG), "/mnt/shared/config", "ro")
         .with_command("/mnt/shared/config/start")
@@ -94,6 +115,24 @@ def kafka_container(image: str) -> Iterator[str]:
     with container:
         _await_kafka(container, host, port)
         yield f"kafka://{host}:{port}"
+
+
+class Server:
+    """A container that can be stopped and started again, on the same port."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        filters = {"publish": str(urlsplit(url).port)}
+        [self._container] = DockerClient().client.containers.list(filters=filters)
+
+    def stop(self) -> None:
+        self._container.stop(timeout=20)
+
+    def kill(self) -> None:
+        self._container.kill()
+
+    def start(self) -> None:
+        self._container.start()
 
 
 def free_port() -> int:

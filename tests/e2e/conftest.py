@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +21,6 @@ def service(stopped: Service) -> Service:
     """A running service."""
     stopped.start()
     return stopped
-
-
-@pytest.fixture
-def kafka_broker_url(kafka_server_url: str, topic_name: Callable[[str], str]) -> str:
-    """Kafka, with a prefix of this test's own."""
-    separator = "&" if "?" in kafka_server_url else "?"
-    return f"{kafka_server_url}{separator}prefix={topic_name('')}"
 
 
 @pytest.fixture

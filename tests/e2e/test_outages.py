@@ -4,17 +4,15 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import pytest
 from testcontainers.community.postgres import PostgresContainer
-from testcontainers.core.docker_client import DockerClient
 
 from tests import seed
 from tests.e2e.full_service import FullService
 from tests.e2e.service import until
 from tests.problems import assert_problem
-from tests.services import do_without, docker_answers, free_port, kafka_container
+from tests.services import Server, do_without, docker_answers, free_port, kafka_container
 
 pytestmark = [
     pytest.mark.postgres,
@@ -22,24 +20,6 @@ pytestmark = [
     # kafka-python leaves the sockets of refused connections to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-
-
-class Server:
-    """A container that can be stopped and started again, on the same port."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        filters = {"publish": str(urlsplit(url).port)}
-        [self._container] = DockerClient().client.containers.list(filters=filters)
-
-    def stop(self) -> None:
-        self._container.stop(timeout=20)
-
-    def kill(self) -> None:
-        self._container.kill()
-
-    def start(self) -> None:
-        self._container.start()
 
 
 @pytest.fixture
