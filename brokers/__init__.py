@@ -10,9 +10,10 @@ from brokers.base import (
     Refused,
     Report,
     Subscription,
+    TransactionalPublisher,
 )
 from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable, Fenced
-from brokers.urls import broker_from_url, require_shared
+from brokers.urls import broker_from_url, require_shared, require_transactions
 
 __all__ = [
     "Acknowledged",
@@ -28,6 +29,8 @@ __all__ = [
     "Refused",
     "Report",
     "Subscription",
+    "TransactionalPublisher",
     "broker_from_url",
     "require_shared",
+    "require_transactions",
 ]

@@ -94,6 +94,23 @@ class Publisher(Protocol):
         """Purge, and free every connection."""
 
 
+class TransactionalPublisher(Publisher, Protocol):
+    """What `Broker.publisher()` makes of a transactional id."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Its next message would belong to the id as it was last taken over: by `take_over()`, or
+        by a first message. Not so after anything has failed."""
+
+    def take_over(self) -> None:
+        """Take the id from every other publisher now, rather than with the next message.
+
+        Raises:
+            BrokerUnavailable: it is not known who has it.
+            Fenced: somebody has taken it from this one before.
+        """
+
+
 class Subscription(Protocol):
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
         """Up to `limit` records; waits up to `timeout` seconds for the first.

@@ -67,6 +67,18 @@ def require_shared(broker: Broker) -> None:
         )
 
 
+def require_transactions(broker: Broker) -> None:
+    """
+    Raises:
+        BrokerConfigurationError: it has none.
+    """
+    if not broker.has_transactions:
+        raise BrokerConfigurationError(
+            f"{broker.name} has no transactions: they need the Kafka client librdkafka "
+            "(`uv sync --extra librdkafka`, and SAGAZ_KAFKA_CLIENT empty)"
+        )
+
+
 def redacted(url: str) -> str:
     """The URL as it may appear in a log: without user and password."""
     scheme, separator, rest = url.partition("://")

@@ -32,6 +32,7 @@ from relay.parking import ParkedKeys
 from relay.rows import Row
 from relay.segments import Segments
 from relay.suspects import Suspects
+from relay.transactions import LanePublishers, TransactionalLanes
 from relay.wire import wire_messages
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Relay:
         batch_size: rows read and published at a time.
         lanes_max: how many lanes it takes at most, on PostgreSQL.
         lanes: those that it may read; by default leased ones, and on SQLite all.
+        transactional: one transactional producer for each lane; the broker must have transactions.
         jitter: 0 to 1, spreads the pauses of several relays.
         alive: called in each cycle.
         woken: set from outside when there is something new to read.
@@ -77,6 +79,7 @@ class Relay:
         batch_size: int = 500,
         lanes_max: int = LANES,
         lanes: Lanes | None = None,
+        transactional: bool = False,
         jitter: Callable[[], float] = random.random,
         alive: Callable[[], None] = lambda: None,
         woken: threading.Event | None = None,
@@ -85,7 +88,7 @@ class Relay:
         self._broker = broker
         self._batch_size = batch_size
         self._name = relay_name()
-        self._lanes = lanes or _lanes_of(self._name, most=lanes_max, clock=clock)
+        self._lanes: Lanes = lanes or _lanes_of(self._name, most=lanes_max, clock=clock)
         self._longest_poll = LONGEST_POLL[connection.vendor]
         self._message = wire_messages(source)
         self._flight = Flight()
@@ -95,6 +98,11 @@ class Relay:
         self._last_lane = -1
         self._more = False
         self._publisher: Publisher | None = None
+        if transactional:
+            self._publisher = publishers = LanePublishers(
+                broker, name=f"{source}.lane-", lane_of=lambda token: self._flight.rows[token].lane
+            )
+            self._lanes = TransactionalLanes(self._lanes, publishers)
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
         self._alive = alive

@@ -33,6 +33,15 @@ class LibrdkafkaPublisher:
         self._fenced = False
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
+    @property
+    def is_ready(self) -> bool:
+        return self._run is not None and not self._run.finished
+
+    def take_over(self) -> None:
+        if self._fenced:
+            raise self._fence()
+        self._opened()
+
     def publish(self, message: Message, *, token: int) -> None:
         run = self._run
         if run is None or run.finished or run.is_committing or message.topic not in run.topics:

@@ -5,6 +5,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import cast
 
 import pytest
 
@@ -20,6 +21,7 @@ from brokers import (
     Refused,
     Report,
     Subscription,
+    TransactionalPublisher,
     broker_from_url,
 )
 from brokers.kafka_clients import CLIENTS
@@ -275,6 +277,47 @@ class TestTransactions:
         with closing(transactional.subscribe([topic], group="g")) as subscription:
             expected = [1, 2, 5] if when == "idle" else [2, 5]
             assert values(receive(subscription, count=len(expected))) == expected
+
+    @pytest.mark.transactions
+    def test_taking_over_fences_before_there_is_a_message(
+        self, transactional: Broker, topic: str
+    ) -> None:
+        with (
+            closing(transactional_publisher(transactional, topic)) as zombie,
+            closing(transactional_publisher(transactional, topic)) as heir,
+        ):
+            zombie.take_over()
+            heir.take_over()
+            zombie.publish(Message(topic, "key", b"1"), token=1)
+            with pytest.raises(Fenced):
+                zombie.commit(timeout=PATIENCE)
+            assert [type(report) for report in collect(zombie, 1)] == [Failed]
+            assert not zombie.is_ready
+            with pytest.raises(Fenced):
+                zombie.take_over()
+            heir.publish(Message(topic, "key", b"2"), token=2)
+            heir.commit(timeout=PATIENCE)
+            assert heir.is_ready
+        with closing(transactional.subscribe([topic], group="g")) as subscription:
+            assert values(receive(subscription, count=1)) == [2]
+
+    @pytest.mark.transactions
+    def test_after_a_failure_the_id_must_be_taken_over_again(
+        self, transactional: Broker, topic: str
+    ) -> None:
+        with closing(transactional_publisher(transactional, topic)) as publisher:
+            publisher.take_over()
+            publisher.publish(Message(topic, "key", TOO_LARGE), token=1)
+            assert [type(report) for report in collect(publisher, 1)] == [Refused]
+            assert not publisher.is_ready
+            publisher.take_over()
+            publisher.publish(Message(topic, "key", b"2"), token=2)
+            publisher.commit(timeout=PATIENCE)
+            assert collect(publisher, 1) == [Acknowledged(2)]
+
+
+def transactional_publisher(broker: Broker, id_: str) -> TransactionalPublisher:
+    return cast("TransactionalPublisher", broker.publisher(transactional_id=id_))
 
 
 class TestSubscribing:

@@ -161,3 +161,14 @@ def test_a_direct_url_that_cannot_be_read(manage: Manage, url: str) -> None:
 def test_a_direct_url_in_any_of_the_schemes(manage: Manage) -> None:
     for scheme in ("postgres", "postgresql", "psql", "pgsql"):
         assert manage.accepted("check", DATABASE_DIRECT_URL=f"{scheme}://user@host:5432/name")
+
+
+def test_transactions_want_librdkafka(manage: Manage) -> None:
+    line = manage.refused(
+        "run_outbox_relay",
+        "--transactional",
+        SAGAZ_BROKER_URL="kafka://127.0.0.1:1",
+        SAGAZ_KAFKA_CLIENT="kafka-python",
+    )
+
+    assert "librdkafka" in line

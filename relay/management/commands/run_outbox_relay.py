@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from brokers import broker_from_url, require_shared
+from brokers import broker_from_url, require_shared, require_transactions
 from outbox.cli import positive, sign_of_life, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
 from outbox.models import LANES
@@ -33,6 +33,12 @@ class Command(BaseCommand):
             default=LANES,
             help=f"lanes that this relay takes at most, on PostgreSQL (default {LANES}: all)",
         )
+        parser.add_argument(
+            "--transactional",
+            action="store_true",
+            help="one transactional producer for each lane, so that Kafka refuses a relay that has"
+            " lost its lease; needs librdkafka",
+        )
         parser.add_argument("--alive-file", type=Path, help="touched while the relay works")
         add_metrics_arguments(parser)
 
@@ -42,6 +48,7 @@ class Command(BaseCommand):
         drain: bool,
         batch_size: int,
         lanes_max: int,
+        transactional: bool,
         alive_file: Path | None,
         metrics_port: int | None,
         metrics_address: str,
@@ -49,6 +56,8 @@ class Command(BaseCommand):
     ) -> None:
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
+        if transactional:
+            require_transactions(broker)
         broker.check()
         broker.ensure_topics(settings.BROKER_TOPICS)
         connection.ensure_connection()
@@ -61,6 +70,7 @@ class Command(BaseCommand):
                     source=settings.OUTBOX_SOURCE,
                     batch_size=batch_size,
                     lanes_max=lanes_max,
+                    transactional=transactional,
                     alive=sign_of_life(alive_file),
                     woken=woken,
                 )

@@ -1,0 +1,207 @@
+"""One transactional producer for each lane, so that Kafka itself refuses a relay that has slept
+past its lease.
+
+Invariants:
+- A lane's producer takes over the lane's transactional id; then the lease is looked at again; only
+  then is anything read that it will send. So whoever has the lane afterwards also has the id, and
+  this producer can do no more.
+- What is reported as acknowledged has been committed.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+from brokers import (
+    Broker,
+    BrokerUnavailable,
+    Failed,
+    Fenced,
+    Message,
+    Report,
+    TransactionalPublisher,
+)
+from outbox.models import LANES
+from relay.lanes import Lanes
+
+logger = logging.getLogger(__name__)
+
+COMMIT_TIMEOUT = 2.0
+
+
+class LanePublishers:
+    """A publisher that is made of one for each lane. What it has been given is committed, in all
+    lanes at a time, when somebody waits for the reports.
+
+    Args:
+        broker: one with transactions.
+        name: what the transactional ids begin with; they end with the lane.
+        lane_of: the lane of the message with this token.
+    """
+
+    def __init__(self, broker: Broker, *, name: str, lane_of: Callable[[int], int]) -> None:
+        self._broker = broker
+        self._name = name
+        self._lane_of = lane_of
+        self._publishers: dict[int, TransactionalPublisher] = {}
+        self._pending: Counter[int] = Counter()
+        self._undecided: set[int] = set()
+        self._reports: list[Report] = []
+        self._threads = ThreadPoolExecutor(LANES, thread_name_prefix="lane")
+        self.fenced: set[int] = set()
+        """Lanes that are another relay's, whatever this one believes."""
+
+    def can_send(self, lane: int) -> bool:
+        return self._is_ready(lane) and lane not in self._undecided
+
+    def take_over(self, lanes: Collection[int]) -> bool:
+        """The transactions of these lanes, as far as they are not this relay's; returns whether any
+        were not.
+
+        Raises:
+            BrokerUnavailable: no answer for any of them.
+        """
+        missing = [lane for lane in lanes if not self._is_ready(lane)]
+        for lane in missing:
+            if lane not in self._publishers:
+                self._publishers[lane] = self._publisher(lane)
+        errors = self._in_each(missing, lambda one: one.take_over())
+        if errors and not any(map(self._is_ready, lanes)):
+            raise next(iter(errors.values()))
+        return bool(missing)
+
+    def keep(self, lanes: Collection[int]) -> None:
+        """Give up the others."""
+        self._give_up(self._publishers.keys() - lanes)
+
+    def publish(self, message: Message, *, token: int) -> None:
+        lane = self._lane_of(token)
+        if not self._is_ready(lane):
+            self._reports.append(Failed(token, "its lane has to be taken over first"))
+            return
+        try:
+            self._publishers[lane].publish(message, token=token)
+        except Fenced as error:
+            self._reports.append(Failed(token, str(error)))
+            self.fenced.add(lane)
+        else:
+            self._pending[lane] += 1
+
+    def reports(self, *, timeout: float) -> list[Report]:
+        """
+        Raises:
+            BrokerUnavailable: nothing could be committed, and nobody knows what was.
+        """
+        errors = self._committed() if timeout else {}
+        self._collect(+self._pending)
+        self._give_up(self.fenced & self._publishers.keys())
+        reports, self._reports = self._reports, []
+        if errors and not reports:
+            raise next(iter(errors.values()))
+        return reports
+
+    def commit(self, *, timeout: float) -> None:
+        """`reports()` does."""
+
+    def purge(self) -> None:
+        self._in_each([*+self._pending], lambda one: one.purge())
+
+    def close(self) -> None:
+        self._in_each([*self._publishers], lambda one: one.close())
+        self._threads.shutdown()
+
+    def _publisher(self, lane: int) -> TransactionalPublisher:
+        made = self._broker.publisher(transactional_id=f"{self._name}{lane}")
+        return cast("TransactionalPublisher", made)  # what is made with an id is one
+
+    def _is_ready(self, lane: int) -> bool:
+        publisher = self._publishers.get(lane)
+        return publisher is not None and publisher.is_ready
+
+    def _committed(self) -> Mapping[int, BrokerUnavailable]:
+        lanes = [*+self._pending]
+        errors = self._in_each(lanes, lambda one: one.commit(timeout=COMMIT_TIMEOUT))
+        self._undecided = {*self._undecided.difference(lanes), *errors}
+        return errors
+
+    def _collect(self, lanes: Iterable[int]) -> None:
+        for lane in lanes:
+            reports = self._publishers[lane].reports(timeout=0)
+            self._pending[lane] -= len(reports)
+            self._reports += reports
+
+    def _give_up(self, lanes: Collection[int]) -> None:
+        self._in_each(lanes, lambda one: one.close())
+        self._collect(lanes)
+        for lane in lanes:
+            if lane in self.fenced:
+                logger.warning("lane %d: Kafka refuses this relay, another one has it", lane)
+            del self._publishers[lane], self._pending[lane]
+            self._undecided.discard(lane)
+
+    def _in_each(
+        self, lanes: Collection[int], do: Callable[[TransactionalPublisher], None]
+    ) -> dict[int, BrokerUnavailable]:
+        """At a time; returns where it did not succeed. Where it is fenced, that is noted."""
+
+        def guarded(lane: int) -> BrokerUnavailable | Fenced | None:
+            try:
+                do(self._publishers[lane])
+            except (BrokerUnavailable, Fenced) as error:
+                return error
+            return None
+
+        errors: dict[int, BrokerUnavailable] = {}
+        for lane, error in zip(lanes, self._threads.map(guarded, lanes), strict=True):
+            match error:
+                case Fenced():
+                    self.fenced.add(lane)
+                case BrokerUnavailable():
+                    errors[lane] = error
+        return errors
+
+
+class TransactionalLanes:
+    """Lanes that are read only once their transactions are this relay's too."""
+
+    def __init__(self, lanes: Lanes, publishers: LanePublishers) -> None:
+        self._lanes = lanes
+        self._publishers = publishers
+        self._lost: set[int] = set()
+
+    @property
+    def held(self) -> Mapping[int, int]:
+        return self._lanes.held
+
+    @property
+    def leaving(self) -> Collection[int]:
+        closed = {lane for lane in self.held if not self._publishers.can_send(lane)}
+        return closed.union(self._lanes.leaving)
+
+    def tend(self, *, busy: Collection[int]) -> set[int]:
+        """
+        Raises:
+            BrokerUnavailable: what was lost is told the next time.
+        """
+        if self._publishers.fenced:
+            self._look_again(busy)
+            self._publishers.fenced.clear()
+        else:
+            self._lost |= self._lanes.tend(busy=busy)
+        self._publishers.keep(self.held.keys())
+        if self._publishers.take_over(self.held):
+            self._look_again(busy)
+        lost, self._lost = self._lost, set()
+        return lost
+
+    def soon(self) -> None:
+        self._lanes.soon()
+
+    def release(self) -> None:
+        self._lanes.release()
+
+    def _look_again(self, busy: Collection[int]) -> None:
+        self._lanes.soon()
+        self._lost |= self._lanes.tend(busy=busy)
