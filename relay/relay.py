@@ -190,7 +190,7 @@ class Relay:
             self._publish_suspect()
         else:
             busy = self._publish_ahead() > 0 or busy
-        self._collect(timeout=0 if self._more or not self._flight.unreported else REPORT_TIMEOUT)
+        self._await_reports()
         deleted = self._delete_acknowledged()
         self._settle()
         return busy or deleted > 0
@@ -278,6 +278,18 @@ class Relay:
         except BrokerUnavailable:
             self._flight.cancel(row)
             raise
+
+    def _await_reports(self) -> None:
+        """Where no more can be published, wait for the first, and if more than a batch is on its
+        way, until there is room for another: a delete of many costs little more than one of few."""
+        deadline = time.monotonic() + REPORT_TIMEOUT
+        waits = not self._more and self._flight.unreported > 0
+        self._collect(timeout=REPORT_TIMEOUT if waits else 0)
+        while waits and self._flight.unreported > self._batch_size:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            self._collect(timeout=remaining)
 
     def _collect(self, *, timeout: float) -> None:
         if self._publisher is not None:
