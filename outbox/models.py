@@ -87,6 +87,9 @@ class OutboxRelay(models.Model):
     """A relay that works, while `until` lies ahead."""
 
     id = models.CharField(max_length=64, primary_key=True)
+    lanes_max = models.IntegerField(
+        default=LANES, db_default=LANES, help_text="how many lanes it takes at most"
+    )
     started_at = models.DateTimeField(default=timezone.now)
     until = models.DateTimeField()
 

@@ -1,6 +1,7 @@
 """Which lanes this relay may publish: leases by the database's clock, each claim with a new epoch.
 
 Every live relay keeps its share, ⌈lanes / live relays⌉, and drains a lane before it gives it up.
+What some of them may not take is shared among the others.
 Lease rows, no session locks: those break behind a transaction pooler.
 """
 
@@ -20,12 +21,15 @@ LEASE = 10.0
 # One round trip, and so one transaction: a sign of life, the lanes that are this relay's, and of
 # the free ones as many as are missing to its share.
 _SHARE = f"""
-SELECT least(%(most)s, ({LANES} + count(*) - 1) / count(*)) AS lanes
-FROM outbox_relay WHERE until >= statement_timestamp()
+SELECT least(%(most)s, coalesce(min(level), {LANES})) AS lanes
+FROM generate_series(1, {LANES}) AS level
+WHERE {LANES} <= (
+    SELECT sum(least(lanes_max, level)) FROM outbox_relay WHERE until >= statement_timestamp()
+)
 """  # noqa: S608 - constants
 _RENEW_AND_CLAIM = f"""
-INSERT INTO outbox_relay (id, started_at, until)
-VALUES (%(owner)s, statement_timestamp(),
+INSERT INTO outbox_relay (id, lanes_max, started_at, until)
+VALUES (%(owner)s, %(most)s, statement_timestamp(),
     statement_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (id) DO UPDATE SET until = excluded.until;
 

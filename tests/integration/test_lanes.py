@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 ALL = set(range(LANES))
+SHARES = [("a", LANES), ("b", 2), ("c", 16)]
 
 
 class Clock:
@@ -176,6 +177,15 @@ def test_at_most_so_many(clock: Clock) -> None:
     a = LeasedLanes("a", clock=clock, most=5)
     a.tend(busy=())
     assert len(a.held) == 5
+
+
+def test_the_others_have_what_one_may_not_take(clock: Clock) -> None:
+    """Else nobody would ever publish it."""
+    relays = [LeasedLanes(name, clock=clock, most=most) for name, most in SHARES]
+    for _ in range(3):
+        pass_time(clock, *relays)
+    assert sorted(len(each.held) for each in relays) == [2, 15, 15]
+    assert set.union(*(set(each.held) for each in relays)) == ALL
 
 
 class TestWhatAStaleRelayDoes:
