@@ -20,6 +20,8 @@ class ParkedKeys:
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._keys: set[str] = set()
+        self._refused: dict[str, Row] = {}
+        self._reasons: dict[int, str] = {}
         self._learned: dict[int, int] = {}
         self.count = 0
         """How many messages it has parked."""
@@ -32,6 +34,7 @@ class ParkedKeys:
         new = [lane for lane, epoch in held.items() if self._learned.get(lane) != epoch]
         if new:
             self._keys |= rows.parked_keys(new)
+            self._refused = {key: row for key, row in self._refused.items() if row.lane not in new}
         if new or len(held) != len(self._learned):
             self._learned = dict(held)
 
@@ -45,21 +48,33 @@ class ParkedKeys:
         if not suspected:
             return [*batch]
         parked = rows.still_parked(suspected)
-        self._keys -= set(suspected) - parked
-        now = {key: suspected[key] for key in parked if key not in under_way}
-        if now:
-            count = rows.park(now, reasons={}, epochs=held, owner=self._owner)
-            self._log(count, now, "an earlier message of the key is parked")
+        self._keys -= set(suspected) - parked - self._refused.keys()
+        self._park(
+            {
+                key: lane
+                for key, lane in suspected.items()
+                if (key in parked or key in self._refused) and key not in under_way
+            },
+            held,
+        )
         return [row for row in batch if row.key not in suspected]
 
-    def park(self, row: Row, reasons: Mapping[int, str], held: Mapping[int, int]) -> None:
-        """The broker refuses this message: park it, and what follows it in its key."""
-        count = rows.park({row.key: row.lane}, reasons=reasons, epochs=held, owner=self._owner)
+    def park(self, row: Row, reason: str, held: Mapping[int, int]) -> None:
+        """The broker refuses this message: park it, and what follows it in its key. While somebody
+        else holds the key's lock, a writer perhaps, that waits, and the other keys do not."""
         self._keys.add(row.key)
-        self._log(count, [row.key], reasons.get(row.id, ""))
+        self._refused[row.key] = row
+        self._reasons[row.id] = reason
+        self._park({row.key: row.lane}, held)
 
-    def _log(self, count: int, keys: Collection[str], why: str) -> None:
-        self.count += count
-        if count:
-            names = ", ".join(sorted(keys))
-            logger.error("parked %d message(s) of key %s: %s", count, names, why)
+    def _park(self, keys: Mapping[str, int], held: Mapping[int, int]) -> None:
+        if not keys:
+            return
+        parked = rows.park(keys, reasons=self._reasons, epochs=held, owner=self._owner)
+        for key, count in parked.items():
+            refused = self._refused.pop(key, None)
+            why = "an earlier message of the key is parked"
+            if refused is not None:
+                why = self._reasons.pop(refused.id)
+            self.count += count
+            logger.error("parked %d message(s) of key %s: %s", count, key, why)

@@ -210,7 +210,7 @@ class Relay:
         self._suspects.drop(lanes=lost)
 
     def _publish_ahead(self) -> int:
-        """Returns how many rows it found."""
+        """Returns how many rows it found that may be sent."""
         room = 2 * self._batch_size - len(self._flight.rows)
         lanes = self._open_lanes()
         self._more = False
@@ -227,8 +227,9 @@ class Relay:
         self._more = len(batch) == self._batch_size <= room - self._batch_size
         held = self._lanes.held
         under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
-        self._publish_all(self._parked.without_waiting(batch, held, under_way))
-        return len(batch)
+        ready = self._parked.without_waiting(batch, held, under_way)
+        self._publish_all(ready)
+        return len(ready)
 
     def _open_lanes(self) -> list[int]:
         """Those that may be read now. The one after the last that was read is first: each has its
@@ -317,7 +318,9 @@ class Relay:
             return
         alone = self._suspects.alone
         if alone in refused:
-            self._parked.park(refused[alone], self._flight.refused, self._lanes.held)
+            row = refused[alone]
+            self._parked.park(row, self._flight.refused[alone], self._lanes.held)
+            self._suspects.drop_key(row.key)
         else:
             lanes = {row.lane for row in refused.values()} & set(self._lanes.held)
             self._suspects.add(row for row in refused.values() if row.lane in lanes)

@@ -4,6 +4,7 @@ Rows are read from a lane's head each time: a cursor would step over rows that c
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -103,8 +104,9 @@ def park(
     reasons: Mapping[int, str],
     epochs: Mapping[int, int],
     owner: str,
-) -> int:
-    """Move every outbox row of these keys to the parked messages, in order; returns how many.
+) -> Counter[str]:
+    """Move every outbox row of these keys to the parked messages, in order; returns how many of
+    which key.
 
     Args:
         keys: each with its lane; those whose lane is not this relay's any more are left alone, and
@@ -125,7 +127,7 @@ def park(
         rows = [row for row in found if row.key in behind]
         ParkedMessage.objects.bulk_create(_parked(row, reasons) for row in rows)
         OutboxMessage.objects.filter(id__in=[row.id for row in rows], lane__in=lanes).delete()
-    return len(rows)
+    return Counter(row.key for row in rows)
 
 
 def _locked(lanes: Collection[int], epochs: Mapping[int, int], owner: str) -> set[int]:

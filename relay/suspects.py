@@ -14,34 +14,38 @@ class Suspects:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lanes: dict[int, int] = {}
+        self._places: dict[int, tuple[int, str]] = {}
         self._round_ends = 0.0
         self._next_round = 0.0
         self.alone: int | None = None
         """The one that is under way alone."""
 
     def __bool__(self) -> bool:
-        return bool(self._lanes)
+        return bool(self._places)
 
     @property
     def ids(self) -> Collection[int]:
-        return self._lanes.keys()
+        return self._places.keys()
 
     @property
     def lanes(self) -> set[int]:
         """Their lanes, in which nothing else may be sent."""
-        return set(self._lanes.values())
+        return {lane for lane, _ in self._places.values()}
 
     def add(self, rows: Iterable[Row]) -> None:
-        self._lanes.update({row.id: row.lane for row in rows})
+        self._places.update({row.id: (row.lane, row.key) for row in rows})
 
     def drop(self, *, lanes: Collection[int]) -> None:
         """None in these lanes is a suspect any more: they are empty of them, or another relay's."""
-        self._lanes = {token: lane for token, lane in self._lanes.items() if lane not in lanes}
+        self._places = {id_: at for id_, at in self._places.items() if at[0] not in lanes}
+
+    def drop_key(self, key: str) -> None:
+        """What there is of this key is parked, or will be."""
+        self._places = {id_: at for id_, at in self._places.items() if at[1] != key}
 
     def is_turn(self) -> bool:
         """Whether it is time to send them, rather than anything else."""
-        if not self._lanes:
+        if not self._places:
             return False
         now = self._clock()
         if self.alone is None and self._round_ends <= now:

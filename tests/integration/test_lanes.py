@@ -223,7 +223,7 @@ class TestWhatAStaleRelayDoes:
         assert OutboxMessage.objects.count() == 0
 
     def test_no_parking(self, row: rows.Row, stale: dict[int, int]) -> None:
-        assert rows.park({"K": row.lane}, reasons={}, epochs=stale, owner="a") == 0
+        assert rows.park({"K": row.lane}, reasons={}, epochs=stale, owner="a").total() == 0
         assert not ParkedMessage.objects.exists()
         assert OutboxMessage.objects.count() == 1
 

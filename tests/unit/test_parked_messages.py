@@ -1,6 +1,7 @@
 """What a person does about parked messages, by way of `manage.py outbox`."""
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from django.db import connection, connections, transaction
 from brokers import Message
 from outbox import enqueue
 from outbox.keys import lock_key, try_lock_key
-from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
+from outbox.models import LANES, OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
-from tests.unit.test_relay import Kafka, drain, put
+from relay.relay import Relay
+from tests.unit.test_relay import SOURCE, Kafka, drain, put
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -151,8 +153,8 @@ def test_the_relay_parks_nothing_behind_what_is_being_put_back(ids: list[int]) -
     lanes.tend(busy=())
     with in_thread(hold):
         until(lambda: locked)
-        assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 0
-    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 1
+        assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a").total() == 0
+    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a").total() == 1
     lanes.release()
 
 
@@ -180,8 +182,41 @@ def test_what_is_put_back_after_a_read_goes_first(ids: list[int], lanes: Lanes) 
 def test_nothing_is_parked_behind_what_has_been_put_back(ids: list[int], lanes: Lanes) -> None:
     lane = ParkedMessage.objects.get(id=ids[1]).lane
     call_command("outbox", "retry", "bad", "--why", "the limit is raised")
-    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a") == 0
+    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a").total() == 0
     assert OutboxMessage.objects.count() == 2
+
+
+@pytest.mark.on_postgresql
+def test_while_a_writer_holds_the_keys_lock_the_other_keys_of_its_lane_flow() -> None:
+    """The relay cannot park it yet, nor send what follows it."""
+    put("bad", "bad")
+    lane = murmur2(b"bad") % LANES
+    beside = next(key for key in map(str, range(9999)) if murmur2(key.encode()) % LANES == lane)
+    locked, alone = threading.Event(), threading.Event()
+
+    def hold(stop: threading.Event) -> None:
+        with transaction.atomic():
+            lock_key(murmur2(b"bad"))
+            locked.set()
+            stop.wait()
+        connections.close_all()
+
+    def judge(batch: Sequence[Message]) -> list[str]:
+        if {message.key for message in batch} == {"bad"} and len(batch) == 1:
+            alone.set()
+        return ["refuse" if message.key == "bad" else "ok" for message in batch]
+
+    broker = Kafka(judge)
+    with in_thread(hold):
+        assert locked.wait(10)
+        with in_thread(Relay(broker, source=SOURCE, jitter=lambda: 0).run):
+            assert alone.wait(10)
+            put(*[beside] * 3)
+            until(lambda: broker.order_of(beside) == [0, 1, 2])
+            assert not ParkedMessage.objects.exists()
+    drain(broker)
+    assert broker.order_of("bad") == []
+    assert ParkedMessage.objects.filter(key="bad").count() == 2
 
 
 def test_the_lock_is_that_of_enqueue() -> None:

@@ -363,6 +363,7 @@ class SomeLanes:
         """Nobody waits for them."""
 
 
+@pytest.mark.on_sqlite  # where no delete asks the database whose the lanes are
 class TestLosingALane:
     def test_what_is_queued_is_purged_and_overtaken_by_nothing(self) -> None:
         """Of the lanes that stay, too, the queue is gone: their next messages have to wait for
