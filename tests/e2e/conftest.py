@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.full_service import FullService
+from tests.e2e.pgbouncer import PgBouncer, running_pgbouncer
 from tests.e2e.project.parts import Parts
 from tests.e2e.service import Service
 
@@ -41,3 +42,9 @@ def parts(tmp_path: Path, postgres_database_url: str, kafka_broker_url: str) -> 
     yield service
     service.clean_up()
     service.delete_topics()
+
+
+@pytest.fixture
+def pgbouncer(postgres_server_url: str) -> Iterator[PgBouncer]:
+    with running_pgbouncer(postgres_server_url) as running:
+        yield running
