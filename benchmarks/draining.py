@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
-import gc
 import json
 import os
 import threading
@@ -26,6 +25,7 @@ from benchmarks.measuring import statements
 from brokers import broker_from_url
 from brokers.kafka import KafkaBroker
 from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
+from outbox.cli import spare_the_collector
 
 SOURCE = "/benchmark"
 PATIENCE = 60.0
@@ -54,8 +54,8 @@ class Cost:
 
 
 def measured(count: int, drain: Callable[[], object]) -> Cost:
-    """Run it once, with what has been loaded out of the garbage collector's sight."""
-    gc.freeze()
+    """Run it once."""
+    spare_the_collector()
     with statements() as executed:
         began, cpu_began = time.perf_counter(), time.process_time()
         drain()

@@ -20,7 +20,7 @@ class Flight:
         self.rows: dict[int, Row] = {}
         self.refused: dict[int, str] = {}
         self.failure = ""
-        self._acknowledged: list[int] = []
+        self._acknowledged: list[Row] = []
         self._failed: set[int] = set()
         self._unreported: Counter[int] = Counter()
         self._halted: set[int] = set()
@@ -55,20 +55,22 @@ class Flight:
             if row is None:
                 continue
             unreported[row.lane] -= 1
-            match report:
-                case Acknowledged(token):
-                    self._acknowledged.append(token)
-                case Refused(token, reason):
-                    self.refused[token] = reason
-                    self._halted.add(row.lane)
-                case Failed(token, reason):
-                    self._failed.add(token)
-                    self._halted.add(row.lane)
-                    self.failure = reason
+            if isinstance(report, Acknowledged):
+                self._acknowledged.append(row)
+            else:
+                self._stop(row, report)
+
+    def _stop(self, row: Row, report: Refused | Failed) -> None:
+        self._halted.add(row.lane)
+        if isinstance(report, Refused):
+            self.refused[row.id] = report.reason
+        else:
+            self._failed.add(row.id)
+            self.failure = report.reason
 
     def acknowledged(self) -> list[Row]:
         """What may be deleted; `forget()` it once that is committed."""
-        return [self.rows[token] for token in self._acknowledged]
+        return [*self._acknowledged]
 
     def forget(self, rows: Iterable[Row]) -> None:
         gone = {row.id for row in rows}
@@ -76,7 +78,7 @@ class Flight:
             self.rows.pop(token, None)
             self.refused.pop(token, None)
         self._failed -= gone
-        self._acknowledged = [token for token in self._acknowledged if token not in gone]
+        self._acknowledged = [row for row in self._acknowledged if row.id not in gone]
 
     def settled(self) -> tuple[dict[int, Row], dict[int, Row]]:
         """In the halted lanes of which every report is in: what was refused, and what failed. The

@@ -76,7 +76,7 @@ class Relay:
         broker: Broker,
         *,
         source: str,
-        batch_size: int = 500,
+        batch_size: int = 1000,
         lanes_max: int = LANES,
         lanes: Lanes | None = None,
         transactional: bool = False,
@@ -304,7 +304,7 @@ class Relay:
             self.published += len(done)
             self._segments.used()
             self._broker_outage.over()
-            if self._suspects.alone in {row.id for row in done}:
+            if self._suspects.alone not in self._flight.rows:
                 self._suspects.alone = None
         return len(done)
 
