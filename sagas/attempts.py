@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from outbox.away import AWAY
-from sagas import codec, journal
+from sagas import codec, journal, local
 from sagas.contexts import changes, changes_of_async
+from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.errors import CancelRequested, LeaseLost, StepRejected, UnstorableValue
 from sagas.identity import step_key
-from sagas.journal import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.models import StepKind, StepStatus
 from sagas.outages import is_conflict, is_outage
 from sagas.points import Point, reach
@@ -86,6 +86,8 @@ class Attempts:
 
     async def _once(self, step: Step, context: Context, tries: Tries) -> Context | None:
         """One attempt; None where another one is to follow."""
+        if not step.is_external:
+            await self._writer.settle()
         await self._heed_orders(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
@@ -106,7 +108,6 @@ class Attempts:
             return None
         finally:
             current_key.reset(token)
-        reach(Point.STEP_DONE, str(step))
         return result
 
     async def _heed_orders(self, step: Step, tries: Tries) -> None:
@@ -132,7 +133,7 @@ class Attempts:
         self._state.failure = reason
         self._state.cancelled = cancelled
         await self._write_decision(Fail(reason, cancelled))
-        reach(Point.FAILURE_DECIDED, str(step))
+        reach(Point.FAILURE_DECIDED, step.label)
         self._undo_if_in_doubt(step, tries)
         raise Decided(reason)
 
@@ -152,7 +153,7 @@ class Attempts:
         )
         # A context of its own: a step beside this one may change the shared one meanwhile.
         work = partial(changes, step.function, dict(context))
-        do = partial(journal.do_locally, entry, work=work, timeout=step.timeout)
+        do = partial(local.do_locally, entry, work=work, timeout=step.timeout)
         while True:
             try:
                 result, cancel_reason = await self._writer.call_once(do)
@@ -166,11 +167,13 @@ class Attempts:
                 await self._writer.pause(error)
             else:
                 self._state.note_cancel(cancel_reason)
+                reach(Point.STEP_DONE, step.label)
                 return dict(result)
             record = await self._writer.call(
                 journal.step_record, self._claimed, step.name, step.kind
             )
             if record is not None and record.status == StepStatus.DONE:
+                reach(Point.STEP_DONE, step.label)
                 return dict(record.result)
 
     async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
@@ -180,12 +183,15 @@ class Attempts:
             step=tries.entry(step, StepStatus.STARTED),
             unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
         )
-        reach(Point.STARTED, str(step))
+        reach(Point.STARTED, step.label)
         async with asyncio.timeout(self._limit(step)):
             result = await changes_of_async(step.function, context)
         encoded = codec.encode(result)
-        reach(Point.CALLED, str(step))
-        await self._writer.write(step=tries.entry(step, StepStatus.DONE, result=encoded))
+        reach(Point.CALLED, step.label)
+        done = tries.entry(step, StepStatus.DONE, result=encoded)
+        self._writer.post(step=done, then=partial(reach, Point.STEP_DONE, step.label))
+        if not self._state.is_alone:  # what comes next may take its time
+            await self._writer.settle()
         return dict(codec.decode(encoded))
 
     def _limit(self, step: Step) -> float | None:
@@ -213,12 +219,12 @@ class Attempts:
             self._state.failure = self._state.failure or told(error)
         await self._journal_failure(step, tries, error, decides=decides)
         if not is_last:
-            reach(Point.ATTEMPT_FAILED, str(step))
+            reach(Point.ATTEMPT_FAILED, step.label)
             self._log_retry(step, tries, error)
             await self._rest(step, self.backoff(tries.failures))
             return
         if decides:
-            reach(Point.FAILURE_DECIDED, str(step))
+            reach(Point.FAILURE_DECIDED, step.label)
             self._undo_if_in_doubt(step, tries)
         elif step.kind is StepKind.FORWARD and self._state.is_cancel_due:
             # It came while a local pivot ran, of which nothing is left: that has not begun.
@@ -256,7 +262,7 @@ class Attempts:
         if left is not None and step.kind is StepKind.FORWARD and not self._state.past_pivot:
             seconds = max(0.0, min(seconds, left))
         due = time.monotonic() + seconds
-        self._state.resting[str(step)] = due
+        self._state.resting[step.label] = due
         self._state.busy -= 1
         try:
             while (left := due - time.monotonic()) > 0:
@@ -265,7 +271,7 @@ class Attempts:
                 await self._writer.rest(min(left, LONGEST_REST))
         finally:
             self._state.busy += 1
-            del self._state.resting[str(step)]
+            del self._state.resting[step.label]
 
     def _first_due(self) -> float:
         """Seconds until the first of the steps that rest is due."""

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from sagas import codec, sql
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
+from sagas.sql import Rows
 
 _LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
 
@@ -60,10 +61,11 @@ def claim(
     lease: timedelta,
     at_most: Mapping[str, int] | None = None,
     only: UUID | None = None,
+    suspect_from: int = 2,
     chance: Callable[[], float] = random.random,
 ) -> list[Claimed]:
     """Take up to `limit` sagas that wait for a worker, or whose worker's lease ran out. Suspects,
-    which may have killed it, are for `claim_suspect()`.
+    which have lost `suspect_from` workers and may have killed them, are for `claim_suspect()`.
 
     Args:
         at_most: how many sagas of a name may run at a time, among all workers.
@@ -75,32 +77,36 @@ def claim(
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
         # Those with a limit get half of the room, and an odd place every other time.
         half = int(limit / 2 + chance()) if limits else 0
-        epochs: dict[UUID, int] = {}
+        taken: Rows = []
+        which = _which(only, suspect_from, suspects=False)
         if half:
-            epochs = _take_limited(worker, half, lease, limits, only=only, chance=chance)
-        room = limit - len(epochs)
-        epochs |= _take(worker, room, lease, names=limits, negated=True, only=only)
-        if limits and not half and not epochs:
-            epochs = _take_limited(worker, limit, lease, limits, only=only, chance=chance)
-    return _load(epochs, worker) if epochs else []
+            taken = _take_limited(worker, half, lease, limits, which=which, chance=chance)
+        room = limit - len(taken)
+        taken += _take(worker, room, lease, names=limits, negated=True, which=which)
+        if limits and not half and not taken:
+            taken = _take_limited(worker, limit, lease, limits, which=which, chance=chance)
+    return _load(taken, worker)
 
 
 def claim_suspect(
-    *, worker: str, lease: timedelta, at_most: Mapping[str, int] | None = None
+    *,
+    worker: str,
+    lease: timedelta,
+    at_most: Mapping[str, int] | None = None,
+    suspect_from: int = 2,
 ) -> list[Claimed]:
-    """Take one saga that has cost two workers their life or more, to be run with nothing beside it:
+    """Take one saga that has cost so many workers their life, to be run with nothing beside it:
     what was claimed together with it has lost its workers too, and must not be parked for it."""
     limits = at_most or {}
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
-        epochs = _take(worker, 1, lease, names=limits, negated=True, only=None, suspects=True)
-        if limits and not epochs:
-            epochs = _take_limited(
-                worker, 1, lease, limits, only=None, chance=random.random, suspects=True
-            )
-    return _load(epochs, worker) if epochs else []
+        which = _which(None, suspect_from, suspects=True)
+        taken = _take(worker, 1, lease, names=limits, negated=True, which=which)
+        if limits and not taken:
+            taken = _take_limited(worker, 1, lease, limits, which=which, chance=random.random)
+    return _load(taken, worker)
 
 
-def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None) -> bool:
+def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
     """Whether `claim_suspect()` would find one."""
     now, params = sql.moment()
     full = [name for name, most in (at_most or {}).items() if _held(name) >= most]
@@ -108,7 +114,7 @@ def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None) -> bool:
     return bool(
         sql.run(
             f"SELECT 1 FROM sagas_saga WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now}"  # noqa: S608
-            f" AND {_IS_SUSPECT}{others} LIMIT 1",
+            f" AND {_is_suspect(suspect_from)}{others} LIMIT 1",
             [*params, *full],
         )
     )
@@ -142,13 +148,20 @@ def release_all() -> int:
 _ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))
 
 
-# With the worker that it is about to be taken from, it has lost two.
-_IS_SUSPECT = "(takeovers >= 2 OR (takeovers = 1 AND worker <> ''))"
+def _is_suspect(cost: int) -> str:
+    """Whether it has lost so many workers, with the one that it is about to be taken from."""
+    return f"(takeovers >= {cost:d} OR (takeovers = {cost - 1:d} AND worker <> ''))"
 
 
 def _is_anything_claimable(only: UUID | None) -> bool:
     sagas = Saga.objects.claimable(timezone.now())
     return (sagas if only is None else sagas.filter(id=only)).exists()
+
+
+def _which(only: UUID | None, suspect_from: int, *, suspects: bool) -> sql.Statement:
+    if only is not None:
+        return "id = %s", [sql.id_text(only)]
+    return f"{'' if suspects else 'NOT '}{_is_suspect(suspect_from)}", []
 
 
 def _take_limited(
@@ -157,26 +170,23 @@ def _take_limited(
     lease: timedelta,
     limits: Mapping[str, int],
     *,
-    only: UUID | None,
+    which: sql.Statement,
     chance: Callable[[], float],
-    suspects: bool = False,
-) -> dict[UUID, int]:
+) -> Rows:
     """Claim what the limits allow; which name comes first is left to chance. Workers count and
     claim one after the other, or each would see the other's room."""
     if sql.is_postgresql():
         [(is_turn,)] = sql.run("SELECT pg_try_advisory_xact_lock(%s)", [_LIMITS_LOCK])
         if not is_turn:  # and nobody waits for a worker that is frozen within its turn
-            return {}
-    epochs: dict[UUID, int] = {}
+            return []
+    taken: Rows = []
     for name, most in sorted(limits.items(), key=lambda _: chance()):
-        room = min(limit - len(epochs), most)
+        room = min(limit - len(taken), most)
         if room > 0:
             room = min(room, most - _held(name))
         if room > 0:
-            epochs |= _take(
-                worker, room, lease, names=[name], negated=False, only=only, suspects=suspects
-            )
-    return epochs
+            taken += _take(worker, room, lease, names=[name], negated=False, which=which)
+    return taken
 
 
 def _take(
@@ -186,23 +196,19 @@ def _take(
     *,
     names: Collection[str],
     negated: bool,
-    only: UUID | None,
-    suspects: bool = False,
-) -> dict[UUID, int]:
-    """Claim; returns the new epochs."""
+    which: sql.Statement,
+) -> Rows:
+    """Claim; returns the rows, with the columns of `_LOADED`."""
     now, now_params = sql.moment()
     until, until_params = sql.moment(seconds_ahead=lease.total_seconds())
     named = f"AND name {'NOT ' if negated else ''}IN ({sql.listed(names)})" if names else ""
-    this_one = "AND id = %s"
-    if only is None:
-        this_one = f"AND {_IS_SUSPECT}" if suspects else f"AND NOT {_IS_SUSPECT}"
-    this_id = [] if only is None else [sql.id_text(only)]
+    condition, condition_params = which
     skip_locked = "FOR UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
-    rows = sql.run(
+    return sql.run(
         f"""
         WITH due AS MATERIALIZED (
             SELECT id FROM sagas_saga
-            WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now} {named} {this_one}
+            WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now} {named} AND {condition}
             ORDER BY next_run_at LIMIT %s {skip_locked}
         )
         UPDATE sagas_saga SET epoch = epoch + 1, worker = %s, next_run_at = {until},
@@ -210,11 +216,10 @@ def _take(
             status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
                 WHEN cancelled THEN '{SagaStatus.CANCELLING.value}'
                 ELSE '{SagaStatus.COMPENSATING.value}' END
-        WHERE id IN (SELECT id FROM due) RETURNING id, epoch
+        WHERE id IN (SELECT id FROM due) RETURNING {", ".join(_LOADED)}
         """,  # noqa: S608 - constants and placeholders
-        [*now_params, *names, *this_id, limit, worker, *until_params],
+        [*now_params, *names, *condition_params, limit, worker, *until_params],
     )
-    return {sql.uuid_of(key): epoch for key, epoch in rows}
 
 
 def _held(name: str) -> int:
@@ -227,29 +232,37 @@ def _held(name: str) -> int:
     return int(count)
 
 
-def _load(epochs: Mapping[UUID, int], worker: str) -> list[Claimed]:
-    taken_up = [key for key, epoch in epochs.items() if epoch > 1]
+def _load(taken: Rows, worker: str) -> list[Claimed]:
+    """The oldest first."""
+    rows = [dict(zip(_LOADED, row, strict=True)) for row in taken]
+    for row in rows:
+        row["id"] = sql.uuid_of(row["id"])
+    taken_up = [row["id"] for row in rows if row["epoch"] > 1]
     steps = _steps_of(taken_up) if taken_up else {}
     now = timezone.now()
-    return [
-        Claimed(
-            **row,
-            worker=worker,
-            context=codec.decode(encoded),
-            seconds_left=None if deadline is None else (deadline - now).total_seconds(),
-            steps=steps.get(row["id"], {}),
-        )
-        for row in Saga.objects.filter(id__in=epochs).values(*_LOADED).order_by("created_at")
-        # A row that is another's by now (this worker slept in between) is not ours to run.
-        if row["epoch"] == epochs[row["id"]]
-        for encoded, deadline in [(row.pop("input"), row.pop("deadline"))]
-    ]
+    rows.sort(key=lambda row: str(row.pop("created_at")))
+    return [_claimed(row, worker, now, steps.get(row["id"], {})) for row in rows]
+
+
+def _claimed(
+    row: dict[str, Any], worker: str, now: datetime, steps: dict[tuple[str, str], StepRecord]
+) -> Claimed:
+    encoded, deadline = row.pop("input"), row.pop("deadline")
+    for flag in ("cancelled", "past_pivot"):
+        row[flag] = bool(row[flag])
+    return Claimed(
+        **row,
+        worker=worker,
+        context=codec.decode(encoded),
+        seconds_left=None if deadline is None else (sql.moment_of(deadline) - now).total_seconds(),
+        steps=steps,
+    )
 
 
 _LOADED = (
     "id", "name", "key", "version", "definition_hash", "epoch", "input", "failure",
     "cancel_reason", "cancelled", "past_pivot", "takeovers", "deadline", "correlation_id",
-    "traceparent",
+    "traceparent", "created_at",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
-from sagas import claims, journal
+from sagas import claims, terminal
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost
 from sagas.group import GroupCommit
@@ -71,6 +71,7 @@ class Executor:
         self._journal_thread_count = min(journal_threads, concurrency)
         self._call_thread_count = min(call_threads, concurrency)
         self._max_takeovers = max_takeovers
+        self._suspect_from = max(2, max_takeovers // 2)
         self._only = only
         self._alone = False
         self._runs_suspect = False
@@ -146,6 +147,7 @@ class Executor:
                     lease=self._lease,
                     at_most=max_concurrent(),
                     only=self._only,
+                    suspect_from=self._suspect_from,
                 )
         except AWAY as error:
             await asyncio.sleep(self._outage.failed(error))
@@ -172,6 +174,7 @@ class Executor:
             worker=self._worker,
             lease=self._lease,
             at_most=max_concurrent(),
+            suspect_from=self._suspect_from,
         )
         self._alone = self._runs_suspect = bool(claimed)
         return claimed
@@ -179,7 +182,9 @@ class Executor:
     async def _look_for_suspect(self, now: float) -> None:
         """Claim nothing more while there is one, until all that runs has ended; but not for longer
         than a lease, and then not again for two."""
-        found = await self._leases.run(claims.is_there_a_suspect, at_most=max_concurrent())
+        found = await self._leases.run(
+            claims.is_there_a_suspect, at_most=max_concurrent(), suspect_from=self._suspect_from
+        )
         if not self._alone:
             self._waiting_since = now
         lease = self._lease.total_seconds()
@@ -243,7 +248,7 @@ class Executor:
             context=claimed.context,
             reason=reason,
         )
-        await self._journal.run(journal.finish, claimed, outcome)
+        await self._journal.run(terminal.finish, claimed, outcome)
         return Ending.PARKED
 
     async def _renew_leases(self) -> None:

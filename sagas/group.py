@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from outbox.away import AWAY
 from sagas import journal
-from sagas.journal import Entry, Verdict
+from sagas.entries import Entry, Verdict
 from sagas.outages import is_outage
 from sagas.threads import Threads
 
@@ -28,17 +28,14 @@ class GroupCommit:
         self._waiting: list[tuple[Entry, asyncio.Future[Verdict]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def write(self, entry: Entry) -> Verdict:
-        """Returns when the entry's transaction has committed, or has left it out.
-
-        Raises:
-            django.db.Error: the entry is not written, or nobody knows.
-        """
+    def put(self, entry: Entry) -> asyncio.Future[Verdict]:
+        """The result is there when the entry's transaction has committed, or has left it out; a
+        django.db.Error where it is not written, or nobody knows."""
         written: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, written))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
-        return await written
+        return written
 
     async def _write_all(self) -> None:
         while self._waiting:

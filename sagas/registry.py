@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
 from itertools import combinations
@@ -16,6 +16,7 @@ from sagaz.core.triggers import RegisteredTrigger, TriggerRegistry
 
 from sagas.errors import SagaDefinitionError
 from sagas.kinds import is_external
+from sagas.pattern import Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class SagaType:
     version: int
     definition_hash: str
     saga_class: type[SagaClass]
+    pattern: Pattern = field(compare=False)
     deadline: timedelta | None = None
     max_concurrent: int | None = None
 
@@ -127,8 +129,9 @@ def _described(saga_class: type[SagaClass]) -> SagaType:
             f"{saga_class.__qualname__}.version is {version!r}: use 1, 2, 3 …"
         )
     return SagaType(
-        _name(saga_class), version, digest, saga_class, _deadline(saga_class), _most(saga_class)
-    )
+        _name(saga_class), version, digest, saga_class, Pattern(saga_class),
+        _deadline(saga_class), _most(saga_class),
+    )  # fmt: skip
 
 
 def _deadline(saga_class: type[SagaClass]) -> timedelta | None:

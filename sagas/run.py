@@ -12,20 +12,20 @@ from typing import Any
 
 from sagaz.core.decorators import SagaStepDefinition
 
-from sagas import journal
+from sagas import journal, terminal
 from sagas.attempts import Attempts, Decided, told
 from sagas.claims import Claimed, StepRecord
 from sagas.contexts import visible
+from sagas.entries import End, Fail
 from sagas.errors import CancelRequested, HookFailed, LeaseLost
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
-from sagas.journal import End, Fail
 from sagas.models import MAY_HAVE_HAPPENED, StepStatus
 from sagas.points import Point, reach
 from sagas.registry import SagaType
 from sagas.scope import current_threads
 from sagas.state import RunState
-from sagas.steps import Step, Tries, both_ways
+from sagas.steps import Step, Tries, backward, forward
 from sagas.threads import Threads
 from sagas.writer import Writer
 
@@ -50,7 +50,7 @@ class SagaRun:
     ) -> None:
         self._claimed = claimed
         self._type = saga_type
-        self._saga = saga_type.saga_class()
+        self._saga = saga_type.pattern.new()
         self._call_threads = call_threads
         self._state = RunState(claimed)
         self._writer = Writer(self._state, group=group, threads=journal_threads)
@@ -79,6 +79,7 @@ class SagaRun:
                 return await self._end(await self._cancel_behind_the_last_step())
         finally:
             current_threads.reset(token)
+            await self._writer.close()
 
     async def _run_steps(self) -> Ending:
         try:
@@ -132,8 +133,9 @@ class SagaRun:
             cancelled=self._state.cancelled and ending is Ending.ROLLED_BACK,
         )
         try:
+            await self._writer.settle()
             if ending is Ending.PARKED:
-                await self._writer.call(journal.finish, self._claimed, outcome)
+                await self._writer.call(terminal.finish, self._claimed, outcome)
             elif has_hook(outcome.name, ending):
                 return await self._finish_with_hook(outcome)
             else:
@@ -149,7 +151,7 @@ class SagaRun:
         """A hook that keeps failing parks the saga, which has ended all but for it."""
         for failures in range(1, HOOK_ATTEMPTS + 1):
             try:
-                await self._writer.call(journal.finish, self._claimed, outcome)
+                await self._writer.call(terminal.finish, self._claimed, outcome)
             except HookFailed as error:
                 self._state.parked = str(error)
                 told_of = (self._claimed.name, self._claimed.key, failures, HOOK_ATTEMPTS)
@@ -165,18 +167,18 @@ class SagaRun:
     def _wrap(self, definition: SagaStepDefinition) -> None:
         """Replace a step's functions with ones that journal; sagaz's timeouts are off, they would
         give up while a thread still commits."""
-        forward, backward = both_ways(definition)
-        record = self._claimed.steps.get(_key(forward))
-        if forward.is_pivot and record is not None and has_begun(self._claimed, record.status):
-            self._state.pivots_begun.add(forward.name)
-        definition.forward_fn = partial(self._forward, forward)
-        definition.compensation_fn = partial(self._compensate, backward)
+        there, back = forward(definition), backward(definition)
+        record = self._claimed.steps.get((there.name, there.kind))
+        if there.is_pivot and record is not None and has_begun(self._claimed, record.status):
+            self._state.pivots_begun.add(there.name)
+        definition.forward_fn = partial(self._forward, there)
+        definition.compensation_fn = partial(self._compensate, back)
         definition.timeout_seconds = None
         definition.compensation_timeout_seconds = None
 
     async def _forward(self, step: Step, context: Context) -> Any:
         self._state.context = context
-        record = self._claimed.steps.get(_key(step))
+        record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status == StepStatus.DONE:
             return record.result
         self._state.stop_if_suspended()
@@ -193,7 +195,7 @@ class SagaRun:
 
     async def _compensate(self, step: Step, context: Context) -> None:
         self._state.stop_if_suspended()
-        record = self._claimed.steps.get(_key(step))
+        record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status in (StepStatus.DONE, StepStatus.SKIPPED):
             context.update(record.result or {})
             return
@@ -211,7 +213,3 @@ class SagaRun:
 def has_begun(claimed: Claimed, status: str) -> bool:
     """Whether a pivot with that row has begun; the release before kept no `past_pivot`."""
     return claimed.past_pivot or (not claimed.failure and status in MAY_HAVE_HAPPENED)
-
-
-def _key(step: Step) -> tuple[str, str]:
-    return step.name, step.kind.value

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,12 @@ def moment(*, seconds_ahead: float = 0.0) -> Statement:
 def text_of(at: datetime) -> str:
     """The moment as this database takes it."""
     return at.isoformat() if is_postgresql() else str(connection.ops.adapt_datetimefield_value(at))
+
+
+def moment_of(value: Any) -> datetime:
+    """The moment that this database has returned."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def id_text(key: UUID) -> str:

@@ -35,6 +35,11 @@ class RunState:
         )
 
     @property
+    def is_alone(self) -> bool:
+        """Whether the step that asks has none beside it."""
+        return self.busy <= 1 and not self.resting
+
+    @property
     def past_pivot(self) -> bool:
         return bool(self.pivots_begun)
 

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from django.utils import timezone
 from sagaz.core.decorators import SagaStepDefinition
 
 from sagas.claims import StepRecord
-from sagas.journal import StepEntry
+from sagas.entries import StepEntry
 from sagas.kinds import is_external
 from sagas.models import StepKind, StepStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`timeout`: seconds. `is_pivot`: from its start on the saga cannot be undone."""
+    """`timeout`: seconds. `is_pivot`: from its start on the saga cannot be undone. `label`: as
+    `charge:F`."""
 
     name: str
     kind: StepKind
@@ -26,8 +26,9 @@ class Step:
     timeout: float | None
     is_pivot: bool = False
 
-    def __str__(self) -> str:
-        return f"{self.name}:{self.kind.value}"
+    @property
+    def label(self) -> str:
+        return f"{self.name}:{self.kind}"
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Tries:
     def begin(self) -> None:
         """Another attempt; one that was interrupted has spent no retry."""
         self.attempt += 1
-        self.started_at = timezone.now()
+        self.started_at = datetime.now(UTC)
 
     def entry(
         self, step: Step, status: StepStatus, *, result: str = "", error: str = ""
@@ -57,21 +58,18 @@ class Tries:
         """What the journal shall have of this attempt."""
         return StepEntry(
             step=step.name,
-            kind=step.kind.value,
+            kind=step.kind,
             status=status,
             attempt=self.attempt,
             failures=self.failures,
-            started_at=self.started_at or timezone.now(),
+            started_at=self.started_at or datetime.now(UTC),
             result=result,
             error=error,
         )
 
 
-def both_ways(definition: SagaStepDefinition) -> tuple[Step, Step]:
-    """The step and what undoes it; one that declares no compensation is undone by nothing."""
-    undo = definition.compensation_fn or _nothing
-    meta = getattr(undo, "_saga_compensation_meta", None)
-    forward = Step(
+def forward(definition: SagaStepDefinition) -> Step:
+    return Step(
         definition.step_id,
         StepKind.FORWARD,
         definition.forward_fn,
@@ -80,7 +78,13 @@ def both_ways(definition: SagaStepDefinition) -> tuple[Step, Step]:
         definition.timeout_seconds,
         definition.pivot,
     )
-    backward = Step(
+
+
+def backward(definition: SagaStepDefinition) -> Step:
+    """What undoes the step; nothing where it declares no compensation."""
+    undo = definition.compensation_fn or _nothing
+    meta = getattr(undo, "_saga_compensation_meta", None)
+    return Step(
         definition.step_id,
         StepKind.COMPENSATION,
         undo,
@@ -88,7 +92,6 @@ def both_ways(definition: SagaStepDefinition) -> tuple[Step, Step]:
         meta.max_retries if meta else 0,
         definition.compensation_timeout_seconds,
     )
-    return forward, backward
 
 
 def _nothing(_context: dict[str, Any]) -> None:

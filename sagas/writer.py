@@ -1,5 +1,6 @@
 """How a run writes to the journal: again while the database is away, and heeding the verdict."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -7,11 +8,11 @@ from typing import ParamSpec, TypeVar
 from brokers.outage import Outage
 from outbox.away import AWAY
 from sagas import sql
+from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
 from sagas.errors import CancelRequested, LeaseLost
 from sagas.group import GroupCommit
-from sagas.journal import Change, Entry, StepEntry
 from sagas.outages import is_conflict, is_outage
-from sagas.state import RunState
+from sagas.state import RunState, Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
 
@@ -31,6 +32,7 @@ class Writer:
         self._group = group
         self._threads = threads
         self._outage = Outage("the database", logger=logger)
+        self._posted: list[tuple[Entry, asyncio.Future[Verdict], Callable[[], None]]] = []
 
     async def write(
         self, *changes: Change, step: StepEntry | None = None, unless_cancelled: bool = False
@@ -42,28 +44,78 @@ class Writer:
             CancelRequested: it is not written, where `unless_cancelled`.
             Suspended: nobody knows; the database is away, and the worker stopping.
         """
+        if any(not isinstance(change, BeginPivot) for change in changes):
+            await self.settle()
         entry = Entry(
             saga=self._state.claimed, step=step, changes=changes, unless_cancelled=unless_cancelled
         )
+        written = self._group.put(entry)
+        try:
+            await self.settle()
+        except BaseException:
+            self._posted.append((entry, written, lambda: None))  # close() waits for it
+            raise
+        await self._is_written(entry, written)
+
+    def post(self, *, step: StepEntry, then: Callable[[], None]) -> None:
+        """Hand in the answer of a call without waiting: it shares a transaction with the start of
+        the next one. Before anything is done that follows from it, `settle()` waits for it.
+
+        Args:
+            then: called once it is written.
+        """
+        entry = Entry(saga=self._state.claimed, step=step)
+        self._posted.append((entry, self._group.put(entry), then))
+
+    async def settle(self) -> None:
+        """Wait until what was posted is written.
+
+        Raises:
+            LeaseLost, Suspended: it is not, and nothing may follow from it.
+        """
+        while self._posted:
+            entry, written, then = self._posted.pop(0)
+            try:
+                await self._is_written(entry, written)
+            except (LeaseLost, Suspended):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                self._state.suspend(reason)
+                raise Suspended(reason) from error
+            then()
+
+    async def close(self) -> None:
+        """Wait for what was posted, whatever becomes of it."""
+        posted = [written for _, written, _ in self._posted]
+        self._posted.clear()
+        if posted:
+            await asyncio.gather(*posted, return_exceptions=True)
+
+    async def _is_written(self, entry: Entry, written: "asyncio.Future[Verdict]") -> None:
         while True:
             try:
-                verdict = await self._group.write(entry)
+                verdict = await written
             except AWAY as error:
                 if not (is_outage(error) or is_conflict(error)):
                     raise
                 await self.pause(error)
-                continue
-            self._outage.over()
-            if verdict.is_busy:
+            else:
+                self._outage.over()
+                if not verdict.is_busy:
+                    self._heed(verdict)
+                    return
                 await self.rest(BUSY_PAUSE)
-                continue
-            self._state.note_cancel(verdict.cancel_reason)
-            if verdict.is_written:
-                return
-            if verdict.cancel_reason:
-                raise CancelRequested
-            saga = self._state.claimed
-            raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+            written = self._group.put(entry)
+
+    def _heed(self, verdict: Verdict) -> None:
+        self._state.note_cancel(verdict.cancel_reason)
+        if verdict.is_written:
+            return
+        if verdict.cancel_reason:
+            raise CancelRequested
+        saga = self._state.claimed
+        raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call something that may be called again in a thread, while the database is away too."""

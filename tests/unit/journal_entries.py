@@ -5,11 +5,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from sagas import codec, journal
+from sagas import codec, journal, local, terminal
 from sagas.claims import Claimed
+from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry
 from sagas.errors import LeaseLost
 from sagas.hooks import Ending, SagaOutcome
-from sagas.journal import BeginPivot, Change, Entry, Fail, StepEntry
 from sagas.models import StepStatus
 
 
@@ -42,11 +42,11 @@ def failed(
 
 def do_locally(saga: Claimed, step: str, *, work: Callable[[], Any]) -> Any:
     entry = Entry(saga=saga, step=_entry(step, "F", StepStatus.DONE, 1))
-    return journal.do_locally(entry, work=work, timeout=None)
+    return local.do_locally(entry, work=work, timeout=None)
 
 
 def finish(saga: Claimed, ending: Ending) -> None:
-    journal.finish(
+    terminal.finish(
         saga,
         SagaOutcome(saga_id=saga.id, name=saga.name, key=saga.key, ending=ending, context={}),
     )

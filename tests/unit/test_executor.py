@@ -28,9 +28,11 @@ from sagas import (
     claims,
     forward_key,
     idempotency_key,
-    journal,
+    local,
+    rows,
     run,
     sql,
+    terminal,
 )
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost
@@ -328,16 +330,21 @@ class TestLocalSteps:
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Once the journal cannot be written: neither are the step's own rows."""
-        real = journal._upsert
+        real_local, real = local._write_local, journal.write
         before: list[set[str]] = []
 
-        def write_journal(rows: Any) -> sql.Statement:
+        def write_local(*args: Any) -> str:
             before.append(written())
             if len(before) == 1:
                 raise RuntimeError("the journal broke")
-            return real(rows)
+            return real_local(*args)
 
-        monkeypatch.setattr(journal, "_upsert", write_journal)
+        def write(entries: Any) -> Any:
+            before.append(written())
+            return real(entries)
+
+        monkeypatch.setattr(local, "_write_local", write_local)
+        monkeypatch.setattr(GroupCommit.__init__, "__kwdefaults__", {"write": write})
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
         # Seen inside the transaction, gone after it, and there again at the second attempt.
@@ -362,7 +369,7 @@ class TestLocalSteps:
     def test_a_commit_whose_answer_was_lost_is_not_repeated(
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = journal.do_locally
+        real = local.do_locally
         lost: list[int] = []
 
         def losing(*args: Any, **kwargs: Any) -> Any:
@@ -372,7 +379,7 @@ class TestLocalSteps:
                 raise OperationalError("server closed the connection unexpectedly")
             return result
 
-        monkeypatch.setattr(journal, "do_locally", losing)
+        monkeypatch.setattr(local, "do_locally", losing)
         trip.script["fly"] = lambda _: {"seat": "1A"}
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
@@ -406,16 +413,16 @@ class TestLocalSteps:
     def test_a_database_that_is_away_spends_no_attempt(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = journal._upsert
+        real = rows.upsert
         failures = iter(range(7))
 
-        def write_journal(rows: Any) -> sql.Statement:
+        def write_journal(given: Any) -> sql.Statement:
             if next(failures, None) is not None:
                 raise OperationalError("server closed the connection unexpectedly")
-            return real(rows)
+            return real(given)
 
         monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(journal, "_upsert", write_journal)
+        monkeypatch.setattr(rows, "upsert", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
         assert set(journal_of(saga.id).values()) == {("done", 1)}
@@ -970,17 +977,17 @@ class TestStopping:
         """The database comes back just when the worker has given up waiting for it."""
         workers: list[Executor] = []
         reached = threading.Event()
-        real = journal._upsert
+        real = rows.upsert
 
-        def write_journal(rows: Any) -> sql.Statement:
+        def write_journal(given: Any) -> sql.Statement:
             if not workers or not all(run_._state.suspended for run_ in runs_of(workers[0])):
                 reached.set()
                 raise OperationalError("server closed the connection unexpectedly")
-            return real(rows)
+            return real(given)
 
         saga = begin("trip")
         with monkeypatch.context() as away:
-            away.setattr(journal, "_upsert", write_journal)
+            away.setattr(rows, "upsert", write_journal)
             with working() as worker:
                 workers.append(worker)
                 assert reached.wait(20)
@@ -1139,7 +1146,7 @@ class TestTheEnd:
     ) -> None:
         outcomes: list[SagaOutcome] = []
         on_finish("trip", outcomes.append)
-        real = journal.finish
+        real = terminal.finish
         answers: list[int] = []
 
         def finish(*args: Any) -> None:
@@ -1148,7 +1155,7 @@ class TestTheEnd:
             if len(answers) == 1:
                 raise OperationalError("server closed the connection unexpectedly")
 
-        monkeypatch.setattr(journal, "finish", finish)
+        monkeypatch.setattr(terminal, "finish", finish)
         saga = begin("trip")
         with working():
             until(lambda: len(answers) == 2)

@@ -9,12 +9,21 @@ from uuid import UUID
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 
-from sagas import StepRejected, attempts, call_in_thread, interventions, journal, reports, sql
+from sagas import (
+    StepRejected,
+    attempts,
+    call_in_thread,
+    interventions,
+    journal,
+    local,
+    reports,
+    sql,
+)
+from sagas.entries import Entry
 from sagas.interventions import By, InterventionRefused
-from sagas.journal import Entry
-from sagas.models import Saga, SagaAttempt, StepKind, StepStatus
+from sagas.models import Saga, SagaAttempt, SagaStep, StepKind, StepStatus
 from sagas.points import Point, observe
 from sagas.steps import Step, Tries
 from tests.unit import journal_entries as entries
@@ -280,7 +289,7 @@ class TestTimeoutsOfLocalSteps:
         begin("tour")
         before = limits()
         entry = Entry(saga=claimed_by("w"), step=Tries(attempt=1).entry(FLY, StepStatus.DONE))
-        within, _ = journal.do_locally(entry, work=limits, timeout=0.2)
+        within, _ = local.do_locally(entry, work=limits, timeout=0.2)
         assert within == ["200ms", "200ms"]
         assert limits() == before
 
@@ -381,6 +390,27 @@ class TestOurOwnDatabaseAway:
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "eat"]
         assert history(saga.id).count(("stay:F", 1, "done")) == 1
+
+    def test_where_it_never_can_nothing_follows_and_it_is_taken_up_again(
+        self, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failures = iter(range(1))
+        real = journal.write
+        journalled: list[list[str]] = []
+
+        def write(group: Any) -> Any:
+            done = [e for e in group if e.step and (e.step.step, e.step.status) == ("stay", "done")]
+            if done and next(failures, None) is not None:
+                raise DataError("no such text")
+            return real(group)
+
+        stay = SagaStep.objects.filter(step="stay").values_list("status", flat=True)
+        script.acts["eat"] = lambda _: journalled.append(list(stay.all()))
+        monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+        saga = run_to_end(begin("tour"), lease=0.3)
+        assert saga.status == "completed"
+        assert script.calls == ["fly", "stay", "stay", "eat"]
+        assert journalled == [["done"]]
 
 
 class TestParallelExternalSteps:

@@ -26,9 +26,12 @@ from sagas import (
     cancel_rules,
     inbox,
     journal,
+    local,
     sql,
+    terminal,
 )
 from sagas.cancelling import request_cancel
+from sagas.entries import End, Entry, Fail, Wait
 from sagas.errors import CancelRefused, UnknownSaga
 from sagas.hooks import Hook
 from sagas.identity import saga_id
@@ -163,14 +166,14 @@ class TestInTime:
         self, script: Script, outcomes: list[SagaOutcome], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         saga = begin("tour")
-        real = journal.do_locally
+        real = local.do_locally
 
         def do_locally(*args: Any, **kwargs: Any) -> Any:
             if not script.calls:
                 cancel(saga)
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(journal, "do_locally", do_locally)
+        monkeypatch.setattr(local, "do_locally", do_locally)
         is_cancelled(run_to_end(saga), outcomes)
         assert script.calls == ["fly", "unfly"]
         assert journal_of(saga) == {"fly:F": ("done", 1), "fly:C": ("done", 1)}
@@ -221,14 +224,14 @@ class TestInTime:
         if with_hook:
             on_finish("tour", outcomes.append)
         saga = begin("tour")
-        real = journal.do_locally
+        real = local.do_locally
 
         def do_locally(entry: Any, **kwargs: Any) -> Any:
             if entry.step.step == "eat" and entry.step.kind == "F":
                 cancel(saga)
             return real(entry, **kwargs)
 
-        monkeypatch.setattr(journal, "do_locally", do_locally)
+        monkeypatch.setattr(local, "do_locally", do_locally)
         ended = run_to_end(saga)
         assert (ended.status, ended.cancelled, ended.failure) == (
             "rolled_back",
@@ -252,7 +255,7 @@ class TestInTime:
             on_finish("tour", outcomes.append)
         saga = begin("tour")
         left = [1]
-        real_finish, real_write = journal.finish, journal.write
+        real_finish, real_write = terminal.finish, journal.write
 
         def once() -> None:
             if left:
@@ -264,11 +267,11 @@ class TestInTime:
             real_finish(*args)
 
         def write(group: Any) -> Any:
-            if any(isinstance(c, journal.End) for e in group for c in e.changes):
+            if any(isinstance(c, End) for e in group for c in e.changes):
                 once()
             return real_write(group)
 
-        monkeypatch.setattr(journal, "finish", finish)
+        monkeypatch.setattr(terminal, "finish", finish)
         monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
         ended = run_to_end(saga)
         assert not left
@@ -285,9 +288,7 @@ class TestInTime:
         for step in ("fly", "stay", "eat"):
             entries.done(dead, step, "F", attempt=1, result={})
         cancel(saga)
-        journal.write(
-            [journal.Entry(saga=dead, changes=(journal.Fail("changed my mind", cancelled=True),))]
-        )
+        journal.write([Entry(saga=dead, changes=(Fail("changed my mind", cancelled=True),))])
         entries.done(dead, "eat", "C", attempt=1, result={})
         is_cancelled(run_to_end(saga), outcomes)
         assert script.calls == ["unstay", "unfly"]
@@ -345,7 +346,7 @@ class TestInTime:
         real = journal.write
 
         def write(group: Any) -> Any:
-            if any(isinstance(c, journal.Wait) for e in group for c in e.changes):
+            if any(isinstance(c, Wait) for e in group for c in e.changes):
                 cancel(saga)
             return real(group)
 
@@ -419,8 +420,8 @@ class TestInTime:
         dead = claimed_by("dead")
         entries.done(dead, "fly", "F", attempt=1, result={})
         cancel(saga)
-        fail = journal.Fail("changed my mind", cancelled=True)
-        journal.write([journal.Entry(saga=dead, changes=(fail,))])
+        fail = Fail("changed my mind", cancelled=True)
+        journal.write([Entry(saga=dead, changes=(fail,))])
         assert Saga.objects.get(id=saga).status == "cancelling"
         again = claimed_by("dead too")
         assert again.cancelled
@@ -495,7 +496,7 @@ class TestAgainstThePivot:
         external: bool,  # noqa: FBT001
     ) -> None:
         left = [do]
-        real, real_locally = journal.write, journal.do_locally
+        real, real_locally = journal.write, local.do_locally
 
         def write(group: Any) -> Any:
             if left and any(e.step and e.step.step == "pay" for e in group):
@@ -510,7 +511,7 @@ class TestAgainstThePivot:
         if external:
             patch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
         else:
-            patch.setattr(journal, "do_locally", do_locally)
+            patch.setattr(local, "do_locally", do_locally)
 
     def test_first_the_pivot(
         self,

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
 from django.core.management import call_command
 
 from sagas import Ending, SagaOutcome, StepRejected, attempts, claims, journal
+from sagas.entries import Entry, Wait
 from sagas.errors import LeaseLost
 from sagas.executor import MAX_TAKEOVERS, Executor
 from sagas.hooks import Hook
@@ -191,7 +193,7 @@ class TestWhatIsNone:
         begin("tour")
         for n in range(MOST + 3):
             held = claimed_by(f"w {n}", lease=60)
-            journal.write([journal.Entry(saga=held, changes=(journal.Wait(0.0),))])
+            journal.write([Entry(saga=held, changes=(Wait(0.0),))])
         assert takeovers() == 0
 
     def test_the_first_claim(self) -> None:
@@ -240,6 +242,20 @@ def test_a_cancel_of_one_that_is_parked_for_it_undoes_what_is_done(script: Scrip
     call_command("sagas", "cancel", str(saga), "--why", "not worth it")
     told = work(saga)
     assert (told.status, told.takeovers, script.calls) == ("rolled_back", 0, ["unfly"])
+
+
+def test_a_saga_runs_beside_others_until_it_has_cost_half_of_the_limit(script: Script) -> None:
+    """Workers that are killed for other reasons must not leave nothing but suspects."""
+    begin("tour")
+    claim = partial(claims.claim, limit=9, lease=timedelta(0), suspect_from=4)
+    for n in range(4):
+        assert [each.takeovers for each in claim(worker=f"w {n}")] == [n]
+    assert claim(worker="one too many") == []
+    alone = partial(claims.claim_suspect, worker="w", lease=timedelta(0))
+    assert alone(suspect_from=5) == []
+    assert [each.takeovers for each in alone(suspect_from=4)] == [4]
+    assert Executor(concurrency=1, lease=timedelta(1), max_takeovers=8)._suspect_from == 4
+    assert Executor(concurrency=1, lease=timedelta(1), max_takeovers=2)._suspect_from == 2
 
 
 def test_those_of_a_worker_that_works_are_left_alone(script: Script) -> None:

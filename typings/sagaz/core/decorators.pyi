@@ -10,3 +10,5 @@ class SagaStepDefinition:
     compensation_timeout_seconds: float | None
     max_retries: int
     pivot: bool
+
+def forward_recovery(for_step: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...

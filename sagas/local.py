@@ -1,0 +1,96 @@
+"""A local step: its writes, its journal row and the fence commit together."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+
+from outbox.away import AWAY
+from sagas import codec, rows, sql
+from sagas.entries import BeginPivot, Entry, StepEntry
+from sagas.errors import CancelRequested, LeaseLost
+from sagas.outages import is_outage
+from sagas.points import Point, reach
+
+logger = logging.getLogger(__name__)
+
+
+def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) -> tuple[Any, str]:
+    """Do a local step: its writes, its journal row and the fence commit together.
+
+    Args:
+        entry: what the journal shall have, but for the result.
+        timeout: seconds that a statement, and a pause between two, may take.
+
+    Returns:
+        The result as the journal keeps it, and the reason of a cancel that waits.
+
+    Raises:
+        LeaseLost, CancelRequested: nothing is written.
+        TimeoutError: neither; the server has ended the transaction for its pauses.
+    """
+    step = entry.step
+    assert step is not None  # noqa: S101 - for the types
+    committed = threading.Event()
+    try:
+        with transaction.atomic(), _no_outage_behind(timeout):
+            transaction.on_commit(committed.set)  # before any of the step's own
+            _limit_statements(timeout)
+            result = codec.encode(work())
+            reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
+            cancel_reason = _write_local(entry, step, result)
+    except Exception:
+        if not committed.is_set():
+            raise
+        logger.exception(
+            "%s %s: %s is done, but an on_commit function of it failed",
+            *(entry.saga.name, entry.saga.key, step.step),
+        )
+    return codec.decode(result), cancel_reason
+
+
+def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
+    """Returns the reason of a cancel that waits."""
+    fence = rows.pivot_fence if BeginPivot() in entry.changes else rows.fence
+    written, _, *_, held = sql.run_together(
+        [
+            rows.upsert([rows.step_values(entry.saga, step, result=result)]),
+            rows.attempts([(entry.saga, step)]),
+            *rows.progress([entry.saga]),
+            fence(entry.saga),
+        ]
+    )
+    if not held and entry.unless_cancelled and sql.run(*rows.fence(entry.saga)):
+        raise CancelRequested
+    if not held or not written:
+        raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
+    return str(held[0][0])
+
+
+@contextmanager
+def _no_outage_behind(timeout: float | None) -> Iterator[None]:
+    """A connection that is lost behind the timeout is the step's fault: taken for an outage, it
+    would be tried without end."""
+    began = time.monotonic()
+    try:
+        yield
+    except AWAY as error:
+        if timeout is None or time.monotonic() - began < timeout or not is_outage(error):
+            raise
+        raise TimeoutError from error
+
+
+def _limit_statements(timeout: float | None) -> None:
+    """The thread cannot be stopped, but what it waits for can."""
+    if timeout is not None and sql.is_postgresql():
+        limit = f"{max(1, round(timedelta(seconds=timeout).total_seconds() * 1000))}ms"
+        sql.run(
+            "SELECT set_config('statement_timeout', %s, true),"
+            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            [limit, limit],
+        )

@@ -1,0 +1,109 @@
+"""The statements that write a step's row and its attempts, and those that fence them."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.utils import timezone
+
+from sagas import codec, sql
+from sagas.claims import Claimed
+from sagas.entries import StepEntry
+from sagas.identity import step_key
+from sagas.models import StepStatus
+
+STEP_COLUMNS = {
+    "saga_id": "uuid", "step": "text", "kind": "text", "status": "text", "attempt": "int",
+    "failures": "int", "key": "text", "result": "text", "error": "text", "resolved_by": "text",
+    "started_at": "timestamptz", "finished_at": "timestamptz",
+}  # fmt: skip
+_UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "finished_at")
+_SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
+ATTEMPT_COLUMNS = {
+    "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
+    "error": "text", "worker": "text", "started_at": "timestamptz", "at": "timestamptz",
+}  # fmt: skip
+
+
+def step_values(saga: Claimed, step: StepEntry, *, result: str = "") -> list[Any]:
+    return [
+        sql.id_text(saga.id),
+        step.step,
+        step.kind,
+        step.status.value,
+        step.attempt,
+        step.failures,
+        step_key(saga.id, step.step, step.kind),
+        result or step.result,
+        codec.printable(step.error),
+        "",
+        sql.text_of(step.started_at),
+        None if step.status is StepStatus.STARTED else sql.text_of(timezone.now()),
+    ]
+
+
+def upsert(rows: Sequence[list[Any]]) -> sql.Statement:
+    given, params = sql.rows_from(STEP_COLUMNS, rows)
+    return upsert_from(given), params
+
+
+def upsert_from(given: str) -> str:
+    """Insert or update the steps that this query gives; returns those that were written. A step's
+    row is not changed by an attempt before its own, and what an attempt has come to stays."""
+    return (
+        f"INSERT INTO sagas_step ({', '.join(STEP_COLUMNS)}) {given}"
+        f" ON CONFLICT (saga_id, step, kind) DO UPDATE SET {_SETS}"
+        " WHERE sagas_step.attempt < excluded.attempt OR (sagas_step.attempt = excluded.attempt"
+        f" AND sagas_step.status IN ('{StepStatus.STARTED.value}', excluded.status))"
+        " RETURNING saga_id, step, kind"
+    )
+
+
+def attempts(pairs: Sequence[tuple[Claimed, StepEntry]]) -> sql.Statement:
+    now = sql.text_of(timezone.now())
+    rows = [_attempt_values(saga, step, now) for saga, step in pairs]
+    given, params = sql.rows_from(ATTEMPT_COLUMNS, rows)
+    text = (
+        f"INSERT INTO sagas_attempt ({', '.join(ATTEMPT_COLUMNS)}) {given}"
+        " ON CONFLICT DO NOTHING"  # written again, after a commit whose answer was lost
+    )
+    return text, params
+
+
+def _attempt_values(saga: Claimed, step: StepEntry, now: str) -> list[Any]:
+    return [
+        sql.id_text(saga.id),
+        step.step,
+        step.kind,
+        step.attempt,
+        step.status.value,
+        codec.printable(step.error),
+        saga.worker,
+        sql.text_of(step.started_at),
+        now,
+    ]
+
+
+def progress(sagas: Collection[Claimed]) -> list[sql.Statement]:
+    """An attempt has ended: the workers that the saga lost before are forgiven."""
+    ids = [saga.id for saga in sagas if saga.takeovers]
+    if not ids:
+        return []
+    among, keys = sql.among(ids)
+    return [(f"UPDATE sagas_saga SET takeovers = 0 WHERE {among}", keys)]  # noqa: S608 - constants
+
+
+def fence(saga: Claimed) -> sql.Statement:
+    share = " FOR SHARE" if sql.is_postgresql() else ""
+    return (
+        f"SELECT cancel_reason FROM sagas_saga WHERE id = %s AND epoch = %s{share}",  # noqa: S608
+        [sql.id_text(saga.id), saga.epoch],
+    )
+
+
+def pivot_fence(saga: Claimed) -> sql.Statement:
+    """The pivot and a cancel write the same row: one comes first, and the other sees it."""
+    text = (
+        "UPDATE sagas_saga SET past_pivot = %s WHERE id = %s AND epoch = %s AND cancel_reason = ''"
+        " RETURNING cancel_reason"
+    )
+    return text, [True, sql.id_text(saga.id), saga.epoch]
