@@ -28,6 +28,7 @@ from sagas import (
     claims,
     forward_key,
     idempotency_key,
+    journal,
     local,
     rows,
     run,
