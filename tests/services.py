@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -99,11 +99,20 @@ def _execute(url: str, statement: sql.Composed) -> None:
 
 
 @contextmanager
-def kafka_container(image: str, **variables: str) -> Iterator[str]:
+def kafka_container(
+    image: str, *, url: str = "kafka://{}", mounts: Mapping[Path, str] = {}, **variables: str
+) -> Iterator[str]:
     """A broker in a container. Clients come back to the address it advertises, so its port on this
-    machine is chosen beforehand."""
+    machine is chosen beforehand.
+
+    Args:
+        url: how to speak to it, with `{}` for host and port.
+        mounts: files and folders of this machine, and where the container has them.
+        variables: in place of ours, or further ones.
+    """
     port = free_port()
     host = DockerClient().host()
+    url = url.format(f"{host}:{port}")
     container = (
         DockerContainer(image)
         .with_bind_ports(KAFKA_PORT, port)
@@ -112,9 +121,11 @@ def kafka_container(image: str, **variables: str) -> Iterator[str]:
         .with_volume_mapping(str(KAFKA_CONFIG), "/mnt/shared/config", "ro")
         .with_command("/mnt/shared/config/start")
     )
+    for path, place in mounts.items():
+        container.with_volume_mapping(str(path), place, "ro")
     with container:
-        _await_kafka(container, host, port)
-        yield f"kafka://{host}:{port}"
+        _await_kafka(container, url, (host, port))
+        yield url
 
 
 class Server:
@@ -163,9 +174,9 @@ def _kafka_variables(advertised: str) -> dict[str, str]:
     }
 
 
-def _await_kafka(container: DockerContainer, host: str, port: int) -> None:
+def _await_kafka(container: DockerContainer, url: str, address: tuple[str, int]) -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    while not _answers(host, port):
+    while not _answers(url, address):
         container.reload()
         if container.status == "exited" or time.monotonic() > deadline:
             said = b"".join(container.get_logs()).decode(errors="replace")[-500:]
@@ -173,10 +184,10 @@ def _await_kafka(container: DockerContainer, host: str, port: int) -> None:
         time.sleep(0.1)
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(url: str, address: tuple[str, int]) -> bool:
     try:
-        socket.create_connection((host, port), timeout=1).close()
-        broker_from_url(f"kafka://{host}:{port}").check()
+        socket.create_connection(address, timeout=1).close()
+        broker_from_url(url).check()
     except (OSError, BrokerUnavailable):
         return False
     return True
