@@ -27,7 +27,7 @@ from brokers import BrokerUnavailable, broker_from_url
 from brokers.kafka import KafkaBroker
 from brokers.kafka.topics import admin
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 110.0
 KAFKA_PORT = 9092
 KAFKA_CONFIG = Path(__file__).parents[1] / "docker" / "kafka"
 
@@ -53,6 +53,16 @@ def kafka_server_url() -> Iterator[str]:
         return
     _need_docker("Kafka", "TEST_BROKER_URL")
     with kafka_container(os.environ.get("KAFKA_IMAGE", "apache/kafka:4.1.0")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def own_kafka() -> Iterator[str]:
+    """The kafka:// URL of a broker that a module's tests may stop. It makes no topic by itself."""
+    if not docker_answers():
+        do_without("needs Docker, for a Kafka of the test's own")
+    image = os.environ.get("KAFKA_IMAGE", "apache/kafka:4.1.0")
+    with kafka_container(image, KAFKA_AUTO_CREATE_TOPICS_ENABLE="false") as url:
         yield url
 
 

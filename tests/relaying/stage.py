@@ -43,7 +43,10 @@ class Stage:
     def set_up(self) -> None:
         done = processes.manage(self.directory, "migrate", "--verbosity", "0", **self.env)
         assert done.returncode == 0, done.stderr
-        broker_from_url(self.broker_url, partitions=PARTITIONS).ensure_topics([TOPIC])
+        self.add_topic(TOPIC)
+
+    def add_topic(self, name: str) -> None:
+        broker_from_url(self.broker_url, partitions=PARTITIONS).ensure_topics([name])
 
     def relay(self, *arguments: str, command: tuple[str, ...] = RELAY, **env: str) -> RelayProcess:
         """Start one more."""

@@ -41,7 +41,7 @@ def test_nothing_is_parked_and_all_comes_in_order_after(
     with stage.reader().running() as reader:
         relays = {client: stage.relay(SAGAZ_KAFKA_CLIENT=client) for client in CLIENTS}
         # Each with its half of the lanes: those with something under way are not handed over.
-        until(lambda: lanes_of_each(stage) == [16, 16], timeout=60)
+        until(lambda: lanes_of_each(stage) == [16, 16], timeout=150)
         with stage.writing(**options) as writing:
             until(lambda: len(reader.seen), reaches=100, timeout=60)
             kafka.stop()
