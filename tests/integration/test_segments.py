@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -82,6 +83,35 @@ def test_a_row_that_commits_between_look_and_truncate_cannot_be(
     assert OutboxMessage.objects.count() == 1
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+@pytest.mark.parametrize("before", ["LOCK", "EXISTS", "TRUNCATE"])
+def test_a_row_that_commits_at_any_moment_is_kept(
+    before: str, isolation: str, other: "psycopg.Connection[tuple[object, ...]]"
+) -> None:
+    """Just before each of the statements somebody inserts and commits, if he gets that far."""
+    used_up()
+    segments.make_current(SEGMENT)
+    run(f"SET default_transaction_isolation = '{isolation}'")
+    inserted = []
+
+    def insert_first(execute: Callable[..., object], sql: str, *rest: object) -> object:
+        if before in sql and not inserted:
+            with suppress(psycopg.errors.LockNotAvailable), other.transaction():
+                other.execute("SET LOCAL lock_timeout = '100ms'")
+                other.execute(INSERT)
+                inserted.append(before)
+        return execute(sql, *rest)
+
+    try:
+        with connection.execute_wrapper(insert_first):
+            emptied = empty(SEGMENT)
+    finally:
+        run("RESET default_transaction_isolation")
+    assert inserted == ([before] if before == "LOCK" else [])
+    assert OutboxMessage.objects.count() == len(inserted)
+    assert emptied == (not inserted)
+
+
 def test_somebody_who_reads_is_not_waited_for(
     other: "psycopg.Connection[tuple[object, ...]]",
 ) -> None:
@@ -93,6 +123,7 @@ def test_somebody_who_reads_is_not_waited_for(
 
     def try_it() -> None:
         try:
+            run("SET lock_timeout = 0")
             found.append(empty(SEGMENT))
         finally:
             connection.close()
