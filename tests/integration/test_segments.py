@@ -92,7 +92,7 @@ def test_a_row_that_commits_at_any_moment_is_kept(
     used_up()
     segments.make_current(SEGMENT)
     run(f"SET default_transaction_isolation = '{isolation}'")
-    inserted = []
+    inserted: list[str] = []
 
     def insert_first(execute: Callable[..., object], sql: str, *rest: object) -> object:
         if before in sql and not inserted:
