@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_POLL = 0.02
 LONGEST_POLL = 0.5
+PATIENCE = 0.1  # seconds that a claim waits for room for many
 GRACE = 20.0
 MAX_TAKEOVERS = 10
 SUSPECTS_EVERY = 1.0
@@ -128,10 +129,10 @@ class Executor:
                 for saga in claimed:
                     self._start(saga)
                 wanted = max(1, self._concurrency // 4) if len(claimed) == room else 1
-                patient_until = time.monotonic() + SHORTEST_POLL
+                patient_until = time.monotonic() + PATIENCE
                 pause = SHORTEST_POLL if claimed else min(pause * 1.5, LONGEST_POLL)
             else:
-                pause = SHORTEST_POLL if room else LONGEST_POLL
+                pause = PATIENCE if room else LONGEST_POLL
             await self._wait(pause)
 
     async def _claim(self, room: int) -> list[Claimed]:
