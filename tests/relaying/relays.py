@@ -9,7 +9,7 @@ from pathlib import Path
 from tests import processes
 from tests.e2e.service import until
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 150.0
 
 
 class RelayProcess:
@@ -42,8 +42,12 @@ class RelayProcess:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def is_ready(self) -> bool:
+        return "relay: ready" in self.output
+
     def await_ready(self) -> None:
-        until(lambda: "relay: ready" in self.output or not self.is_running, timeout=START_TIMEOUT)
+        until(lambda: self.is_ready or not self.is_running, timeout=START_TIMEOUT)
         assert self.is_running, self.output
 
     def kill(self) -> None:

@@ -40,6 +40,8 @@ class Trouble:
         self._chance = random.Random(seed)
         self._paused: dict[RelayProcess, float] = {}
         self._running = [self._start() for _ in range(RELAYS)]
+        for relay in self._running:
+            relay.await_ready()
         self.may_repeat: set[int] = set()
         self.done: dict[str, int] = {"started": RELAYS, "killed": 0, "stopped": 0, "continued": 0}
 
@@ -53,8 +55,9 @@ class Trouble:
         if len(self._running) + len(self._paused) < RELAYS:
             self._running.append(self._start())
             self.done["started"] += 1
-        elif len(self._running) > 1:
-            victim = self._running.pop(self._chance.randrange(len(self._running)))
+        elif len(ready := [each for each in self._running if each.is_ready]) > 1:
+            victim = self._chance.choice(ready)
+            self._running.remove(victim)
             if self._chance.random() < 0.5:
                 victim.kill()
                 self.done["killed"] += 1

@@ -318,6 +318,21 @@ class TestTheBrokerIsAway:
         drain(broker, batch_size=2)
         assert [json.loads(message.value) for message in broker.accepted] == [0, 1, 2, 3]
 
+    def test_a_lane_waits_for_the_last_report_of_what_is_in_flight(self) -> None:
+        ids = put("a", "a", "a")
+        broker = Kafka()
+        broker.silent = True
+        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        relay._cycle()
+        sent = broker._queue
+        for failed in ids:
+            assert [token for token, _ in sent] == ids
+            broker._given_up = [Failed(failed, "away")]
+            relay._cycle()
+        relay._cycle()
+        assert [token for token, _ in sent] == [*ids, *ids]
+        relay._close()
+
     def test_it_may_go_away_within_a_batch(self) -> None:
         put(*"aaaaaa")
         broker = Kafka()
