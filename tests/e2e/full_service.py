@@ -16,7 +16,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from brokers import broker_from_url
 from brokers.kafka import KafkaBroker
 from tests import processes
-from tests.e2e.service import Service, until
+from tests.e2e.service import START_TIMEOUT, Service, until
 
 _COLUMNS = "pid=,ppid=,pgid=,stat=,args="
 PARTITIONS = 4
@@ -70,8 +70,12 @@ class FullService(Service):
     def start(self, **env: str) -> None:
         """Start it and wait until every part is ready."""
         super().start(**env)
-        until(lambda: self.output.count("relay: ready"), timeout=30)
-        until(lambda: self.output.count("consumer: ready"), reaches=self._consumers, timeout=30)
+        until(lambda: self.output.count("relay: ready"), timeout=START_TIMEOUT)
+        until(
+            lambda: self.output.count("consumer: ready"),
+            reaches=self._consumers,
+            timeout=START_TIMEOUT,
+        )
 
     def query(self, sql: str) -> list[Any]:
         """Look into its database, or change it, from outside."""
