@@ -88,6 +88,7 @@ class Attempts:
         """One attempt; None where another one is to follow."""
         if not step.is_external:
             await self._writer.settle()
+            self._state.stop_if_suspended()  # meanwhile
         await self._heed_orders(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
