@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -207,7 +207,8 @@ def test_a_forked_process_notifies_too(other: Other, tmp_path: Path) -> None:
     other.autocommit = True
     other.execute(f"LISTEN {direct.CHANNEL}")
     params = connection.get_connection_params()
-    url = urlsplit(f"postgres://{params['user']}@{params['host']}:{params['port']}")
+    credentials = f"{quote(params['user'])}:{quote(params.get('password', ''))}"
+    url = urlsplit(f"postgres://{credentials}@{params['host']}:{params['port']}")
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", FORKING],
         env=processes.environment(tmp_path)
