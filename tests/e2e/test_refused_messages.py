@@ -27,7 +27,9 @@ def kafka_server_url(own_kafka: str) -> str:
     return own_kafka
 
 
-@pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
+@pytest.mark.parametrize(
+    "client", ["kafka-python", pytest.param("librdkafka", marks=pytest.mark.soak)]
+)
 def test_their_keys_are_parked_and_put_right(stage: Stage, client: str, tmp_path: Path) -> None:
     with stage.reader().running() as reader:
         relay = stage.relay(SAGAZ_KAFKA_CLIENT=client)

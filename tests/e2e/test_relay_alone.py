@@ -23,7 +23,9 @@ LOAD = {"rate": 400, "writers": 3}
 STOPPED_WITHIN = 5.0  # seconds
 
 
-@pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
+@pytest.mark.parametrize(
+    "client", [pytest.param("kafka-python", marks=pytest.mark.soak), "librdkafka"]
+)
 def test_stopped_it_has_sent_nothing_twice(stage: Stage, client: str) -> None:
     with stage.reader().running() as reader:
         relay = stage.relay(SAGAZ_KAFKA_CLIENT=client)
@@ -37,7 +39,7 @@ def test_stopped_it_has_sent_nothing_twice(stage: Stage, client: str) -> None:
     assert not reader.repeated
 
 
-@pytest.mark.parametrize("way", ["cut", "stall"])
+@pytest.mark.parametrize("way", ["cut", pytest.param("stall", marks=pytest.mark.soak)])
 def test_cut_off_from_postgresql_it_goes_on_by_itself(stage: Stage, way: str) -> None:
     url = urlsplit(stage.database_url)
     with (
