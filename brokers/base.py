@@ -44,10 +44,12 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The broker judged this message by itself and will never take it: too large, no such topic."""
+    """The broker judged this message by itself and will never take it: too large, no such topic.
+    `unsent`: nothing had to be sent to know, so that no other message can be meant."""
 
     token: int
     reason: str
+    unsent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class Publisher(Protocol):
 
         Only for a publisher with a transactional id; without one it does nothing. Until then
         nobody receives those messages, and none is reported `Acknowledged`. Where one of them is
-        refused or fails, nothing is committed, and the others are reported `Failed`. Call it before
+        refused or fails, nothing is committed, and the others are reported `Failed`; what was
+        refused `unsent` is none of them. Call it before
         the server gives up an open transaction, in Kafka after a minute.
 
         Raises:

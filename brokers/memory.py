@@ -140,7 +140,8 @@ class MemoryPublisher:
         size = len(message.value) + sum(len(k) + len(v) for k, v in message.headers)
         if size > self._broker.max_message_bytes:
             limit = self._broker.max_message_bytes
-            self._reports.append(Refused(token, f"message of {size} bytes; the limit is {limit}"))
+            reason = f"message of {size} bytes; the limit is {limit}"
+            self._reports.append(Refused(token, reason, unsent=True))
             return
         self._pending.add(token)
         self._broker.append(message, lambda: self._acknowledge(token), self)

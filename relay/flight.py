@@ -2,7 +2,8 @@
 
 - A lane stops at its first failure until every report of what is in flight in it is in: a later
   message of a key must not overtake an earlier one.
-- A message is judged only by a refusal that it got alone: a refused batch judges no message.
+- A message is judged only by a refusal that it got alone, or unsent: a refused batch judges no
+  message.
 """
 
 from collections import Counter
@@ -19,7 +20,9 @@ class Flight:
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         self.refused: dict[int, str] = {}
-        self.failure = ""
+        self.unsent: set[int] = set()
+        self._failure = ""
+        self._is_explained = False
         self._acknowledged: list[Row] = []
         self._failed: set[int] = set()
         self._unreported: Counter[int] = Counter()
@@ -64,9 +67,20 @@ class Flight:
         self._halted.add(row.lane)
         if isinstance(report, Refused):
             self.refused[row.id] = report.reason
+            self.unsent |= {row.id} if report.unsent else set()
+            self._is_explained = True
         else:
             self._failed.add(row.id)
-            self.failure = report.reason
+            self._failure = report.reason
+
+    def take_failure(self) -> str:
+        """Why messages failed, once every report is in; empty where none did, or where the refusal
+        of another one explains it."""
+        if self.unreported:
+            return ""
+        failure = "" if self._is_explained else self._failure
+        self._failure, self._is_explained = "", False
+        return failure
 
     def acknowledged(self) -> list[Row]:
         """What may be deleted; `forget()` it once that is committed."""
@@ -78,12 +92,13 @@ class Flight:
             self.rows.pop(token, None)
             self.refused.pop(token, None)
         self._failed -= gone
+        self.unsent -= gone
         self._acknowledged = [row for row in self._acknowledged if row.id not in gone]
 
     def settled(self) -> tuple[dict[int, Row], dict[int, Row]]:
-        """In the halted lanes of which every report is in: what was refused, and what failed. The
-        lanes may go on as soon as `resume()` is told so."""
-        quiet = {lane for lane in self._halted if not self._unreported[lane]}
+        """In the quiet lanes: what was refused, and what failed. They may go on as soon as
+        `resume()` is told so."""
+        quiet = self.quiet_lanes()
         refused = {t: self.rows[t] for t in self.refused if self.rows[t].lane in quiet}
         failed = {t: self.rows[t] for t in self._failed if self.rows[t].lane in quiet}
         return refused, failed
@@ -92,5 +107,6 @@ class Flight:
         self._halted -= set(lanes)
 
     def quiet_lanes(self) -> set[int]:
-        """The halted lanes of which every report is in."""
-        return {lane for lane in self._halted if not self._unreported[lane]}
+        """The halted lanes of which every report is in, and what has arrived is deleted."""
+        arrived = {row.lane for row in self._acknowledged} if self._halted else ()
+        return {lane for lane in self._halted.difference(arrived) if not self._unreported[lane]}

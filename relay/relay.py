@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from django.db import connection
 
@@ -174,9 +174,9 @@ class Relay:
             stop.wait(self._database_outage.failed(error))
         else:
             self._database_outage.over()
-            if self._flight.failure and not self._flight.unreported:
-                stop.wait(self._broker_outage.failed(self._flight.failure))
-                self._flight.failure = ""
+            failure = self._flight.take_failure()
+            if failure:
+                stop.wait(self._broker_outage.failed(failure))
             self.cycles += moved
             self.cycle_seconds += self._clock() - began if moved else 0
             return moved
@@ -206,7 +206,7 @@ class Relay:
             self._publisher.purge()
             # Of the other lanes it was purged too: they stop until that has been settled.
             self._collect(timeout=0)
-            self._flight.failure = ""
+            self._flight.take_failure()
         self._suspects.drop(lanes=lost)
 
     def _publish_ahead(self) -> int:
@@ -272,7 +272,8 @@ class Relay:
         try:
             message = self._message(row)
         except UNWRITABLE as error:
-            self._flight.land([Refused(row.id, f"it cannot be written as a message: {error}")])
+            reason = f"it cannot be written as a message: {error}"
+            self._flight.land([Refused(row.id, reason, unsent=True)])
             return
         try:
             self._publisher.publish(message, token=row.id)
@@ -310,25 +311,34 @@ class Relay:
 
     def _settle(self) -> None:
         """In each lane that has stopped and of which every report is in: what failed is read again.
-        What was refused alone is parked with its key. What was refused in company shall be sent
-        again alone, and so shall what failed beside it, which may be earlier ones of a key."""
+        What was refused alone, or unsent, is parked with its key. What was refused in company shall
+        be sent again alone, and so shall what failed beside it, which may be earlier ones of a
+        key."""
         refused, failed = self._flight.settled()
         quiet = self._flight.quiet_lanes()
         if not quiet:
             return
-        alone = self._suspects.alone
-        if alone in refused:
-            row = refused[alone]
-            self._parked.park(row, self._flight.refused[alone], self._lanes.held)
-            self._suspects.drop_key(row.key)
-        else:
-            lanes = {row.lane for row in refused.values()} & set(self._lanes.held)
-            self._suspects.add(row for row in refused.values() if row.lane in lanes)
-            self._suspects.add(row for row in failed.values() if row.lane in lanes)
+        judged = {t for t in refused if t in self._flight.unsent or t == self._suspects.alone}
+        for token in judged:
+            self._park_unless_later(refused[token], refused | failed)
+        doubtful = {row.lane for token, row in refused.items() if token not in judged}
+        lanes = doubtful.intersection(self._lanes.held)
+        self._suspects.add(row for row in failed.values() if row.lane in lanes)
+        self._suspects.add(
+            row for token, row in refused.items() if token not in judged and row.lane in lanes
+        )
         self._flight.forget([*refused.values(), *failed.values()])
-        if alone in refused or alone in failed:
+        if self._suspects.alone in refused or self._suspects.alone in failed:
             self._suspects.alone = None
         self._flight.resume(quiet)
+
+    def _park_unless_later(self, row: Row, unsettled: Mapping[int, Row]) -> None:
+        """With what follows it in its key. Where an earlier one of the key has not arrived yet,
+        both are read again."""
+        if any(other.key == row.key and other.id < row.id for other in unsettled.values()):
+            return
+        self._parked.park(row, self._flight.refused[row.id], self._lanes.held)
+        self._suspects.drop_key(row.key)
 
     def _flush(self) -> None:
         """Wait a while for the reports of what is in flight, and delete what has arrived."""

@@ -10,7 +10,7 @@ from brokers.errors import BrokerError, BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, explained
 from brokers.kafka.known_topics import KnownTopics
-from brokers.kafka.run import Run, judged
+from brokers.kafka.run import BATCH_BYTES, Run, judged
 from brokers.outage import Outage
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,10 @@ class KafkaPublisher:
         run = self._ready_run()
         topic = self._address.named(message.topic)
         if not self._partitions(run, topic):
-            self._add(Refused(token, f"Kafka has no topic {topic}"))
+            self._add(Refused(token, f"Kafka has no topic {topic}", unsent=True))
+            return
+        if len(message.value) > BATCH_BYTES and (why := self._topics.over_limit(topic, message)):
+            self._add(Refused(token, why, unsent=True))
             return
         if run.pending_bytes >= MAX_QUEUED_BYTES:
             raise BrokerUnavailable(f"{run.pending_bytes} bytes wait for {self._address} already")

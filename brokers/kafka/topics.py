@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from kafka import KafkaAdminClient, KafkaProducer, errors
+from kafka.admin import ConfigResource
 
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
@@ -67,12 +68,40 @@ def partition_count(address: KafkaAddress, topic: str) -> int:
     """
     with admin(address, timeout_ms=AUTO_CREATE_TIMEOUT_MS) as client:
         [found] = client.describe_topics([topic])
-    error = errors.for_code(found["error_code"])
-    if error in _ABSENT:
-        return _created_on_demand(address, topic)
+        error = errors.for_code(found["error_code"])
+        is_absent = error in _ABSENT
+        may_appear = is_absent and _creates_topics(client)
+    if is_absent:
+        return _created_on_demand(address, topic) if may_appear else 0
     if not found["partitions"]:
         raise BrokerUnavailable(f"Kafka at {address} does not show topic {topic}: {error.__name__}")
     return len(found["partitions"])
+
+
+def size_limit(address: KafkaAddress, topic: str) -> int | None:
+    """The bytes that a batch for the topic may have; None where the broker does not say, because
+    we may not ask.
+
+    Raises:
+        BrokerUnavailable: nobody answers.
+    """
+    with admin(address, timeout_ms=ANSWER_TIMEOUT_MS) as client:
+        found = _config(client, "TOPIC", topic, "max.message.bytes")
+    return int(found) if found else None
+
+
+def _creates_topics(client: KafkaAdminClient) -> bool:
+    """Whether a producer that asks for a topic makes it. Where we may not know, it might."""
+    some_broker = str(client.describe_cluster()["controller_id"])
+    return _config(client, "BROKER", some_broker, "auto.create.topics.enable") != "false"
+
+
+def _config(client: KafkaAdminClient, kind: str, name: str, option: str) -> str:
+    """Empty where the broker does not say: errors about one resource come as an empty answer."""
+    asked = ConfigResource(kind, name, {option: None})
+    found = client.describe_configs([asked], config_filter="all")
+    value = found.get(kind.lower(), {}).get(name, {}).get(option, {}).get("value")
+    return str(value or "")
 
 
 def _created_on_demand(address: KafkaAddress, topic: str) -> int:

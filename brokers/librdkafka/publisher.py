@@ -14,7 +14,7 @@ from brokers.errors import BrokerError, BrokerUnavailable, Fenced
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.known_topics import KnownTopics
 from brokers.librdkafka.config import FENCED, error_of, explained
-from brokers.librdkafka.run import Run
+from brokers.librdkafka.run import BATCH_BYTES, Run
 from brokers.outage import Outage
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class LibrdkafkaPublisher:
             run = self._prepared(message.topic, token)
             if run is None:
                 return
+        if len(message.value) > BATCH_BYTES and self._is_over_limit(run, message, token):
+            return
         try:
             run.send(message, token, topic=run.topics[message.topic])
         except BufferError:
@@ -55,7 +57,7 @@ class LibrdkafkaPublisher:
         except KafkaException as error:
             self._not_sent(run, token, error_of(error))
         except (TypeError, ValueError) as error:
-            self._reports.append(Refused(token, explained(error)))
+            self._reports.append(Refused(token, explained(error), unsent=True))
 
     def reports(self, *, timeout: float) -> list[Report]:
         run = self._run
@@ -113,11 +115,17 @@ class LibrdkafkaPublisher:
             raise BrokerUnavailable("a commit has not ended: call commit() again")
         name = self._address.named(topic)
         if (run is None or topic not in run.topics) and not self._topics.partitions(name):
-            self._reports.append(Refused(token, f"Kafka has no topic {name}"))
+            self._reports.append(Refused(token, f"Kafka has no topic {name}", unsent=True))
             return None
         run = self._opened()
         run.topics[topic] = name
         return run
+
+    def _is_over_limit(self, run: Run, message: Message, token: int) -> bool:
+        why = self._topics.over_limit(run.topics[message.topic], message)
+        if why:
+            self._reports.append(Refused(token, why, unsent=True))
+        return bool(why)
 
     def _opened(self) -> Run:
         if self._run is None:

@@ -182,6 +182,12 @@ class TestPublishing:
         publisher.close()
 
 
+@pytest.fixture
+def limits_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the server can judge what is too large."""
+    monkeypatch.setattr("brokers.kafka.topics.size_limit", lambda *_: None)
+
+
 class TestTransactions:
     def test_without_an_id_there_is_nothing_to_commit(
         self, publisher: Publisher, topic: str
@@ -227,6 +233,18 @@ class TestTransactions:
         with closing(transactional.subscribe([topic], group="g")) as subscription:
             assert values(receive(subscription, count=1)) == [99]
 
+    @pytest.mark.transactions
+    def test_what_is_refused_unsent_is_no_part_of_it(
+        self, transactional: Broker, topic: str
+    ) -> None:
+        with closing(transactional.publisher(transactional_id=topic)) as publisher:
+            publish(publisher, topic, 5)
+            publisher.publish(Message(topic, "key", TOO_LARGE), token=5)
+            publisher.commit(timeout=PATIENCE)
+            fates = {report.token: type(report) for report in collect(publisher, 6)}
+            assert fates == {**dict.fromkeys(range(5), Acknowledged), 5: Refused}
+
+    @pytest.mark.usefixtures("limits_untold")
     @pytest.mark.transactions
     def test_a_refused_message_takes_the_others_with_it(
         self, transactional: Broker, topic: str
@@ -301,6 +319,7 @@ class TestTransactions:
         with closing(transactional.subscribe([topic], group="g")) as subscription:
             assert values(receive(subscription, count=1)) == [2]
 
+    @pytest.mark.usefixtures("limits_untold")
     @pytest.mark.transactions
     def test_after_a_failure_the_id_must_be_taken_over_again(
         self, transactional: Broker, topic: str

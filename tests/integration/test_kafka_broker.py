@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 
 import pytest
 from confluent_kafka import Producer
+from kafka.admin import ConfigResource
 
 from brokers import (
     Acknowledged,
@@ -24,7 +25,16 @@ from brokers import (
     broker_from_url,
     librdkafka,
 )
-from brokers.kafka import KafkaBroker, KafkaPublisher, member, publisher, run, subscription, topics
+from brokers.kafka import (
+    KafkaBroker,
+    KafkaPublisher,
+    known_topics,
+    member,
+    publisher,
+    run,
+    subscription,
+    topics,
+)
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from brokers.librdkafka import LibrdkafkaPublisher
@@ -260,7 +270,14 @@ class TestAnOutage:
             assert collect(source, 1) == [Acknowledged(1)]
 
 
+@pytest.fixture
+def limits_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where we may publish to a topic, but not ask for its settings."""
+    monkeypatch.setattr(topics, "size_limit", lambda *_: None)
+
+
 class TestRefusals:
+    @pytest.mark.usefixtures("limits_untold")
     def test_a_refusal_judges_no_other_message(self, broker: KafkaBroker, topic: str) -> None:
         with closing(broker.publisher()) as source:
             for token in range(40):
@@ -271,6 +288,42 @@ class TestRefusals:
         assert refused == [20]
         assert sorted(reports) == list(range(40))
 
+    def test_what_is_over_the_topics_limit_is_not_sent(
+        self, broker: KafkaBroker, topic: str
+    ) -> None:
+        """So the producer goes on, with all that it holds."""
+        with closing(broker.publisher()) as source:
+            for token in range(40):
+                value = b"x" * 1_100_000 if token == 20 else b"small"
+                source.publish(Message(topic, f"key-{token % 5}", value), token=token)
+            reports = {report.token: report for report in collect(source, 40)}
+        refused = reports.pop(20)
+        assert isinstance(refused, Refused)
+        assert refused.unsent
+        assert "max.message.bytes of topic" in refused.reason
+        assert {type(report) for report in reports.values()} == {Acknowledged}
+
+    def test_a_limit_that_was_raised_or_lowered(
+        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        message = Message(topic, "key", b"x" * 1_100_000)
+        with closing(broker.publisher()) as source:
+            source.publish(message, token=1)
+            assert [type(report) for report in collect(source, 1)] == [Refused]
+            set_limit(broker, topic, 2_000_000)
+            source.publish(message, token=2)
+            [report] = collect(source, 1)
+            assert isinstance(report, Refused), "what is known is good for a while"
+            monkeypatch.setattr(known_topics, "REMEMBERED", 0)
+            source.publish(message, token=3)
+            assert collect(source, 1) == [Acknowledged(3)]
+            set_limit(broker, topic, 1_000_000)
+            source.publish(message, token=4)
+            [report] = collect(source, 1)
+            assert isinstance(report, Refused), "it is sent, and the broker says so"
+            assert not report.unsent
+
+    @pytest.mark.usefixtures("limits_untold")
     def test_nothing_goes_out_before_the_refusal_has_been_heard(
         self, broker: KafkaBroker, topic: str
     ) -> None:
@@ -326,9 +379,18 @@ class TestRefusals:
             source.publish(Message(absent, "key", b""), token=1)
             source.publish(Message(topic, "key", b""), token=2)
             assert collect(source, 2) == [
-                Refused(1, f"Kafka has no topic {absent}"),
+                Refused(1, f"Kafka has no topic {absent}", unsent=True),
                 Acknowledged(2),
             ]
+
+    def test_a_broker_that_makes_topics_on_demand(
+        self, broker: KafkaBroker, topic_name: Callable[[str], str]
+    ) -> None:
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            assert topics._creates_topics(admin), "the server under test is set so"
+        with closing(broker.publisher()) as source:
+            source.publish(Message(topic_name("new"), "key", b""), token=1)
+            assert collect(source, 1) == [Acknowledged(1)]
 
     def test_a_topic_deleted_under_the_publisher(
         self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
@@ -347,6 +409,12 @@ class TestRefusals:
             source.publish(Message(topic, "key", b""), token=2)
             [report] = collect(source, 1)
             assert isinstance(report, Refused | Acknowledged), "the server may have made it anew"
+
+
+def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:
+    with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        admin.alter_configs([ConfigResource("TOPIC", topic, {"max.message.bytes": str(size)})])
+    until(lambda: topics.size_limit(broker.address, topic) == size)
 
 
 class TestAGroup:

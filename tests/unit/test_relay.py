@@ -125,8 +125,8 @@ class Kafka:
             case "ok":
                 self.accepted.append(message)
                 return Acknowledged(token)
-            case "refuse":
-                return Refused(token, "too large")
+            case "refuse" | "unsent":
+                return Refused(token, "too large", unsent=verdict == "unsent")
             case _:
                 return Failed(token, verdict)
 
@@ -500,6 +500,34 @@ class TestRefusedMessages:
         broker = Kafka(judge)
         drain(broker)
         assert broker.order_of("a") == [0, 1]
+
+    def test_what_is_refused_unsent_is_parked_at_once(self) -> None:
+        """And what was under way beside it is not sent again."""
+        batches: list[Sequence[Message]] = []
+
+        def judge(batch: Sequence[Message]) -> list[str]:
+            batches.append(batch)
+            return ["unsent" if message.key == "bad" else "ok" for message in batch]
+
+        put("a", "bad", "b", "a")
+        drain(Kafka(judge))
+        assert [[message.key for message in batch] for batch in batches] == [["a", "bad", "b", "a"]]
+        assert parked() == [("bad", 1)]
+
+    def test_what_is_refused_unsent_overtakes_no_earlier_one_that_failed(self) -> None:
+        rounds = iter([["away", "unsent"], ["ok", "unsent"]])
+        put("a", "a")
+        broker = Kafka(lambda _: next(rounds))
+        drain(broker)
+        assert broker.order_of("a") == [0]
+        assert parked() == [("a", 1)]
+
+    def test_what_failed_with_a_refusal_is_no_outage(self) -> None:
+        rounds = iter([["refuse", "given up"]])
+        put("a", "b")
+        relay = Relay(Kafka(lambda batch: next(rounds, ["ok"] * len(batch))), source=SOURCE)
+        assert relay.drain(threading.Event()) == 2
+        assert relay.outages["broker"] == 0
 
     def test_a_suspect_is_sent_once_and_alone(self) -> None:
         rounds = iter([["refuse"]] * 3)
