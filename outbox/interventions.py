@@ -13,6 +13,7 @@ from django.db import transaction
 from outbox.errors import OutboxError
 from outbox.keys import lock_key
 from outbox.models import Envelope, OutboxMessage, ParkedIntervention, ParkedMessage
+from outbox.waking import wake_with_commit
 
 _ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generated]  # noqa: SLF001
 
@@ -100,6 +101,7 @@ def _put_back(key: str) -> int:
         for row in parked
     )
     ParkedMessage.objects.filter(id__in=[row.id for row in parked]).delete()
+    wake_with_commit()
     return len(parked)
 
 

@@ -30,13 +30,25 @@ Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
 def wake_after_commit() -> None:
     """Relays shall look at the outbox once the transaction has committed."""
     database = connections[DEFAULT_DB_ALIAS]
-    if database.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
+    if not _is_on():
         return
     # One for each transaction. The last one will do, whichever savepoint it belongs to: a rollback
     # that takes it away takes away what is written now.
     callbacks = database.run_on_commit
     if not callbacks or callbacks[-1][1] != notifier.ask:
         database.on_commit(notifier.ask, robust=True)
+
+
+def wake_with_commit() -> None:
+    """The same inside the transaction, for what is rare: its process may end right after it."""
+    if _is_on():
+        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            cursor.execute(_NOTIFY)
+
+
+def _is_on() -> bool:
+    vendor = connections[DEFAULT_DB_ALIAS].vendor
+    return vendor == "postgresql" and bool(settings.OUTBOX_WAKE_UP)
 
 
 class Notifier:

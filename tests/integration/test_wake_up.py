@@ -15,7 +15,8 @@ from django.db import connection, transaction
 
 from brokers.memory import MemoryBroker
 from outbox import NewMessage, direct, enqueue, enqueue_many, waking
-from outbox.models import OutboxMessage
+from outbox.interventions import By, retry
+from outbox.models import OutboxMessage, ParkedMessage
 from outbox.waking import Notifier
 from relay import relay as relay_module
 from relay.listening import woken_by_commits
@@ -134,6 +135,17 @@ def test_the_notification_comes_on_a_connection_of_its_own(
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         assert cursor.fetchone() != (heard.pid,)
+
+
+def test_what_is_put_back_wakes_too(other: Other) -> None:
+    put_and_commit()
+    parked = OutboxMessage.objects.values("id", "message_id", "topic", "key", "key_hash", "payload")
+    ParkedMessage.objects.create(reason="too large", **parked.get())
+    OutboxMessage.objects.all().delete()
+    other.autocommit = True
+    other.execute(f"LISTEN {direct.CHANNEL}")
+    assert retry("K", by=By("ops", "larger messages are taken now")) == 1
+    assert [*other.notifies(timeout=PATIENCE, stop_after=1)]
 
 
 def end_all(other: Other, name: str) -> None:
