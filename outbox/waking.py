@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 DEBOUNCE = 0.01  # seconds between two notifications
 RETRY_AFTER = 1.0
-_NOTIFY = f"NOTIFY {direct.CHANNEL}".encode()
+_NOTIFY = f"NOTIFY {direct.CHANNEL}"
 FAILURES = (psycopg.Error, OSError)
 
 Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
@@ -109,7 +109,7 @@ class Notifier:
 
 def _notify(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
     """By libpq itself: a cursor would cost several times as much, beside every request."""
-    result = connection.pgconn.exec_(_NOTIFY)
+    result = connection.pgconn.exec_(_NOTIFY.encode())
     if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
         raise psycopg.OperationalError(connection.pgconn.get_error_message())
 

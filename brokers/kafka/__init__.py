@@ -9,6 +9,7 @@ from brokers.base import Publisher, Subscription
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka import topics as kafka_topics
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka.member import KafkaPythonMember
 from brokers.kafka.publisher import KafkaPublisher
 from brokers.kafka.subscription import KafkaSubscription
 from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
@@ -71,7 +72,7 @@ class KafkaBroker:
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
         if self.client == LIBRDKAFKA:
-            from brokers.librdkafka import LibrdkafkaSubscription
+            from brokers.librdkafka import LibrdkafkaMember
 
-            return LibrdkafkaSubscription(self.address, topics, group)
-        return KafkaSubscription(self.address, topics, group)
+            return KafkaSubscription(self.address, topics, group, join=LibrdkafkaMember)
+        return KafkaSubscription(self.address, topics, group, join=KafkaPythonMember)

@@ -1,35 +1,48 @@
 """One membership of a consumer group: a consumer, and what kafka-python does not notice itself."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
+from brokers.base import Record
+from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, connect, is_connected
+from brokers.kafka.client import CLIENT_ERRORS, connect, explained, is_connected
+from brokers.kafka.subscription import MemberLost, Place
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
 CLOSE_TIMEOUT_MS = 2_000
+COMMIT_TIMEOUT_MS = 5_000
 SESSION_TIMEOUT_MS = 10_000  # how long a killed member's partitions wait for another
 METADATA_TIMEOUT = 2.0
 AWAY_AFTER = 2.0
 STUCK_AFTER = 30.0
 
+_TAKEN_AWAY = (
+    errors.CommitFailedError,
+    errors.IllegalGenerationError,
+    errors.UnknownMemberIdError,
+    errors.RebalanceInProgressError,
+)
 
-class Member:
+
+class KafkaPythonMember:
     """
     Raises:
         BrokerError: no broker answers, or not to us.
     """
 
     def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
-        self.consumer: KafkaConsumer
+        self._address = address
+        self._consumer: KafkaConsumer
         self._net_client: KafkaNetClient
-        self.consumer, self._net_client = connect(
+        self._consumer, self._net_client = connect(
             KafkaConsumer,
             address,
             bootstrap_timeout_ms=CONNECT_TIMEOUT_MS,
@@ -41,13 +54,38 @@ class Member:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             metrics_enabled=False,
         )
-        self.heard()
-        self.consumer.subscribe(topics)
+        self._answered_at = self._settled_at = time.monotonic()
+        self._consumer.subscribe(topics)
         self._await_metadata(topics)
 
-    def heard(self) -> None:
-        """Records came: all is well."""
-        self._answered_at = self._settled_at = time.monotonic()
+    def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        try:
+            found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
+        except CLIENT_ERRORS as error:
+            raise MemberLost(f"Kafka at {self._address}: {explained(error)}") from error
+        if found:
+            self._answered_at = self._settled_at = time.monotonic()
+        return [_record(each) for records in found.values() for each in records]
+
+    def assigned(self) -> set[Place]:
+        return {(place.topic, place.partition) for place in self._consumer.assignment()}
+
+    def commit(self, ends: Mapping[Place, int]) -> list[str]:
+        offsets = {
+            TopicPartition(*place): OffsetAndMetadata(end, "", -1) for place, end in ends.items()
+        }
+        try:
+            self._consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_MS)
+        except _TAKEN_AWAY as error:
+            return [explained(error)]
+        except CLIENT_ERRORS as error:
+            raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
+        return []
+
+    @property
+    def trouble(self) -> str:
+        """kafka-python keeps it to itself."""
+        return "no connection"
 
     @property
     def is_away(self) -> bool:
@@ -60,13 +98,13 @@ class Member:
     def is_stuck(self) -> bool:
         """kafka-python forgets an assignment for ever where a `poll()` ends while it joins because
         the topics have changed: it neither asks again nor sends heartbeats."""
-        if self.consumer.group_metadata().state == MemberState.STABLE:
+        if self._consumer.group_metadata().state == MemberState.STABLE:
             self._settled_at = time.monotonic()
         return time.monotonic() - self._settled_at >= STUCK_AFTER
 
     def close(self) -> None:
         with suppress(*CLIENT_ERRORS):
-            self.consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
         with suppress(*CLIENT_ERRORS):
             self._net_client.close()
 
@@ -78,3 +116,14 @@ class Member:
             if all(cluster.partitions_for_topic(topic) for topic in topics):
                 return
             time.sleep(0.01)
+
+
+def _record(found: ConsumerRecord) -> Record:
+    return Record(
+        topic=found.topic,
+        partition=found.partition,
+        offset=found.offset,
+        key=found.key,
+        value=found.value,
+        headers=tuple((name, value or b"") for name, value in found.headers),
+    )

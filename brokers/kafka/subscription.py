@@ -1,68 +1,103 @@
-"""Receiving from Kafka as a member of a consumer group."""
+"""Receiving from Kafka as a member of a consumer group, through either client."""
 
 import logging
-from collections.abc import Sequence
-
-from kafka import OffsetAndMetadata, TopicPartition, errors
-from kafka.consumer.fetcher import ConsumerRecord
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from brokers.base import Record
 from brokers.errors import BrokerError, BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, explained
-from brokers.kafka.member import Member
 
 logger = logging.getLogger(__name__)
 
-COMMIT_TIMEOUT_MS = 5_000
+Place = tuple[str, int]
+"""A topic, by its name on the servers, and a partition of it."""
 
-_TAKEN_AWAY = (
-    errors.CommitFailedError,
-    errors.IllegalGenerationError,
-    errors.UnknownMemberIdError,
-    errors.RebalanceInProgressError,
-)
+
+class MemberLost(BrokerError):  # noqa: N818 - states the fact
+    """Raised when a member cannot go on: another one has to join."""
+
+
+class Member(Protocol):
+    """One membership of a consumer group."""
+
+    @property
+    def is_away(self) -> bool:
+        """Nobody has answered for a while."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """It will never be given a partition again."""
+
+    @property
+    def trouble(self) -> str:
+        """What the client says about an outage."""
+
+    def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        """Up to `limit` records, under their topics' names on the servers; waits up to `timeout`
+        seconds for the first.
+
+        Raises:
+            MemberLost: never any more.
+        """
+
+    def assigned(self) -> set[Place]:
+        """What the group has given to it."""
+
+    def commit(self, ends: Mapping[Place, int]) -> list[str]:
+        """Commit the offset of the next record in each of these; returns why some were left out,
+        which the group gives to another member.
+
+        Raises:
+            BrokerUnavailable: not committed.
+        """
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+Join = Callable[[KafkaAddress, Sequence[str], str], Member]
 
 
 class KafkaSubscription:
-    """Joins its group with the first `receive()`."""
+    """Joins its group with the first `receive()`.
 
-    def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
+    Args:
+        join: makes a member of a group for topics, by their names on the servers.
+    """
+
+    def __init__(
+        self, address: KafkaAddress, topics: Sequence[str], group: str, *, join: Join
+    ) -> None:
         self._address = address
         self._topics = tuple(address.named(topic) for topic in topics)
         self._group = address.named(group)
+        self._join = join
         self._member: Member | None = None
         self._closed = False
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
         member = self._joined()
         try:
-            found = member.consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
-        except CLIENT_ERRORS as error:
+            found = member.receive(timeout=timeout, limit=limit)
+        except MemberLost as error:
             self._leave()
-            raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
-        if found:
-            member.heard()
-        else:
+            raise BrokerUnavailable(str(error)) from error
+        if not found:
             self._look_after(member)
-        prefix = self._address.prefix
-        return [to_record(each, prefix) for records in found.values() for each in records]
+        return [self._with_our_name(record) for record in found] if self._address.prefix else found
 
     def commit(self, records: Sequence[Record]) -> None:
-        ends = _ends(records, self._address.prefix)
-        mine = self._member.consumer.assignment() if self._member is not None else set()
+        ends = self._ends(records)
+        mine = self._member.assigned() if self._member is not None else set()
         lost = sorted(set(ends) - mine)
         if lost:
             logger.info("not committed, no longer ours in group %s: %s", self._group, lost)
         offsets = {place: end for place, end in ends.items() if place in mine}
-        if self._member is None or not offsets:
-            return
-        try:
-            self._member.consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_MS)
-        except _TAKEN_AWAY as error:
-            logger.info("not committed, group %s is rebalancing: %s", self._group, explained(error))
-        except CLIENT_ERRORS as error:
-            raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
+        if self._member is not None and offsets:
+            for reason in self._member.commit(offsets):
+                logger.info("not committed, group %s is rebalancing: %s", self._group, reason)
 
     def close(self) -> None:
         self._closed = True
@@ -73,7 +108,7 @@ class KafkaSubscription:
             raise BrokerUnavailable("the subscription is closed")
         if self._member is None:
             try:
-                self._member = Member(self._address, self._topics, self._group)
+                self._member = self._join(self._address, self._topics, self._group)
             except BrokerError as error:
                 raise BrokerUnavailable(str(error)) from error
         return self._member
@@ -82,7 +117,7 @@ class KafkaSubscription:
         """A member whose broker is away is kept: it comes back by itself, and sooner than a new
         one could join."""
         if member.is_away:
-            raise BrokerUnavailable(f"no Kafka broker answers at {self._address}")
+            raise BrokerUnavailable(f"no Kafka broker answers at {self._address}: {member.trouble}")
         if member.is_stuck:
             logger.warning("joining group %s does not end; joining again", self._group)
             self._leave()
@@ -92,21 +127,12 @@ class KafkaSubscription:
         if member is not None:
             member.close()
 
+    def _ends(self, records: Sequence[Record]) -> dict[Place, int]:
+        ends: dict[Place, int] = {}
+        for record in records:
+            place = (self._address.named(record.topic), record.partition)
+            ends[place] = max(ends.get(place, 0), record.offset + 1)
+        return ends
 
-def to_record(found: ConsumerRecord, prefix: str) -> Record:
-    return Record(
-        topic=found.topic.removeprefix(prefix),
-        partition=found.partition,
-        offset=found.offset,
-        key=found.key,
-        value=found.value,
-        headers=tuple((name, value or b"") for name, value in found.headers),
-    )
-
-
-def _ends(records: Sequence[Record], prefix: str) -> dict[TopicPartition, OffsetAndMetadata]:
-    ends: dict[TopicPartition, int] = {}
-    for record in records:
-        place = TopicPartition(prefix + record.topic, record.partition)
-        ends[place] = max(ends.get(place, 0), record.offset + 1)
-    return {place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()}
+    def _with_our_name(self, record: Record) -> Record:
+        return replace(record, topic=record.topic.removeprefix(self._address.prefix))

@@ -3,14 +3,17 @@
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from brokers.base import Headers, Record
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.librdkafka.config import explained, make_client
+from brokers.kafka.subscription import MemberLost, Place
+from brokers.librdkafka.config import error_of, explained, make_client
 
 CONNECT_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 2.0
@@ -20,8 +23,18 @@ STATISTICS_INTERVAL_MS = 500  # librdkafka says only there who is connected
 AWAY_AFTER = 2.0
 CONNECTED = ("UP", "UPDATE")
 
+_TAKEN_AWAY = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001 - librdkafka's own errors are named so
+    }
+)
 
-class Member:
+
+class LibrdkafkaMember:
     """
     Raises:
         BrokerUnavailable: no broker answers.
@@ -29,6 +42,7 @@ class Member:
     """
 
     def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
+        self._address = address
         self._answered_at = time.monotonic()
         self._trouble: KafkaError | None = None
         self._consumer = make_client(
@@ -53,41 +67,42 @@ class Member:
         self._await_answer(address)
         self._consumer.subscribe(list(topics))
 
+    is_stuck = False
+
     @property
     def is_away(self) -> bool:
-        """Nobody has answered for a while."""
         return time.monotonic() - self._answered_at >= AWAY_AFTER
 
     @property
     def trouble(self) -> str:
-        """What librdkafka says about it."""
         return explained(self._trouble) if self._trouble is not None else "no connection"
 
-    def receive(self, *, timeout: float, limit: int) -> list[Message]:
-        """Up to `limit` messages; waits for the first only.
+    def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        try:
+            first = self._consumer.poll(timeout)
+            if first is None:
+                return []
+            found = [first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())]
+            return [_record(message) for message in found if self._is_good(message)]
+        except (KafkaException, RuntimeError) as error:
+            raise MemberLost(f"Kafka at {self._address}: {explained(error)}") from error
 
-        Raises:
-            KafkaException: this member cannot go on.
-        """
-        first = self._consumer.poll(timeout)
-        if first is None:
-            return []
-        found = [first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())]
-        return [message for message in found if self._is_good(message)]
-
-    def assigned(self) -> set[tuple[str, int]]:
+    def assigned(self) -> set[Place]:
         return {(each.topic, each.partition) for each in self._consumer.assignment()}
 
-    def commit(self, ends: dict[tuple[str, int], int]) -> list[KafkaError]:
-        """Returns what kept single partitions from being committed. Where nobody answers, it takes
-        as long as a session: librdkafka's waiting has no other limit.
-
-        Raises:
-            KafkaException: nothing is committed.
-        """
+    def commit(self, ends: Mapping[Place, int]) -> list[str]:
+        """Where nobody answers, it takes as long as a session: librdkafka's waiting has no other
+        limit."""
         offsets = [TopicPartition(topic, part, end) for (topic, part), end in ends.items()]
-        done = self._consumer.commit(offsets=offsets, asynchronous=False)
-        return [each.error for each in done if each.error is not None]
+        try:
+            done = self._consumer.commit(offsets=offsets, asynchronous=False)
+            errors = [each.error for each in done if each.error is not None]
+        except KafkaException as error:
+            errors = [error_of(error)]
+        for each in errors:
+            if each.code() not in _TAKEN_AWAY:
+                raise BrokerUnavailable(f"Kafka at {self._address}: {explained(each)}")
+        return [explained(each) for each in errors]
 
     def close(self) -> None:
         """Leave the group. With a commit that nobody answers, librdkafka takes ten seconds; it may
@@ -126,3 +141,19 @@ class Member:
 
     def _note(self, error: KafkaError) -> None:
         self._trouble = error
+
+
+def _record(message: Message) -> Record:
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=message.key(),
+        value=message.value(),
+        headers=_headers(message),
+    )
+
+
+def _headers(message: Message) -> Headers:
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    return tuple((name, value or b"") for name, value in headers)

@@ -32,7 +32,6 @@ from brokers.kafka import (
     member,
     publisher,
     run,
-    subscription,
     topics,
 )
 from brokers.kafka.address import KafkaAddress
@@ -197,7 +196,7 @@ class TestAnOutage:
         proxy: KafkaProxy,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(subscription, "COMMIT_TIMEOUT_MS", 500)
+        monkeypatch.setattr(member, "COMMIT_TIMEOUT_MS", 500)
         monkeypatch.setattr(librdkafka.member, "SESSION_TIMEOUT_MS", 6_000)
         with closing(proxied.publisher()) as source:
             source.publish(Message(topic, "key", b"1"), token=1)

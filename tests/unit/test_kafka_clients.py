@@ -12,14 +12,15 @@ from kafka.partitioner.default import murmur2 as murmur2_of_kafka_python
 from brokers import BrokerConfigurationError, Failed, Refused, broker_from_url
 from brokers import kafka_clients as clients
 from brokers.kafka import KafkaBroker, KafkaPublisher, KafkaSubscription
+from brokers.kafka.member import KafkaPythonMember
 from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
-from brokers.librdkafka import LibrdkafkaPublisher, LibrdkafkaSubscription
+from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
 from brokers.librdkafka.config import connection_config, explained, make_client
 from brokers.librdkafka.run import Run, producer_config
 
 USED_BY = {
-    KAFKA_PYTHON: (KafkaPublisher, KafkaSubscription),
-    LIBRDKAFKA: (LibrdkafkaPublisher, LibrdkafkaSubscription),
+    KAFKA_PYTHON: (KafkaPublisher, KafkaPythonMember),
+    LIBRDKAFKA: (LibrdkafkaPublisher, LibrdkafkaMember),
 }
 
 
@@ -38,9 +39,11 @@ class TestTheChoice:
     @pytest.mark.parametrize("client", CLIENTS)
     def test_a_client_can_be_forced(self, client: str) -> None:
         broker = kafka("kafka://one", client=client)
-        publisher, subscription = USED_BY[client]
+        publisher, member = USED_BY[client]
         assert isinstance(broker.publisher(), publisher)
-        assert isinstance(broker.subscribe(["a"], group="g"), subscription)
+        subscription = broker.subscribe(["a"], group="g")
+        assert isinstance(subscription, KafkaSubscription)
+        assert subscription._join is member
 
     def test_librdkafka_where_it_is_installed(self) -> None:
         assert kafka("kafka://one").client == LIBRDKAFKA
