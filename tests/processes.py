@@ -8,9 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
-# What this machine's environment must not decide.
+# What this machine's environment must not decide. Without bytecode every start compiles Django and
+# all else anew, which takes two seconds.
 _SETTINGS = re.compile(
     r"DEBUG|SECRET_KEY|LOG_LEVEL|(DATABASE|SAGAZ|OUTBOX|SAGA|ORDER|PAYMENT|STRIPE|KAFKA|BROKER)_.*"
+    r"|PYTHONDONTWRITEBYTECODE"
 )
 
 
