@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.services", "tests.relaying.fixtures"]
+pytest_plugins = ["tests.databases", "tests.services", "tests.relaying.fixtures"]

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
-from psycopg import sql
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
@@ -40,7 +38,9 @@ def postgres_server_url() -> Iterator[str]:
         yield url
         return
     _need_docker("PostgreSQL", "TEST_DATABASE_URL")
-    with PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17")) as container:
+    container = PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17"))
+    # Tests that stop a server have one of their own, which does wait for its disk.
+    with container.with_command("postgres -c fsync=off -c full_page_writes=off"):
         yield str(container.get_connection_url(driver=None))
 
 
@@ -67,16 +67,6 @@ def own_kafka() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_database_url(postgres_server_url: str) -> Iterator[str]:
-    """The URL of an empty database of this test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    _execute(postgres_server_url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield urlsplit(postgres_server_url)._replace(path=f"/{name}").geturl()
-    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-    _execute(postgres_server_url, drop)
-
-
-@pytest.fixture
 def topic_name() -> Callable[[str], str]:
     """Makes topic names of this test's own: `topic_name("orders.commands")`."""
     own = uuid.uuid4().hex[:12]
@@ -100,12 +90,6 @@ def _delete_topics(url: str) -> None:
         client.delete_topics(
             [name for name in client.list_topics() if name.startswith(broker.address.prefix)]
         )
-
-
-def _execute(url: str, statement: sql.Composed) -> None:
-    """On a connection of its own: the server may be started again during a test."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement)
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def full_service(
 
 
 @pytest.fixture
-def parts(tmp_path: Path, postgres_database_url: str, kafka_broker_url: str) -> Iterator[Parts]:
+def parts(tmp_path: Path, migrated_database_url: str, kafka_broker_url: str) -> Iterator[Parts]:
     """Parts of a service over PostgreSQL and Kafka, not yet started."""
-    service = Parts(tmp_path, database_url=postgres_database_url, broker_url=kafka_broker_url)
+    service = Parts(tmp_path, database_url=migrated_database_url, broker_url=kafka_broker_url)
     yield service
     service.clean_up()
     service.delete_topics()

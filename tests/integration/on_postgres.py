@@ -4,21 +4,18 @@ Its settings are the project's own, but for one: a session whose process was sto
 transaction is ended sooner.
 """
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from django.core.management import call_command
 from django.db import connection, connections
-from psycopg import sql as psycopg_sql
 from pytest_django.plugin import DjangoDbBlocker
 
 from config import environment
 from sagas import sql
+from tests.databases import own_database
 
 IDLE_IN_TRANSACTION_SECONDS = 2
 EMPTIED = ("orders_", "sagas_", "outbox_message")
@@ -26,19 +23,19 @@ EMPTIED = ("orders_", "sagas_", "outbox_message")
 
 @pytest.fixture(scope="module")
 def migrated(
-    postgres_server_url: str, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+    postgres_server_url: str,
+    migrated_template: str,
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[None]:
     """A database of this module's own is the default one, with all tables. The one that all other
     tests share is made before: afterwards it would be made here."""
-    name = psycopg_sql.Identifier(database := f"test_{uuid.uuid4().hex}")
-    with psycopg.connect(postgres_server_url, autocommit=True) as server:
-        server.execute(psycopg_sql.SQL("CREATE DATABASE {}").format(name))
-    url = urlsplit(postgres_server_url)._replace(path=f"/{database}").geturl()
-    with django_db_blocker.unblock(), default_database(url):
-        call_command("migrate", verbosity=0)
+    with (
+        own_database(postgres_server_url, template=migrated_template) as url,
+        django_db_blocker.unblock(),
+        default_database(url),
+    ):
         yield
-    with psycopg.connect(postgres_server_url, autocommit=True) as server:
-        server.execute(psycopg_sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 @pytest.fixture

@@ -44,15 +44,14 @@ WITNESS = """
 
 def test_four_writers_on_one_key(
     tmp_path: Path,
-    postgres_database_url: str,
+    migrated_database_url: str,
     kafka_server_url: str,
     topic_name: Callable[[str], str],
 ) -> None:
     separator = "&" if "?" in kafka_server_url else "?"
     broker_url = f"{kafka_server_url}{separator}prefix={topic_name('')}"
-    env = {"DATABASE_URL": postgres_database_url, "SAGAZ_BROKER_URL": broker_url}
-    assert processes.manage(tmp_path, "migrate", "--verbosity", "0", **env).returncode == 0
-    with psycopg.connect(postgres_database_url) as connection:
+    env = {"DATABASE_URL": migrated_database_url, "SAGAZ_BROKER_URL": broker_url}
+    with psycopg.connect(migrated_database_url) as connection:
         connection.execute(WITNESS.encode())
     broker_from_url(broker_url, partitions=3).ensure_topics([TOPIC])
 
@@ -63,7 +62,7 @@ def test_four_writers_on_one_key(
         records = received(broker_url, count=WRITERS * ROUNDS)
         assert w.wait(30) == 0
 
-    with psycopg.connect(postgres_database_url) as connection:
+    with psycopg.connect(migrated_database_url) as connection:
         rows = connection.execute("SELECT payload FROM witness ORDER BY position").fetchall()
     committed = [json.loads(payload) for (payload,) in rows]
     assert len(committed) == WRITERS * ROUNDS

@@ -23,7 +23,7 @@ class Stage:
     """Not yet with any process. `clean_up()` ends those that it has started.
 
     Args:
-        database_url: an empty database on PostgreSQL.
+        database_url: on PostgreSQL, with all tables.
         broker_url: Kafka, with a prefix of its own for topics and groups.
     """
 
@@ -41,8 +41,6 @@ class Stage:
         self._relays: list[RelayProcess] = []
 
     def set_up(self) -> None:
-        done = processes.manage(self.directory, "migrate", "--verbosity", "0", **self.env)
-        assert done.returncode == 0, done.stderr
         self.add_topic(TOPIC)
 
     def add_topic(self, name: str) -> None:

@@ -29,7 +29,8 @@ class Consumer:
 
 
 class Parts(FullService):
-    """Web server and relay, and as many consumers as a test starts."""
+    """Web server and relay, and as many consumers as a test starts, on a database that has all
+    tables and the sample products."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -43,9 +44,6 @@ class Parts(FullService):
     def start(self, **env: str) -> None:
         """Start web server and relay, and wait until they are ready."""
         self._env |= env
-        for command in ("migrate", "load_sample_stock"):
-            done = self.manage(command)
-            assert done.returncode == 0, done.stderr
         self._log.write_bytes(b"")
         self._forks = self._spawn(*_FORKS)
         self._spawn(*processes.MANAGE, "run_outbox_relay")
