@@ -16,11 +16,12 @@ Fields = tuple[Any, ...]
 
 # Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
 # because a plain SET would leak to other clients behind a pooler. Sent as one text with the
-# statement, it is one transaction and one round trip.
+# statement, it is one transaction and one round trip. Where it must sort although that is off, it
+# takes the query for so costly that it would compile it first, for half a second.
 _PLAN = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true)
+    set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
 """
 # The fields of `relay.rows.Row`; what is text here comes as str, and what is varchar as bytes.
 _COLUMNS = """m.id, m.lane, m.segment, m.topic::text, m.key::text, m.payload, m.headers::text,

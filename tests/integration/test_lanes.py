@@ -267,6 +267,15 @@ def test_the_plan_walks_no_table() -> None:
     assert "Index" in plan
 
 
+def test_no_plan_is_compiled_first() -> None:
+    """PostgreSQL does that to what it takes for costly, such as a sort that is off."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        statement = f"{postgres_rows._PLAN}; EXPLAIN {postgres_rows._FIRST}"
+        cursor.execute(statement, ["{1,2,3}", "{7,8}"])
+        cursor.cursor.nextset()
+        assert "JIT" not in "".join(line for (line,) in cursor.fetchall())
+
+
 def test_what_a_read_says_of_plans_ends_with_it() -> None:
     setting = "SELECT current_setting('enable_seqscan')"
     assert postgres_rows._read(setting, []) == [("off",)]
