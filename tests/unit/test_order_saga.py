@@ -92,13 +92,15 @@ def running(gateway: PaymentGateway, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with ExitStack() as stack:
         stack.enter_context(in_thread(SagaService.from_settings(broker, concurrency=4).run))
         stack.enter_context(in_thread(Relay(broker, source="/tests").run))
-        yield Shop(broker, events)
+        yield (shop := Shop(broker, events))
+        shop.published()  # a relay that stops waits for those who have not yet taken all
 
 
 @pytest.fixture(autouse=True)
 def _book(monkeypatch: pytest.MonkeyPatch) -> None:
     receive_stock(product_id="BOOK", name="A book", quantity=10)
     monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.001)
+    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 0.02)
 
 
 @pytest.fixture
