@@ -1,15 +1,18 @@
 """The relay under load, as a process of its own: stopped, cut off, behind a pooler."""
 
+import re
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import requests
 
 from tests.e2e.pgbouncer import PgBouncer
 from tests.e2e.service import until
 from tests.integration.tcp_proxy import TcpProxy
 from tests.relaying.reader import Reader
 from tests.relaying.stage import Stage, Writing
+from tests.services import free_port
 
 pytestmark = [
     pytest.mark.postgres,
@@ -28,10 +31,12 @@ STOPPED_WITHIN = 5.0  # seconds
 )
 def test_stopped_it_has_sent_nothing_twice(stage: Stage, client: str) -> None:
     with stage.reader().running() as reader:
-        relay = stage.relay(SAGAZ_KAFKA_CLIENT=client)
+        port = free_port()
+        relay = stage.relay("--metrics-port", str(port), SAGAZ_KAFKA_CLIENT=client)
         relay.await_ready()
         with stage.writing(seconds=6, **LOAD) as writing:
             until(lambda: len(reader.seen), reaches=300, timeout=60)
+            until(lambda: metric(port, "outbox_relay_published_total"), reaches=300, timeout=10)
             status, took = relay.terminate()
             assert (status, took < STOPPED_WITHIN) == (0, True), relay.output
             stage.relay(SAGAZ_KAFKA_CLIENT=client)
@@ -73,6 +78,13 @@ def test_behind_a_pooler_that_shares_connections(stage: Stage, pgbouncer: PgBoun
         assert settings_left_behind(pooled, pgbouncer) == {"on"}
         assert relays[0].terminate()[0] == 0
         until(lambda: lanes_of_each(stage) == [32], timeout=10)
+
+
+def metric(port: int, name: str) -> int:
+    """What the process tells Prometheus."""
+    told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    [value] = re.findall(rf"^{name} (\S+)$", told, re.MULTILINE)
+    return int(float(value))
 
 
 def at(url: str, port: int) -> str:
