@@ -1,6 +1,6 @@
 from django.contrib import admin
 
-from outbox.models import OutboxMessage, ParkedMessage
+from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.readonly import ReadOnlyAdmin
 
 
@@ -25,3 +25,15 @@ class ParkedMessageAdmin(_MessageAdmin):
     search_fields = ("key", "correlation_id")
     exclude = ("payload",)
     readonly_fields = ("text",)
+
+
+@admin.register(ParkedIntervention)
+class ParkedInterventionAdmin(ReadOnlyAdmin, admin.ModelAdmin):
+    list_display = ("id", "at", "action", "message", "key", "who", "why")
+    search_fields = ("key", "who")
+    exclude = ("payload_before",)
+    readonly_fields = ("text",)
+
+    @admin.display(description="payload before")
+    def text(self, row: ParkedIntervention) -> str:
+        return bytes(row.payload_before or b"").decode(errors="replace")

@@ -18,4 +18,4 @@ class NotInTransaction(OutboxError):  # noqa: N818 - states the fact
 
 
 class PayloadError(OutboxError):
-    """Raised when a payload is not JSON, or a key, type or header cannot be sent."""
+    """Raised when a payload is not JSON, or a topic, key, type or header cannot be sent."""

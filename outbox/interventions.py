@@ -5,21 +5,18 @@ original ids, under the key's lock, so that its order is what it always was.
 """
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 
+from outbox import parked
 from outbox.errors import OutboxError
-from outbox.keys import lock_key
+from outbox.messages import check_topic
 from outbox.models import Envelope, OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.waking import wake_with_commit
 
 _ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generated]  # noqa: SLF001
-
-
-class NotParked(OutboxError):  # noqa: N818 - states the fact
-    """There is no such parked message."""
 
 
 class BadEdit(OutboxError):  # noqa: N818 - states the fact
@@ -39,27 +36,47 @@ def retry(reference: str, *, by: By) -> int:
 
     Args:
         reference: the key, or the id of one of its messages.
+
+    Raises:
+        NotParked: it is neither.
+        Ambiguous: it is both, of different keys.
     """
     with transaction.atomic():
-        first = _locked(reference)
-        _record(first, "retry", by, before=None)
-        return _put_back(first.key)
+        return _retry(parked.by_reference(reference), by)
+
+
+def retry_key(key: str, *, by: By) -> int:
+    """The same, where the key is known to be one."""
+    with transaction.atomic():
+        return _retry(parked.by_key(key), by)
+
+
+def retry_message(message: int, *, by: By) -> int:
+    """The same for the key of the message with this id."""
+    with transaction.atomic():
+        return _retry(parked.by_id(message), by)
 
 
 def edit(
-    message: int, *, payload: str | None = None, topic: str | None = None, by: By
+    message: int, *, payload: bytes | None = None, topic: str | None = None, by: By
 ) -> int:  # fmt: skip
     """Change what a parked message says or where it goes, and put its key back; returns how many
     messages that were.
 
+    Args:
+        payload: JSON in UTF-8.
+
     Raises:
-        BadEdit: the payload is not JSON, or nothing is changed.
+        BadEdit: the payload is no such thing, or nothing is changed.
+        PayloadError: no topic can have this name.
     """
     if payload is None and topic is None:
         raise BadEdit("say what is to change: the payload or the topic")
+    if topic is not None:
+        check_topic(topic)
     with transaction.atomic():
-        found = _locked(str(message), exactly=True)
-        _record(found, "edit", by, before=bytes(found.payload))
+        found = parked.by_id(message)
+        _record(found, "edit", by)
         if payload is not None:
             found.payload = _json(payload)
         if topic is not None:
@@ -71,53 +88,57 @@ def edit(
 def skip(message: int, *, by: By) -> int:
     """Never send a parked message, and put the others of its key back; returns how many."""
     with transaction.atomic():
-        found = _locked(str(message), exactly=True)
-        _record(found, "skip", by, before=bytes(found.payload))
+        found = parked.by_id(message)
+        _record(found, "skip", by)
         key = found.key
         found.delete()
         return _put_back(key)
 
 
-def _locked(reference: str, *, exactly: bool = False) -> ParkedMessage:
-    """The message with this id, or the first with this key, with its key's lock held."""
-    found = None
-    with suppress(ValueError):
-        found = ParkedMessage.objects.filter(id=int(reference)).first()
-    if found is None and not exactly:
-        found = ParkedMessage.objects.filter(key=reference).order_by("id").first()
-    if found is None:
-        raise NotParked(f"there is no parked message {reference}")
-    lock_key(found.key_hash)
-    again = ParkedMessage.objects.filter(id=found.id).first()
-    if again is None:
-        raise NotParked(f"{reference} is no longer parked")
-    return again
+def _retry(found: ParkedMessage, by: By) -> int:
+    _record(found, "retry", by)
+    return _put_back(found.key)
 
 
 def _put_back(key: str) -> int:
-    parked = list(ParkedMessage.objects.filter(key=key).order_by("id"))
+    rows = list(ParkedMessage.objects.filter(key=key).order_by("id"))
     OutboxMessage.objects.bulk_create(
-        OutboxMessage(id=row.id, **{name: getattr(row, name) for name in _ENVELOPE})
-        for row in parked
+        OutboxMessage(id=row.id, **{name: getattr(row, name) for name in _ENVELOPE}) for row in rows
     )
-    ParkedMessage.objects.filter(id__in=[row.id for row in parked]).delete()
+    ParkedMessage.objects.filter(id__in=[row.id for row in rows]).delete()
     wake_with_commit()
-    return len(parked)
+    return len(rows)
 
 
-def _record(message: ParkedMessage, action: str, by: By, *, before: bytes | None) -> None:
+def _record(message: ParkedMessage, action: str, by: By) -> None:
+    is_lost = action != "retry"
     ParkedIntervention.objects.create(
         message=message.id,
         key=message.key,
         action=action,
         who=by.who[:255],
         why=by.why,
-        payload_before=before,
+        payload_before=bytes(message.payload) if is_lost else None,
+        before=_described(message) if is_lost else None,
     )
 
 
-def _json(payload: str) -> bytes:
+def _described(message: ParkedMessage) -> dict[str, Any]:
+    return {
+        "topic": message.topic,
+        "type": message.type,
+        "headers": message.headers,
+        "ce_id": str(message.message_id),
+        "correlation_id": message.correlation_id,
+        "traceparent": message.traceparent,
+        "created_at": message.created_at.isoformat(),
+        "reason": message.reason,
+    }
+
+
+def _json(payload: bytes) -> bytes:
     try:
-        return json.dumps(json.loads(payload), separators=(",", ":"), allow_nan=False).encode()
+        document = json.loads(payload.decode())
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadEdit(f"the payload is not JSON: {error}") from error
+        raise BadEdit(f"the payload is not JSON in UTF-8: {error}") from error

@@ -85,6 +85,14 @@ def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
     return rows
 
 
+def check_topic(topic: str) -> None:
+    """Raises PayloadError where a topic cannot have this name."""
+    if not _TOPIC.fullmatch(topic):
+        raise PayloadError(
+            f"{topic!r} is no topic name: use up to 249 letters, digits, '.', '_', '-'"
+        )
+
+
 def _check_transaction() -> None:
     if not connection.in_atomic_block:
         raise NotInTransaction
@@ -108,10 +116,7 @@ def _row(message: NewMessage) -> "OutboxMessage":
 
 
 def _check(message: NewMessage) -> None:
-    if not _TOPIC.fullmatch(message.topic):
-        raise PayloadError(
-            f"{message.topic!r} is no topic name: use letters, digits, '.', '_', '-'"
-        )
+    check_topic(message.topic)
     for name, text in (("key", message.key), ("type", message.type)):
         if not _is_storable(text) or not 0 < len(text) <= _MAX_TEXT:
             raise PayloadError(f"the {name} {text!r} must be 1 to 255 characters without NUL")

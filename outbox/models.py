@@ -109,6 +109,7 @@ class ParkedIntervention(models.Model):
     who = models.CharField(max_length=255)
     why = models.TextField()
     payload_before = models.BinaryField(null=True, help_text="where it was edited or skipped")
+    before = models.JSONField(null=True, help_text="the rest of what it was, as far as it is lost")
     at = models.DateTimeField(default=timezone.now)
 
     class Meta:

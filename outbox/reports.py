@@ -54,6 +54,7 @@ def interventions(*, limit: int) -> list[dict[str, Any]]:
             "key": row.key,
             "who": row.who,
             "why": row.why,
+            "before": row.before,
         }
         for row in ParkedIntervention.objects.order_by("-id")[:limit]
     ]

@@ -7,7 +7,7 @@ from django.test import Client
 
 from brokers import Record
 from orders.services import Item, place_order
-from outbox.models import OutboxMessage, ParkedMessage
+from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
 from sagas import inbox
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stock")]
@@ -30,6 +30,9 @@ def _rows(stock: None) -> None:
     message = OutboxMessage.objects.get()
     fields = {f.name: getattr(message, f.name) for f in message._meta.fields}
     ParkedMessage.objects.create(**fields, reason="too large")
+    ParkedIntervention.objects.create(
+        message=1, key="ORD-1", action="skip", who="ann", why="x", payload_before=b'{"old": 1}'
+    )
     record = Record(
         topic="orders.commands",
         partition=0,
@@ -72,3 +75,6 @@ def test_payloads_are_shown_as_text(boss: Client) -> None:
     pk = OutboxMessage.objects.get().pk
     page = boss.get(f"/admin/outbox/outboxmessage/{pk}/change/").content.decode()
     assert "&quot;order_id&quot;:&quot;ORD-1&quot;" in page
+    pk = ParkedIntervention.objects.get().pk
+    page = boss.get(f"/admin/outbox/parkedintervention/{pk}/change/").content.decode()
+    assert "{&quot;old&quot;: 1}" in page

@@ -100,6 +100,39 @@ def test_skip_sends_the_others(ids: list[int], capsys: pytest.CaptureFixture[str
     assert (row.action, row.who, bytes(row.payload_before or b"")) == ("skip", "ann", b"1")
 
 
+def test_what_a_skipped_message_was_is_kept(
+    ids: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ParkedMessage.objects.filter(id=ids[1]).update(headers={"shop": "7"})
+    was = ParkedMessage.objects.get(id=ids[1])
+    outbox("skip", str(ids[1]), "--why", "nobody needs it", capsys=capsys)
+    (logged,) = json.loads(outbox("log", "--json", capsys=capsys))
+    before = logged["before"]
+    assert (before["topic"], before["type"], before["headers"]) == (
+        was.topic,
+        was.type,
+        {"shop": "7"},
+    )
+    assert (before["ce_id"], before["reason"]) == (str(was.message_id), "too large")
+    assert str(was.message_id) in outbox("log", capsys=capsys)
+
+
+def test_an_id_that_is_also_the_key_of_others(
+    ids: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Order ids may be digits."""
+    same = str(ids[1])
+    put(same)
+    drain(refusing(b"0"))
+    with pytest.raises(CommandError, match=f"say --key {same} or --message {same}"):
+        outbox("retry", same, "--why", "x", capsys=capsys)
+    assert not ParkedIntervention.objects.exists()
+    outbox("retry", "--key", same, "--why", "x", capsys=capsys)
+    assert set(ParkedMessage.objects.values_list("key", flat=True)) == {"bad"}
+    outbox("retry", "--message", same, "--why", "x", capsys=capsys)
+    assert not ParkedMessage.objects.exists()
+
+
 def test_edit(ids: list[int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "payload.json"
     file.write_text('{"smaller": "ü"}')
@@ -111,6 +144,7 @@ def test_edit(ids: list[int], capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert [message.topic for message in broker.accepted] == ["shop.other", "shop.events"]
     (logged,) = json.loads(outbox("log", "--json", capsys=capsys))
     assert (logged["action"], logged["message"], logged["key"]) == ("edit", ids[1], "bad")
+    assert logged["before"]["topic"] == "shop.events"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +154,13 @@ def test_edit(ids: list[int], capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["skip", "999999", "--why", "x"], "there is no parked message 999999"),
         (["edit", "ID", "--why", "x"], "say what is to change"),
         (["edit", "ID", "--payload", "FILE", "--why", "x"], "the payload is not JSON"),
+        (["edit", "ID", "--payload", "LATIN", "--why", "x"], "not JSON in UTF-8"),
         (["edit", "ID", "--payload", "/nowhere", "--why", "x"], "No such file"),
+        (["edit", "ID", "--topic", "t" * 250, "--why", "x"], "no topic name"),
+        (["edit", "ID", "--topic", "", "--why", "x"], "no topic name"),
+        (["retry", "\udcff", "--why", "x"], "surrogates not allowed"),
+        (["retry", "9" * 400, "--why", "x"], "there is no parked message 999"),
+        (["retry", "--why", "x"], "one of the arguments"),
     ],
 )
 def test_what_cannot_be_done(
@@ -128,7 +168,9 @@ def test_what_cannot_be_done(
 ) -> None:
     file = tmp_path / "payload.json"
     file.write_text("{NaN")
-    known = {"ID": str(ids[1]), "FILE": str(file)}
+    latin = tmp_path / "latin.json"
+    latin.write_bytes('"ü"'.encode("latin-1"))
+    known = {"ID": str(ids[1]), "FILE": str(file), "LATIN": str(latin)}
     with pytest.raises(CommandError, match=said):
         call_command("outbox", *[known.get(each, each) for each in arguments])
     assert ParkedMessage.objects.count() == 2

@@ -27,10 +27,13 @@ class Command(BaseCommand):
         for looking in (status, parked, log):
             looking.add_argument("--json", action="store_true")
         retry = actions.add_parser("retry", help="send a key's parked messages again, in order")
-        retry.add_argument("reference", help="the key, or the id of one of its messages")
+        which = retry.add_mutually_exclusive_group(required=True)
+        which.add_argument("reference", nargs="?", help="the key, or the id of one of its messages")
+        which.add_argument("--key", help="the same, where it could be either")
+        which.add_argument("--message", type=positive, help="the same, where it could be either")
         edit = actions.add_parser("edit", help="change a parked message, and send its key again")
         edit.add_argument("message", type=positive, help="its id")
-        edit.add_argument("--payload", type=Path, help="a file with the new payload, JSON")
+        edit.add_argument("--payload", type=Path, help="a file with the new payload, JSON in UTF-8")
         edit.add_argument("--topic", help="another topic")
         skip = actions.add_parser("skip", help="never send a message, and send its key's others")
         skip.add_argument("message", type=positive, help="its id")
@@ -51,7 +54,7 @@ class Command(BaseCommand):
                     self._table(rows, as_json=options["json"])
                 case _:
                     self._intervene(action, **options)
-        except (OutboxError, OSError) as error:
+        except (OutboxError, OSError, UnicodeError) as error:
             raise CommandError(str(error)) from error
 
     def _status(self, *, as_json: bool) -> None:
@@ -68,10 +71,10 @@ class Command(BaseCommand):
         who = By(by, why)
         match action:
             case "retry":
-                count = interventions.retry(options["reference"], by=who)
+                count = _retry(who, **options)
             case "edit":
                 file = options["payload"]
-                payload = file.read_text() if file else None
+                payload = file.read_bytes() if file else None
                 count = interventions.edit(
                     options["message"], payload=payload, topic=options["topic"], by=who
                 )
@@ -91,5 +94,23 @@ class Command(BaseCommand):
             return
         table = Table(*rows[0], box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
+            table.add_row(*(_cell(value) for value in row.values()))
         Console(file=self.stdout, width=200, soft_wrap=True).print(table)  # type: ignore[arg-type]
+
+
+def _retry(by: By, *, reference: str, key: str | None, message: int | None, **_: Any) -> int:
+    if key is not None:
+        return interventions.retry_key(key, by=by)
+    if message is not None:
+        return interventions.retry_message(message, by=by)
+    return interventions.retry(reference, by=by)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case dict():
+            return json.dumps(value)
+        case _:
+            return str(value)

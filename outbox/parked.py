@@ -1,0 +1,60 @@
+"""Finds parked messages as people name them, and holds their key's lock."""
+
+from outbox.errors import OutboxError
+from outbox.keys import lock_key
+from outbox.models import LANES, ParkedMessage
+from outbox.murmur2 import murmur2
+
+_MAX_DIGITS = 19
+
+
+class NotParked(OutboxError):  # noqa: N818 - states the fact
+    """There is no such parked message."""
+
+
+class Ambiguous(OutboxError):  # noqa: N818 - states the fact
+    """What was named is the id of a message, and also the key of others."""
+
+
+def by_reference(reference: str) -> ParkedMessage:
+    """The first message of the key that is meant: its name, or the id of one of its messages."""
+    of_key = _first(reference)
+    with_id = _with_id(int(reference)) if _is_number(reference) else None
+    if of_key and with_id and of_key.key != with_id.key:
+        raise Ambiguous(
+            f"{reference} is a key, and also a message of key {with_id.key}: "
+            f"say --key {reference} or --message {reference}"
+        )
+    return _locked(with_id or of_key, f"message {reference}")
+
+
+def by_key(key: str) -> ParkedMessage:
+    """The first message of this key."""
+    return _locked(_first(key), f"message of key {key}")
+
+
+def by_id(message: int) -> ParkedMessage:
+    return _locked(_with_id(message), f"message {message}")
+
+
+def _locked(found: ParkedMessage | None, name: str) -> ParkedMessage:
+    if found is None:
+        raise NotParked(f"there is no parked {name}")
+    lock_key(found.key_hash)
+    again = _with_id(found.id)
+    if again is None:
+        raise NotParked(f"{name} is no longer parked")
+    return again
+
+
+def _first(key: str) -> ParkedMessage | None:
+    lane = murmur2(key.encode()) % LANES
+    return ParkedMessage.objects.filter(lane=lane, key=key).order_by("id").first()
+
+
+def _with_id(message: int) -> ParkedMessage | None:
+    return ParkedMessage.objects.filter(id=message).first()
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
