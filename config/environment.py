@@ -34,8 +34,19 @@ class Environment(environ.Env):
     def bool(self, var: str, default: Any = environ.Env.NOTSET) -> Any:
         return self.get_value(var, cast=_switch, default=default)
 
-    def float(self, var: str, default: Any = environ.Env.NOTSET) -> Any:
-        return self.get_value(var, cast=_number, default=default)
+    def float(
+        self, var: str, default: Any = environ.Env.NOTSET, *, at_least: Any = -math.inf
+    ) -> Any:
+        return self._number(var, _finite, default, at_least)
+
+    def int(self, var: str, default: Any = environ.Env.NOTSET, *, at_least: Any = -math.inf) -> Any:
+        return self._number(var, int, default, at_least)
+
+    def _number(self, var: str, cast: Any, default: Any, at_least: Any) -> Any:
+        number = self.get_value(var, cast=cast, default=default)
+        if number < at_least:
+            raise ImproperlyConfigured(f"{var} is {number}; it must be {at_least} or more")
+        return number
 
     def log_level(self, var: str, default: str) -> Any:
         return self.get_value(var, cast=_log_level, default=default)
@@ -54,7 +65,7 @@ def _switch(text: str) -> bool:
     return text.lower() in ON
 
 
-def _number(text: str) -> float:
+def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("must be finite")
@@ -109,8 +120,8 @@ def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
 
 def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
     """psycopg 3 with a pool for each process; statements and waits for locks have their limits."""
-    statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0)
-    lock = env.float("DATABASE_LOCK_TIMEOUT", default=5.0)
+    statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0, at_least=0.1)
+    lock = env.float("DATABASE_LOCK_TIMEOUT", default=5.0, at_least=0.1)
     limits = (
         f"-c statement_timeout={statement * 1000:.0f} -c lock_timeout={lock * 1000:.0f}"
         # A worker that was stopped inside a step must not hold its rows for ever.
@@ -118,7 +129,7 @@ def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
     )
     pool = {
         "min_size": 1,
-        "max_size": env.int("DATABASE_POOL_SIZE", default=20),
+        "max_size": env.int("DATABASE_POOL_SIZE", default=20, at_least=1),
         "timeout": POOL_TIMEOUT_SECONDS,
         # Left alone, the pool doubles its pause as long as an outage lasts.
         "reconnect_timeout": 1.0,

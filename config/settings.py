@@ -95,23 +95,23 @@ DATABASE_DIRECT_URL = environment.direct_url(env)
 
 BROKER_TOPICS = env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"])
 BROKER_OPTIONS: dict[str, Any] = {
-    "partitions": env.int("KAFKA_PARTITIONS", default=12),
-    "replication_factor": env.int("KAFKA_REPLICATION_FACTOR", default=1),
+    "partitions": env.int("KAFKA_PARTITIONS", default=12, at_least=1),
+    "replication_factor": env.int("KAFKA_REPLICATION_FACTOR", default=1, at_least=1),
     "client": env.str("SAGAZ_KAFKA_CLIENT", default=""),
 }
 
 OUTBOX_SOURCE = env.str("OUTBOX_SOURCE", default="/django-saga-outbox")
 OUTBOX_WAKE_UP = env.bool("OUTBOX_WAKE_UP", default=True)
-OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0)
+OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0, at_least=0)
 SAGA_TOPICS = env.list("SAGA_TOPICS", default=["orders.commands"])
 SAGA_CONSUMER_GROUP = env.str("SAGA_CONSUMER_GROUP", default="sagas")
-SAGA_LEASE = env.float("SAGA_LEASE", default=10.0)
-SAGA_MAX_TAKEOVERS = env.int("SAGA_MAX_TAKEOVERS", default=10)
+SAGA_LEASE = env.float("SAGA_LEASE", default=10.0, at_least=1)
+SAGA_MAX_TAKEOVERS = env.int("SAGA_MAX_TAKEOVERS", default=10, at_least=1)
 PAYMENT_GATEWAY_URL = env.str("PAYMENT_GATEWAY_URL", default="simulated://")
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")
 STRIPE_TIMEOUT = env.float("STRIPE_TIMEOUT", default=10.0)
-MAX_WAITING_REQUESTS = env.int(
-    "MAX_WAITING_REQUESTS", default=max(1, env.int("WEB_THREADS", default=8) // 2)
-)
-ORDER_MAX_AGE = env.float("ORDER_MAX_AGE", default=3600.0)
+WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", default=2, at_least=1)  # gunicorn's, read here to say
+WEB_THREADS = env.int("WEB_THREADS", default=8, at_least=1)  # in one line what is wrong with it
+MAX_WAITING_REQUESTS = env.int("MAX_WAITING_REQUESTS", default=max(1, WEB_THREADS // 2), at_least=0)
+ORDER_MAX_AGE = env.float("ORDER_MAX_AGE", default=3600.0, at_least=0)

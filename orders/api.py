@@ -129,7 +129,8 @@ def get_diagram(request: HttpRequest, order_id: str) -> DiagramOut | HttpRespons
 )
 def post_cancel(request: HttpRequest, order_id: str, body: CancelIn | None = None) -> HttpResponse:
     """202: asked for. The order ends `cancelled`, with all undone, or `fulfilled`, where its
-    shipment came first. 409: it is shipped or has ended."""
+    shipment came first, or `rejected`, where it had failed already. 409: it is shipped or has
+    ended."""
     if "\0" in order_id:
         raise ApiError(404, f"there is no order {order_id!r}")
     try:

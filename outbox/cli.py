@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import getpass
 import os
 import signal
 import threading
@@ -17,6 +18,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
+
+
+def whoever() -> str:
+    """Who runs this process; in a container, that may be a number without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}"
 
 
 def spare_the_collector() -> None:

@@ -22,7 +22,7 @@ from sagas.models import StepKind, StepStatus
 from sagas.outages import is_conflict, is_outage
 from sagas.points import Point, reach
 from sagas.scope import current_key
-from sagas.state import RunState, Suspended
+from sagas.state import Decided, RunState, Suspended
 from sagas.steps import Step, Tries
 from sagas.writer import Writer
 
@@ -34,10 +34,6 @@ LONGEST_REST = 1.0  # a saga that waits longer is nobody's meanwhile
 CONFLICT_PAUSE = 0.02
 
 Context = dict[str, Any]
-
-
-class Decided(Exception):  # noqa: N818 - states the fact
-    """The saga is decided, though no step of it failed just now; its text says why."""
 
 
 class _Conflict(Exception):  # noqa: N818 - states the fact

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sagas.errors import SagaDefinitionError
+
 KeyRule = str | Callable[[Any], str]
 
 
@@ -29,7 +31,15 @@ def cancel_on(
         saga: the saga's name.
         idempotency_key: the payload's field with the business key, or a function of the payload.
         reason: a function of the payload; its text is kept with the saga.
+
+    Raises:
+        SagaDefinitionError: messages of that type cancel already.
     """
+    if source in _rules:
+        raise SagaDefinitionError(
+            f"messages of type {source!r} cancel {_rules[source].saga_name} already: give those "
+            f"that cancel {saga} another type"
+        )
     _rules[source] = CancelRule(saga, idempotency_key, reason or (lambda _payload: ""))
 
 

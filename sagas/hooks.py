@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID
 
+from sagas.errors import SagaDefinitionError
+
 
 class Ending(StrEnum):
     COMPLETED = "completed"
@@ -35,12 +37,20 @@ _start_hooks: list[Callable[[], object]] = []
 
 
 def on_finish(saga_name: str) -> Callable[[Hook], Hook]:
-    """Call this function in the transaction that completes or rolls back a saga of that name."""
+    """Call this function in the transaction that completes or rolls back a saga of that name.
+
+    Raises:
+        SagaDefinitionError: there is one already.
+    """
     return _registering(_finish_hooks, saga_name)
 
 
 def on_park(saga_name: str) -> Callable[[Hook], Hook]:
-    """Call this function in the transaction that parks a saga of that name."""
+    """Call this function in the transaction that parks a saga of that name.
+
+    Raises:
+        SagaDefinitionError: there is one already.
+    """
     return _registering(_park_hooks, saga_name)
 
 
@@ -69,7 +79,10 @@ def call_hooks(outcome: SagaOutcome) -> None:
 
 def _registering(hooks: dict[str, Hook], saga_name: str) -> Callable[[Hook], Hook]:
     def register(hook: Hook) -> Hook:
-        hooks[saga_name] = hook
+        if hooks.setdefault(saga_name, hook) is not hook:
+            raise SagaDefinitionError(
+                f"a function is called at the end of {saga_name} already: call both from one"
+            )
         return hook
 
     return register

@@ -72,6 +72,8 @@ def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
         _require_parked(saga)
         if kind is StepKind.FORWARD and (saga.failure or saga.cancel_reason):
             raise InterventionRefused(f"{saga} is being undone: settle what undoes {step}")
+        if kind is StepKind.COMPENSATION and not saga.failure:
+            raise InterventionRefused(f"{saga} is not being undone: nothing undoes {step} yet")
         is_pivot = _settle(saga, step, kind, StepStatus.DONE, by)
         if kind is StepKind.FORWARD and is_pivot:
             _set(saga, past_pivot=True)
@@ -91,10 +93,14 @@ def skip(saga_id: UUID, step: str, *, by: By) -> None:
 
 def cancel(saga_id: UUID, *, by: By) -> None:
     """Have the saga undone, where that is still possible."""
-    try:
-        request_cancel(saga_id, who=by.who, reason=by.why)
-    except CancelRefused as error:
-        raise InterventionRefused(str(error)) from error
+    with transaction.atomic():
+        saga = Saga.objects.select_for_update().get(id=saga_id)
+        if saga.failure and saga.status == SagaStatus.PARKED:
+            raise InterventionRefused(f"{saga} is being undone already: retry, resolve or skip")
+        try:
+            request_cancel(saga_id, who=by.who, reason=by.why)
+        except CancelRefused as error:
+            raise InterventionRefused(str(error)) from error
 
 
 def pause(saga_id: UUID, *, by: By) -> None:
@@ -120,7 +126,12 @@ def _intervening(
         saga = Saga.objects.select_for_update().get(id=saga_id)
         yield saga
         Intervention.objects.create(
-            saga=saga, action=action, step=step, kind=kind, who=by.who, why=by.why
+            saga=saga,
+            action=action,
+            step=step,
+            kind=kind,
+            who=codec.printable(by.who)[:255],
+            why=codec.printable(by.why),
         )
 
 
@@ -144,7 +155,7 @@ def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -
     values = {
         "status": status,
         "result": codec.encode({}),
-        "resolved_by": f"{by.who}: {by.why}",
+        "resolved_by": codec.printable(f"{by.who}: {by.why}")[:255],
         "finished_at": timezone.now(),
     }
     row, is_new = SagaStep.objects.get_or_create(

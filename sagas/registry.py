@@ -14,6 +14,7 @@ from django.utils.module_loading import autodiscover_modules
 from sagaz import Saga as SagaClass
 from sagaz.core.triggers import RegisteredTrigger, TriggerRegistry
 
+from sagas.cancel_rules import cancel_rule
 from sagas.errors import SagaDefinitionError
 from sagas.kinds import is_external
 from sagas.pattern import Pattern
@@ -40,12 +41,14 @@ def discover() -> None:
     """Import every app's `sagas.py` and check what is in them.
 
     Raises:
-        SagaDefinitionError: two sagas share a name, or a class cannot be run.
+        SagaDefinitionError: two sagas share a name or a message, or a class cannot be run.
     """
     autodiscover_modules("sagas")
     _types.clear()
     for saga_class in dict.fromkeys(_classes()):
         register(saga_class)
+    for source in TriggerRegistry.get_all():
+        _check_source(source)
 
 
 def register(saga_class: type[SagaClass]) -> SagaType:
@@ -80,11 +83,31 @@ def max_concurrent() -> dict[str, int]:
 
 def trigger_for(message_type: str) -> tuple[SagaType, RegisteredTrigger] | None:
     """The saga that a message of this type starts, in its newest version, and its trigger."""
+    return next(_started_by(message_type), None)
+
+
+def _started_by(message_type: str) -> Iterator[tuple[SagaType, RegisteredTrigger]]:
     for trigger in TriggerRegistry.get_triggers(message_type):
         found = saga_type(_name(trigger.saga_class))
         if found is not None and found.saga_class is trigger.saga_class:
-            return found, trigger
-    return None
+            yield found, trigger
+
+
+def _check_source(message_type: str) -> None:
+    """A message starts one saga, or cancels one."""
+    started = [
+        f"{found.name}.{trigger.method_name}" for found, trigger in _started_by(message_type)
+    ]
+    if len(started) > 1:
+        raise SagaDefinitionError(
+            f"messages of type {message_type!r} would start {' and '.join(started)}: a message "
+            "starts one saga; let each have a type of its own"
+        )
+    if started and cancel_rule(message_type) is not None:
+        raise SagaDefinitionError(
+            f"messages of type {message_type!r} would start {started[0]} and cancel sagas too: "
+            "give one of them another type"
+        )
 
 
 _types: dict[str, dict[int, SagaType]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from sagaz.core.decorators import SagaStepDefinition
 
 from sagas import journal, terminal
-from sagas.attempts import Attempts, Decided, told
+from sagas.attempts import Attempts, told
 from sagas.claims import Claimed, StepRecord
 from sagas.contexts import visible
 from sagas.entries import End, Fail
@@ -21,10 +21,11 @@ from sagas.errors import CancelRequested, HookFailed, LeaseLost
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
 from sagas.models import MAY_HAVE_HAPPENED, StepStatus
+from sagas.notices import Notices
 from sagas.points import Point, reach
 from sagas.registry import SagaType
 from sagas.scope import current_threads
-from sagas.state import RunState
+from sagas.state import Decided, RunState
 from sagas.steps import Step, Tries, backward, forward
 from sagas.threads import Threads
 from sagas.writer import Writer
@@ -70,6 +71,7 @@ class SagaRun:
             await self._writer.call(journal.adopt, self._claimed, self._type.definition_hash)
         for definition in self._saga.get_steps():
             self._wrap(definition)
+        Notices(self._state).quieten(self._saga)
         token = current_threads.set(self._call_threads)
         try:
             ending = await self._run_steps()

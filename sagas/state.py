@@ -11,6 +11,10 @@ class Suspended(Exception):  # noqa: N818 - states the fact
     """This run goes no further; its text says why."""
 
 
+class Decided(Exception):  # noqa: N818 - states the fact
+    """The saga is decided, though no step of it failed just now; its text says why."""
+
+
 class RunState:
     """One run of a saga: what has decided it, what it waits for, why it stops.
 

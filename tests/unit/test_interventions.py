@@ -1,6 +1,7 @@
 """What a person does about parked and running sagas, by way of `manage.py sagas`."""
 
 import json
+import os
 from uuid import UUID
 
 import pytest
@@ -125,6 +126,31 @@ class TestRetry:
         assert [outcome.ending for outcome in outcomes] == [Ending.ROLLED_BACK]
 
 
+def test_one_that_is_being_undone_is_not_cancelled_too(undoing: UUID) -> None:
+    with pytest.raises(CommandError, match="being undone already: retry, resolve or skip"):
+        sagas("cancel", "P-1", "--why", "the customer called")
+    assert not Intervention.objects.exists()
+
+
+def test_who_and_why_may_be_long(undoing: UUID) -> None:
+    sagas("resolve", "P-1", "pack", "--undo", "--by", "y" * 300, "--why", "x" * 400)
+
+    kept = Intervention.objects.get()
+    assert (kept.who, kept.why) == ("y" * 255, "x" * 400)
+    step = SagaStep.objects.get(saga=undoing, step="pack", kind="C")
+    assert step.resolved_by.startswith("y" * 255)
+
+
+def test_in_a_container_a_user_may_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    begin("parcel", key="P-9")
+    sagas("pause", "P-9", "--why", "because")
+    assert Intervention.objects.get().who == f"uid {os.getuid()}"
+
+
 class TestByHand:
     def test_a_compensation_that_a_person_has_seen_to(self, undoing: UUID) -> None:
         sagas("resolve", "P-1", "pack", "--undo", "--by", "ann", "--why", "unpacked it myself")
@@ -151,6 +177,7 @@ class TestByHand:
             (("skip", "P-1", "pack"), "not being undone"),
             (("resolve", "P-1", "nonsense"), "it has"),
             (("resolve", "P-1", "pack"), "is done already"),
+            (("resolve", "P-1", "pack", "--undo"), "not being undone"),
             (("resume", "P-1"), "is not paused"),
             (("pause", "P-1"), "still run"),
             (("retry", "P-2"), "there is no saga P-2"),

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -5,8 +6,10 @@ from sagaz import Saga, action, compensate
 from sagaz.core.triggers import trigger
 
 from orders.sagas import OrderSaga
-from sagas import registry
+from sagas import cancel_rules, hooks, registry
+from sagas.cancel_rules import cancel_on
 from sagas.errors import SagaDefinitionError
+from sagas.hooks import Hook, on_finish, on_park
 from tests.unit.saga_running import Context, Register, register
 
 __all__ = ["register"]
@@ -136,6 +139,43 @@ class TestRefusedAtStartUp:
         assert "Twin" in text
         assert "Travel" in text
         assert "'travel'" in text
+
+    def test_two_for_one_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Insurance(Saga):
+            saga_name = "insurance"
+
+            @trigger(source="travel.book", idempotency_key="trip")
+            def on_travel(self, event: Context) -> Context: ...  # type: ignore[empty-body]
+
+            @action("insure")
+            def insure(self, ctx: Context) -> None: ...
+
+        text = self.refusal(Travel, Insurance, monkeypatch=monkeypatch)
+        assert "'travel.book' would start travel.on_book and insurance.on_travel" in text
+
+    def test_a_message_that_starts_and_cancels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cancel_rules, "_rules", {})
+        cancel_on("travel.book", saga="travel", idempotency_key="trip")
+        text = self.refusal(Travel, monkeypatch=monkeypatch)
+        assert "would start travel.on_book and cancel sagas too" in text
+
+    def test_two_rules_to_cancel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cancel_rules, "_rules", {})
+        cancel_on("travel.off", saga="travel", idempotency_key="trip")
+        with pytest.raises(SagaDefinitionError, match=r"'travel\.off' cancel travel already"):
+            cancel_on("travel.off", saga="hotel", idempotency_key="trip")
+
+    @pytest.mark.parametrize("register_hook", [on_finish, on_park])
+    def test_two_functions_for_one_end(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        register_hook: Callable[[str], Callable[[Hook], Hook]],
+    ) -> None:
+        monkeypatch.setattr(hooks, "_finish_hooks", {})
+        monkeypatch.setattr(hooks, "_park_hooks", {})
+        register_hook("travel")(lambda _: None)
+        with pytest.raises(SagaDefinitionError, match="at the end of travel already"):
+            register_hook("travel")(lambda _: None)
 
     def test_two_steps_with_one_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Doubled(Saga):

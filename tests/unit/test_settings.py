@@ -151,10 +151,16 @@ def test_an_unknown_payment_gateway(manage: Manage) -> None:
         ("ORDER_MAX_AGE", "1h"),
         ("DEBUG", "maybe"),
         ("LOG_LEVEL", "LOUD"),
+        ("WEB_CONCURRENCY", "two"),
+        ("SAGA_LEASE", "0"),
+        ("SAGA_MAX_TAKEOVERS", "-1"),
+        ("MAX_WAITING_REQUESTS", "-1"),
+        ("DATABASE_POOL_SIZE", "0"),
     ],
 )
 def test_a_value_that_cannot_be_read(manage: Manage, variable: str, value: str) -> None:
-    assert variable in manage.refused("check", **{variable: value})
+    url = "postgres://postgres@127.0.0.1:1/orders"
+    assert variable in manage.refused("check", DATABASE_URL=url, **{variable: value})
 
 
 @pytest.mark.parametrize(

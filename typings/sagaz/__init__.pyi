@@ -5,6 +5,7 @@ from sagaz.core.decorators import SagaStepDefinition
 from sagaz.core.storage.base import SagaStorage
 
 F = TypeVar("F", bound=Callable[..., Any])
+Hook = Callable[..., Any]
 
 class _Graph:
     def mark_step_executed(self, step_id: str) -> None: ...
@@ -13,6 +14,7 @@ class _Graph:
 class Saga:
     saga_name: str | None
     _compensation_graph: _Graph
+    _instance_listeners: list[Any]
     def __init__(self, name: str | None = ..., config: Any = ...) -> None: ...
     def get_steps(self) -> list[SagaStepDefinition]: ...
     def get_execution_order(self) -> list[list[SagaStepDefinition]]: ...
@@ -42,7 +44,14 @@ def action(
     timeout_seconds: float = ...,
     max_retries: int = ...,
     pivot: bool = ...,
+    on_enter: Hook | None = ...,
+    on_success: Hook | None = ...,
+    on_failure: Hook | None = ...,
 ) -> Callable[[F], F]: ...
 def compensate(
-    for_step: str, *, timeout_seconds: float = ..., max_retries: int = ...
+    for_step: str,
+    *,
+    timeout_seconds: float = ...,
+    max_retries: int = ...,
+    on_compensate: Hook | None = ...,
 ) -> Callable[[F], F]: ...

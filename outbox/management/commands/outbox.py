@@ -1,5 +1,4 @@
 import argparse
-import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from outbox import interventions, reports
-from outbox.cli import positive
+from outbox.cli import positive, whoever
 from outbox.errors import OutboxError
 from outbox.interventions import By
 
@@ -38,7 +37,7 @@ class Command(BaseCommand):
         skip = actions.add_parser("skip", help="never send a message, and send its key's others")
         skip.add_argument("message", type=positive, help="its id")
         for intervening in (retry, edit, skip):
-            intervening.add_argument("--by", default=getpass.getuser(), help="who (default: you)")
+            intervening.add_argument("--by", default=whoever(), help="who (default: you)")
             intervening.add_argument("--why", required=True, help="kept for good")
             intervening.add_argument("--json", action="store_true")
 

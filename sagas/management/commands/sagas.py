@@ -1,5 +1,4 @@
 import argparse
-import getpass
 import json
 from typing import Any
 
@@ -7,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from outbox.cli import positive
+from outbox.cli import positive, whoever
 from sagas import interventions, reports
 from sagas.interventions import By, InterventionRefused
 from sagas.models import SagaStatus, StepKind
@@ -38,7 +37,7 @@ class Command(BaseCommand):
                 intervening.add_argument(
                     "--undo", action="store_true", help="the step's compensation, not the step"
                 )
-            intervening.add_argument("--by", default=getpass.getuser(), help="who (default: you)")
+            intervening.add_argument("--by", default=whoever(), help="who (default: you)")
             intervening.add_argument("--why", required=True, help="kept with the saga")
             intervening.add_argument("--json", action="store_true")
 

@@ -19,6 +19,8 @@ class RegisteredTrigger:
 class TriggerRegistry:
     @classmethod
     def get_triggers(cls, source: str) -> list[RegisteredTrigger]: ...
+    @classmethod
+    def get_all(cls) -> dict[str, list[RegisteredTrigger]]: ...
 
 def trigger(
     source: str,

@@ -1,0 +1,100 @@
+"""What an app's own sagaz hooks and listeners hear of a run: only what is new.
+
+sagaz drives a saga that was interrupted through all its steps again, and takes one that is left for
+later for failed. Hooks and listeners have no part in a step's transaction: around a crash one may
+be called twice, or not at all. What must happen once belongs into a step.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sagaz import Saga as SagaClass
+from sagaz.core.decorators import SagaStepDefinition
+
+from sagas.claims import Claimed
+from sagas.errors import LeaseLost
+from sagas.models import StepKind, StepStatus
+from sagas.state import Decided, RunState, Suspended
+
+_HOOKS = {
+    "on_enter": "on_step_enter",
+    "on_success": "on_step_success",
+    "on_failure": "on_step_failure",
+    "on_compensate": "on_compensation_start",
+}
+"""A step's hooks, and the listeners' methods that are called at the same moments."""
+
+_OVER = (StepStatus.DONE, StepStatus.SKIPPED)
+_TOLD_BY = {
+    "on_step_enter": (StepKind.FORWARD, tuple(StepStatus)),
+    "on_step_success": (StepKind.FORWARD, _OVER),
+    "on_compensation_start": (StepKind.COMPENSATION, tuple(StepStatus)),
+    "on_compensation_complete": (StepKind.COMPENSATION, _OVER),
+}
+"""What the journal has of a step where an earlier run has told of it already."""
+
+
+class Notices:
+    """Of one run."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._claimed: Claimed = state.claimed
+
+    def quieten(self, saga: SagaClass) -> None:
+        """Let the hooks of its steps, and its listeners, hear only what is new."""
+        for step in saga.get_steps():
+            self._quieten_step(step)
+        if saga._instance_listeners:  # noqa: SLF001 - no public way
+            saga._instance_listeners = [  # noqa: SLF001
+                _Listener(each, self)
+                for each in saga._instance_listeners  # noqa: SLF001
+            ]
+
+    def is_news(self, event: str, arguments: tuple[Any, ...]) -> bool:
+        """Whether listeners shall hear it. `arguments`: what sagaz calls them with."""
+        error = arguments[-1] if isinstance(arguments[-1], Exception) else None
+        if self._state.suspended or isinstance(error, Suspended | LeaseLost | Decided):
+            return False
+        if event == "on_saga_start":
+            return not self._claimed.steps
+        if event not in _TOLD_BY:
+            return True
+        kind, statuses = _TOLD_BY[event]
+        record = self._claimed.steps.get((arguments[1], kind))
+        return record is None or record.status not in statuses
+
+    def _quieten_step(self, step: SagaStepDefinition) -> None:
+        for name, event in _HOOKS.items():
+            hook = getattr(step, name, None)
+            if hook is not None:
+                setattr(step, name, self._quiet(hook, event))
+
+    def _quiet(self, hook: Callable[..., Any], event: str) -> Callable[..., Any]:
+        async def call(context: dict[str, Any], step: str, *more: Any) -> None:
+            if self.is_news(event, ("", step, context, *more)):
+                result = hook(context, step, *more)
+                if inspect.isawaitable(result):
+                    await result
+
+        return call
+
+
+class _Listener:
+    """One of sagaz's listeners, behind the notices."""
+
+    def __init__(self, listener: Any, notices: Notices) -> None:
+        self._listener = listener
+        self._notices = notices
+
+    def __getattr__(self, event: str) -> Any:
+        handler = getattr(self._listener, event)
+
+        async def call(*arguments: Any) -> None:
+            if self._notices.is_news(event, arguments):
+                result = handler(*arguments)
+                if inspect.isawaitable(result):
+                    await result
+
+        return call
