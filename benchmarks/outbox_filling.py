@@ -15,6 +15,7 @@ _FROM: LiteralString = """
 FROM generate_series(1, %(count)s) AS n
 JOIN unnest(%(keys)s::text[], %(hashes)s::bigint[]) WITH ORDINALITY AS keys (key, hash, number)
     ON keys.number = n * 7919::bigint %% %(keys_count)s + 1
+ORDER BY n
 """
 _PAYLOAD: LiteralString = """'{"n":"' || lpad(n::text, 10, '0') || %(rest)s"""
 _REST = '","padding":"' + "x" * (PAYLOAD_BYTES - 31) + '"}'

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = Sequence[tuple[str, bytes]]
 
 
 class Message(NamedTuple):  # a tuple is made in half the time of a frozen dataclass
@@ -64,8 +64,12 @@ Report = Acknowledged | Refused | Failed
 
 
 class Publisher(Protocol):
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         """Queue a message; its fate comes out of `reports()` under `token`. Never blocks for long.
+
+        Returns whether it was queued. Otherwise its fate is known already, and a later message of
+        its key must wait until `reports()` has told it. Of what was queued, no later message of a
+        key is sent before the failure of an earlier one has been told.
 
         Raises:
             BrokerUnavailable: the message was not queued.

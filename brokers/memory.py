@@ -136,15 +136,16 @@ class MemoryPublisher:
         self._pending: set[int] = set()
         self._reports: list[Report] = []
 
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         size = len(message.value) + sum(len(k) + len(v) for k, v in message.headers)
         if size > self._broker.max_message_bytes:
             limit = self._broker.max_message_bytes
             reason = f"message of {size} bytes; the limit is {limit}"
             self._reports.append(Refused(token, reason, unsent=True))
-            return
+            return False
         self._pending.add(token)
         self._broker.append(message, lambda: self._acknowledge(token), self)
+        return True
 
     def reports(self, *, timeout: float) -> list[Report]:
         with self._broker.changed:

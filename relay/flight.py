@@ -6,10 +6,10 @@
   message.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 from brokers import Acknowledged, Failed, Refused, Report
+from outbox.models import LANES
 from relay.rows import Row
 
 
@@ -25,12 +25,12 @@ class Flight:
         self._is_explained = False
         self._acknowledged: list[Row] = []
         self._failed: set[int] = set()
-        self._unreported: Counter[int] = Counter()
+        self._unreported = [0] * LANES  # in each lane
         self._halted: set[int] = set()
 
     @property
     def unreported(self) -> int:
-        return self._unreported.total()
+        return sum(self._unreported)
 
     @property
     def halted(self) -> set[int]:
@@ -90,7 +90,8 @@ class Flight:
         gone = {row.id for row in rows}
         for token in gone:
             self.rows.pop(token, None)
-            self.refused.pop(token, None)
+        for token in self.refused.keys() & gone:
+            del self.refused[token]
         self._failed -= gone
         self.unsent -= gone
         self._acknowledged = [row for row in self._acknowledged if row.id not in gone]

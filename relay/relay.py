@@ -26,6 +26,7 @@ from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.models import LANES
 from relay import rows
+from relay.deleting import Deleter
 from relay.flight import Flight
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
@@ -92,11 +93,13 @@ class Relay:
         self._longest_poll = LONGEST_POLL[connection.vendor]
         self._message = wire_messages(source)
         self._flight = Flight()
+        self._deleter = Deleter(self._name)
         self._suspects = Suspects()
         self._parked = ParkedKeys(self._name)
         self._segments = Segments(clock=clock)
         self._last_lane = -1
         self._more = False
+        self._pause = SHORTEST_POLL
         self._publisher: Publisher | None = None
         if transactional:
             self._publisher = publishers = LanePublishers(
@@ -131,14 +134,12 @@ class Relay:
     def run(self, stop: threading.Event) -> None:
         """Relay until `stop` is set, then delete what is acknowledged within four seconds."""
         threading.Thread(target=self._wake_for, args=(stop,), daemon=True).start()
-        pause = SHORTEST_POLL
         try:
             while not stop.is_set():
                 self._woken.clear()
                 moved = self._guarded_cycle(stop)
-                pause = SHORTEST_POLL if moved else min(pause * 1.5, self._longest_poll)
-                if not moved and not self._flight.rows and self._woken.wait(pause):
-                    pause = SHORTEST_POLL
+                if not moved and not self._flight.rows and self._woken.wait(self._pause):
+                    self._pause = SHORTEST_POLL
             self._flush()
         finally:
             self._close()
@@ -173,12 +174,14 @@ class Relay:
             connection.close()
             stop.wait(self._database_outage.failed(error))
         else:
-            self._database_outage.over()
+            if not self._deleter.is_busy:  # one that is under way may yet fail
+                self._database_outage.over()
             failure = self._flight.take_failure()
             if failure:
                 stop.wait(self._broker_outage.failed(failure))
             self.cycles += moved
             self.cycle_seconds += self._clock() - began if moved else 0
+            self._pause = SHORTEST_POLL if moved else min(self._pause * 1.5, self._longest_poll)
             return moved
         return True
 
@@ -190,12 +193,14 @@ class Relay:
             self._publish_suspect()
         else:
             busy = self._publish_ahead() > 0 or busy
-        self._await_reports()
+        self._await_news()
         deleted = self._delete_acknowledged()
         self._settle()
         return busy or deleted > 0
 
     def _tend(self) -> None:
+        if self._segments.is_due:
+            self._forget_deleted(timeout=None)  # or else we ourselves keep them from being emptied
         self._segments.tend()
         lost = self._lanes.tend(busy=self._flight.lanes)
         if not lost:
@@ -211,10 +216,10 @@ class Relay:
 
     def _publish_ahead(self) -> int:
         """Returns how many rows it found that may be sent."""
-        room = 2 * self._batch_size - len(self._flight.rows)
+        batches = self._room()
         lanes = self._open_lanes()
         self._more = False
-        if room < self._batch_size or not lanes:
+        if not batches or not lanes:
             return 0
         batch = rows.head(
             lanes,
@@ -224,12 +229,18 @@ class Relay:
             besides=self._flight.rows,
         )
         self._last_lane = batch[-1].lane if batch else -1
-        self._more = len(batch) == self._batch_size <= room - self._batch_size
+        self._more = len(batch) == self._batch_size and batches > 1
         held = self._lanes.held
         under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
         ready = self._parked.without_waiting(batch, held, under_way)
         self._publish_all(ready)
         return len(ready)
+
+    def _room(self) -> int:
+        """How many batches may be read: two are with the broker, and one is being deleted."""
+        with_broker = 2 * self._batch_size - self._flight.unreported
+        in_memory = 3 * self._batch_size - len(self._flight.rows)
+        return max(0, min(with_broker, in_memory) // self._batch_size)
 
     def _open_lanes(self) -> list[int]:
         """Those that may be read now. The one after the last that was read is first: each has its
@@ -241,17 +252,11 @@ class Relay:
         return lanes[start:] + lanes[:start]
 
     def _publish_all(self, batch: Collection[Row]) -> None:
-        """In order; of a key that has just been refused, nothing more."""
-        since_collected: set[str] = set()
+        """In order; in a lane where one has just been refused, nothing more."""
         halted = self._flight.halted
         for row in batch:
-            if row.key in since_collected:
-                self._collect(timeout=0)
-                since_collected.clear()
-            if row.lane in halted:
-                continue
-            self._publish(row)
-            since_collected.add(row.key)
+            if row.lane not in halted:
+                self._publish(row)
 
     def _publish_suspect(self) -> None:
         """Send the first of the refused messages again, with nothing else on its way."""
@@ -276,18 +281,29 @@ class Relay:
             self._flight.land([Refused(row.id, reason, unsent=True)])
             return
         try:
-            self._publisher.publish(message, token=row.id)
+            queued = self._publisher.publish(message, token=row.id)
         except BrokerUnavailable:
             self._flight.cancel(row)
             raise
+        if not queued:
+            self._collect(timeout=0)
 
-    def _await_reports(self) -> None:
-        """Where no more can be published, wait for the first, and if more than a batch is on its
-        way, until there is room for another: a delete of many costs little more than one of few."""
-        deadline = time.monotonic() + REPORT_TIMEOUT
-        waits = not self._more and self._flight.unreported > 0
-        self._collect(timeout=REPORT_TIMEOUT if waits else 0)
-        while waits and self._flight.unreported > self._batch_size:
+    def _await_news(self) -> None:
+        """Where no more can be published, wait for the first report, and if more than a batch is on
+        its way, until there is room for another: a delete of many costs little more than one of
+        few. Where there is no report to wait for, wait for the delete that is under way."""
+        if self._more:
+            self._collect(timeout=0)
+        elif self._flight.unreported:
+            self._await_reports(min(self._pause, REPORT_TIMEOUT))
+        else:
+            self._collect(timeout=0)
+            self._forget_deleted(timeout=self._pause)
+
+    def _await_reports(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        self._collect(timeout=timeout)
+        while self._flight.unreported > self._batch_size:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
@@ -298,9 +314,16 @@ class Relay:
             self._flight.land(self._publisher.reports(timeout=timeout))
 
     def _delete_acknowledged(self) -> int:
-        done = self._flight.acknowledged()
+        """Returns how many rows have been deleted."""
+        deleted = self._forget_deleted()
+        if not self._deleter.is_busy and (done := self._flight.acknowledged()):
+            self._deleter.start(done, self._lanes.held)
+            deleted += self._forget_deleted()
+        return deleted
+
+    def _forget_deleted(self, *, timeout: float | None = 0) -> int:
+        done = self._deleter.deleted(timeout=timeout)
         if done:
-            rows.delete(done, self._lanes.held, self._name)
             self._flight.forget(done)
             self.published += len(done)
             self._segments.used()
@@ -347,7 +370,9 @@ class Relay:
             while self._flight.unreported and time.monotonic() < deadline:
                 self._collect(timeout=REPORT_TIMEOUT)
                 self._delete_acknowledged()
+            self._forget_deleted(timeout=None)
             self._delete_acknowledged()
+            self._forget_deleted(timeout=None)
         except (BrokerUnavailable, *AWAY) as error:
             logger.warning("stopping with messages in flight, they will be sent again: %s", error)
 
@@ -355,6 +380,7 @@ class Relay:
         try:
             if self._publisher is not None:
                 self._publisher.close()
+            self._deleter.close()
             self._lanes.release()
         except AWAY as error:
             logger.warning("lanes not released, their leases run out: %s", error)

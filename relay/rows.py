@@ -6,6 +6,7 @@ Rows are read from a lane's head each time: a cursor would step over rows that c
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ _ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generate
 class Row(NamedTuple):
     """A message in the outbox, what becomes a header as the bytes that it is on the wire.
 
-    `headers`: as JSON. `created_at`: ISO 8601.
+    `headers`: as JSON. `created_at`: ISO 8601 in UTC, without the zone, with a space for the T.
     """
 
     id: int
@@ -158,7 +159,7 @@ def _rows(messages: Any) -> list[Row]:
             message.type.encode(),
             message.correlation_id.encode(),
             message.traceparent.encode(),
-            message.created_at.isoformat().encode(),
+            message.created_at.astimezone(UTC).replace(tzinfo=None).isoformat(" ").encode(),
         )
         for message in messages
     ]

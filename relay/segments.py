@@ -67,6 +67,10 @@ class Segments:
             self._pause = EVERY
             self._due = min(self._due, self._clock() + EVERY)
 
+    @property
+    def is_due(self) -> bool:
+        return not self._is_clean and self._clock() >= self._due
+
     def tend(self) -> None:
         now = self._clock()
         if self._is_clean or now < self._due:

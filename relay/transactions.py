@@ -76,18 +76,19 @@ class LanePublishers:
         """Give up the others."""
         self._give_up(self._publishers.keys() - lanes)
 
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         lane = self._lane_of(token)
         if not self._is_ready(lane):
             self._reports.append(Failed(token, "its lane has to be taken over first"))
-            return
+            return False
         try:
-            self._publishers[lane].publish(message, token=token)
+            queued = self._publishers[lane].publish(message, token=token)
         except Fenced as error:
             self._reports.append(Failed(token, str(error)))
             self.fenced.add(lane)
-        else:
-            self._pending[lane] += 1
+            return False
+        self._pending[lane] += 1
+        return queued
 
     def reports(self, *, timeout: float) -> list[Report]:
         """

@@ -6,10 +6,15 @@ in Python costs is done here, once for each message.
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 from brokers import Message
+from brokers.base import Headers
 from brokers.cloudevents import JSON, SPECVERSION
 from relay.rows import Row
+
+_new_message: Callable[[tuple[str, str, bytes, Headers]], Message] = partial(tuple.__new__, Message)
+"""`Message._make`, three times as fast."""
 
 
 def wire_messages(source: str) -> Callable[[Row], Message]:
@@ -19,24 +24,23 @@ def wire_messages(source: str) -> Callable[[Row], Message]:
     content = ("content-type", JSON.encode())
 
     def message(row: Row) -> Message:
-        key = row.key.encode()
+        number, _, _, topic, key, payload, more, id_, kind, correlation_id, traceparent, at = row
         headers = [
             version,
-            ("ce_id", row.message_id),
-            ("ce_type", row.type),
+            ("ce_id", id_),
+            ("ce_type", kind),
             origin,
-            ("ce_time", row.created_at),
-            ("ce_subject", key),
-            ("ce_sequence", b"%d" % row.id),
+            ("ce_time", at.replace(b" ", b"T") + b"+00:00"),
+            ("ce_subject", key.encode()),
+            ("ce_sequence", b"%d" % number),
             content,
         ]
-        if row.correlation_id:
-            headers.append(("x-correlation-id", row.correlation_id))
-        if row.traceparent:
-            headers.append(("traceparent", row.traceparent))
-        if row.headers != "{}":
-            more = json.loads(row.headers).items()
-            headers.extend((name, text.encode()) for name, text in more if text)
-        return Message(row.topic, row.key, row.payload, tuple(headers))
+        if correlation_id:
+            headers.append(("x-correlation-id", correlation_id))
+        if traceparent:
+            headers.append(("traceparent", traceparent))
+        if more != "{}":
+            headers.extend((name, text.encode()) for name, text in json.loads(more).items() if text)
+        return _new_message((topic, key, payload, headers))
 
     return message

@@ -28,27 +28,29 @@ class KafkaPublisher:
         self._topics = KnownTopics(address)
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         if self._has_bad_news():
             self._add(Failed(token, "a message before it did not arrive"))
-            return
+            return False
         run = self._ready_run()
         topic = self._address.named(message.topic)
         if not self._partitions(run, topic):
             self._add(Refused(token, f"Kafka has no topic {topic}", unsent=True))
-            return
+            return False
         if len(message.value) > BATCH_BYTES and (why := self._topics.over_limit(topic, message)):
             self._add(Refused(token, why, unsent=True))
-            return
+            return False
         if run.pending_bytes >= MAX_QUEUED_BYTES:
             raise BrokerUnavailable(f"{run.pending_bytes} bytes wait for {self._address} already")
         try:
             run.send(message, token, topic=topic)
         except REFUSALS as error:
             run.land(judged(token, error))
+            return False
         except CLIENT_ERRORS as error:
             run.forget(token)
             raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
+        return True
 
     def reports(self, *, timeout: float) -> list[Report]:
         with self._changed:

@@ -42,22 +42,25 @@ class LibrdkafkaPublisher:
             raise self._fence()
         self._opened()
 
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         run = self._run
         if run is None or run.finished or run.is_committing or message.topic not in run.topics:
             run = self._prepared(message.topic, token)
             if run is None:
-                return
+                return False
         if len(message.value) > BATCH_BYTES and self._is_over_limit(run, message, token):
-            return
+            return False
         try:
             run.send(message, token, topic=run.topics[message.topic])
         except BufferError:
             self._send_into_full_queue(run, message, token)
         except KafkaException as error:
             self._not_sent(run, token, error_of(error))
+            return False
         except (TypeError, ValueError) as error:
             self._reports.append(Refused(token, explained(error), unsent=True))
+            return False
+        return True
 
     def reports(self, *, timeout: float) -> list[Report]:
         run = self._run

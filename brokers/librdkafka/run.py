@@ -98,7 +98,7 @@ class Run:
             message.value,
             message.key,
             on_delivery=partial(self._land, token),
-            headers=list(message.headers),
+            headers=message.headers if type(message.headers) is list else [*message.headers],
         )
         self.pending.add(token)
 

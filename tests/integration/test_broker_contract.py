@@ -149,6 +149,15 @@ class TestPublishing:
         assert refused.reason
         assert set(fates.values()) == {Acknowledged(token) for token in (0, 1, 2, 3, 4, 6, 7, 8, 9)}
 
+    def test_what_is_not_queued_is_reported_at_once(
+        self, broker: Broker, publisher: Publisher, topic_name: Callable[[str], str]
+    ) -> None:
+        events = topic_name("orders.events")
+        broker.ensure_topics([events])
+        assert publisher.publish(Message(events, "key", b"small"), token=1)
+        assert not publisher.publish(Message(events, "key", TOO_LARGE), token=2)
+        assert 2 in {report.token for report in publisher.reports(timeout=0)}
+
     def test_purging_reports_each_unacknowledged_message_once(
         self, publisher: Publisher, topic: str
     ) -> None:

@@ -48,10 +48,11 @@ class Producer:
         self._say("take over")
         self.is_ready = True
 
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         assert message == MESSAGE
         self._say("publish")
         self._pending.append(token)
+        return True
 
     def commit(self, *, timeout: float) -> None:
         assert timeout > 0

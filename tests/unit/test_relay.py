@@ -86,10 +86,11 @@ class Kafka:
     def publisher(self, *, transactional_id: str | None = None) -> "Kafka":  # noqa: ARG002
         return self
 
-    def publish(self, message: Message, *, token: int) -> None:
+    def publish(self, message: Message, *, token: int) -> bool:
         if self.away:
             raise BrokerUnavailable("nobody there")
         self._queue.append((token, message))
+        return True
 
     def reports(self, *, timeout: float) -> list[Report]:
         given_up, self._given_up = self._given_up, []
@@ -339,11 +340,11 @@ class TestTheBrokerIsAway:
         published = broker.publish
         failing = [2, 4]
 
-        def publish(message: Message, *, token: int) -> None:
+        def publish(message: Message, *, token: int) -> bool:
             if json.loads(message.value) in failing:
                 failing.remove(json.loads(message.value))
                 raise BrokerUnavailable("nobody there")
-            published(message, token=token)
+            return published(message, token=token)
 
         broker.publish = publish  # type: ignore[method-assign]
         assert drain(broker) == 6
@@ -514,6 +515,22 @@ class TestRefusedMessages:
         (keys,) = (sorted(message.key for message in batch) for batch in batches)
         assert keys == ["a", "a", "b", "bad"]
         assert parked() == [("bad", 1)]
+
+    def test_what_is_refused_before_it_is_queued_is_overtaken_by_nothing(self) -> None:
+        put("a", "a", "b", "a")
+        broker = Kafka()
+        published = broker.publish
+
+        def publish(message: Message, *, token: int) -> bool:
+            if message.value == b"1":
+                broker._given_up.append(Refused(token, "no such topic", unsent=True))
+                return False
+            return published(message, token=token)
+
+        broker.publish = publish  # type: ignore[method-assign]
+        drain(broker)
+        assert (broker.order_of("a"), broker.order_of("b")) == ([0], [2])
+        assert parked() == [("a", 1), ("a", 3)]
 
     def test_what_is_refused_unsent_overtakes_no_earlier_one_that_failed(self) -> None:
         rounds = iter([["away", "unsent"], ["ok", "unsent"]])
