@@ -10,13 +10,11 @@ from typing import Any
 
 from django.db import transaction
 
-from outbox import parked
+from outbox import moving, parked
 from outbox.errors import OutboxError
 from outbox.messages import check_topic
-from outbox.models import Envelope, OutboxMessage, ParkedIntervention, ParkedMessage
+from outbox.models import ParkedIntervention, ParkedMessage
 from outbox.waking import wake_with_commit
-
-_ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generated]  # noqa: SLF001
 
 
 class BadEdit(OutboxError):  # noqa: N818 - states the fact
@@ -101,13 +99,9 @@ def _retry(found: ParkedMessage, by: By) -> int:
 
 
 def _put_back(key: str) -> int:
-    rows = list(ParkedMessage.objects.filter(key=key).order_by("id"))
-    OutboxMessage.objects.bulk_create(
-        OutboxMessage(id=row.id, **{name: getattr(row, name) for name in _ENVELOPE}) for row in rows
-    )
-    ParkedMessage.objects.filter(id__in=[row.id for row in rows]).delete()
+    count = moving.put_back(key)
     wake_with_commit()
-    return len(rows)
+    return count
 
 
 def _record(message: ParkedMessage, action: str, by: By) -> None:

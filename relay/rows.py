@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 
+from outbox import moving
 from outbox.keys import try_lock_key
-from outbox.models import LANES, Envelope, OutboxMessage, ParkedMessage
+from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import postgres
-
-_ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generated]  # noqa: SLF001
 
 
 class Row(NamedTuple):
@@ -122,13 +121,10 @@ def park(
             for key, lane in keys.items()
             if lane in lanes and try_lock_key(murmur2(key.encode()))
         ]
-        found = list(OutboxMessage.objects.filter(key__in=held, lane__in=lanes).order_by("id"))
-        refused = {row.key for row in found if row.id in reasons}
+        found = OutboxMessage.objects.filter(id__in=[*reasons], key__in=held, lane__in=lanes)
+        refused = set(found.values_list("key", flat=True))
         behind = refused | still_parked(set(held) - refused)
-        rows = [row for row in found if row.key in behind]
-        ParkedMessage.objects.bulk_create(_parked(row, reasons) for row in rows)
-        OutboxMessage.objects.filter(id__in=[row.id for row in rows], lane__in=lanes).delete()
-    return Counter(row.key for row in rows)
+        return moving.park(behind, lanes=lanes, reasons=reasons)
 
 
 def _locked(lanes: Collection[int], epochs: Mapping[int, int], owner: str) -> set[int]:
@@ -163,10 +159,3 @@ def _rows(messages: Any) -> list[Row]:
         )
         for message in messages
     ]
-
-
-def _parked(row: OutboxMessage, reasons: Mapping[int, str]) -> ParkedMessage:
-    reason = reasons.get(row.id, "waits behind a parked message of its key")
-    return ParkedMessage(
-        id=row.id, reason=reason, **{name: getattr(row, name) for name in _ENVELOPE}
-    )
