@@ -5,6 +5,8 @@ original ids, under the key's lock, so that its order is what it always was.
 """
 
 import json
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from outbox import moving, parked
 from outbox.errors import OutboxError
 from outbox.messages import check_topic
 from outbox.models import ParkedIntervention, ParkedMessage
+from outbox.parked import NotParked
 from outbox.waking import wake_with_commit
 
 
@@ -53,6 +56,16 @@ def retry_message(message: int, *, by: By) -> int:
     """The same for the key of the message with this id."""
     with transaction.atomic():
         return _retry(parked.by_id(message), by)
+
+
+def retry_many(*, topic: str | None = None, by: By) -> Counter[str]:
+    """Put back every key with a parked message of this topic, or all keys; returns how many
+    messages of which key. Each key is a transaction and an intervention of its own."""
+    put_back: Counter[str] = Counter()
+    for key in parked.keys(topic=topic):
+        with suppress(NotParked):  # somebody else was faster
+            put_back[key] = retry_key(key, by=by)
+    return put_back
 
 
 def edit(

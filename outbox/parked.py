@@ -1,5 +1,7 @@
 """Finds parked messages as people name them, and holds their key's lock."""
 
+from django.db.models import Min
+
 from outbox.errors import OutboxError
 from outbox.keys import lock_key
 from outbox.models import LANES, ParkedMessage
@@ -31,6 +33,14 @@ def by_reference(reference: str) -> ParkedMessage:
 def by_key(key: str) -> ParkedMessage:
     """The first message of this key."""
     return _locked(_first(key), f"message of key {key}")
+
+
+def keys(*, topic: str | None = None) -> list[str]:
+    """All keys with a parked message (of this topic), the longest parked first."""
+    found = ParkedMessage.objects.order_by().values("key").annotate(first=Min("id"))
+    if topic is not None:
+        found = found.filter(topic=topic)
+    return [*found.order_by("first").values_list("key", flat=True)]
 
 
 def by_id(message: int) -> ParkedMessage:

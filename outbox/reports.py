@@ -5,12 +5,12 @@ from typing import Any
 from django.db.models import Count, Min
 from django.utils import timezone
 
-from outbox.models import OutboxLane, OutboxMessage, OutboxRelay, ParkedIntervention, ParkedMessage
-from outbox.queries import oldest_age, table_bytes
+from outbox.models import OutboxLane, OutboxRelay, ParkedIntervention, ParkedMessage
+from outbox.queries import about_how_many, oldest_age, table_bytes
 
 
 def status() -> dict[str, Any]:
-    """What waits, what is parked, and on PostgreSQL who relays."""
+    """About how many wait, what is parked, and on PostgreSQL who relays."""
     now = timezone.now()
     relays = OutboxRelay.objects.filter(until__gte=now).order_by("started_at")
     lanes = dict(
@@ -20,7 +20,7 @@ def status() -> dict[str, Any]:
         .annotate(Count("lane"))
     )
     return {
-        "waiting": OutboxMessage.objects.count(),
+        "waiting": about_how_many(),
         "oldest_seconds": round(oldest_age().total_seconds(), 3),
         "parked_messages": ParkedMessage.objects.count(),
         "parked_keys": ParkedMessage.objects.order_by().values("key").distinct().count(),

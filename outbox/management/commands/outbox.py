@@ -25,11 +25,13 @@ class Command(BaseCommand):
             listing.add_argument("--limit", type=positive, default=50)
         for looking in (status, parked, log):
             looking.add_argument("--json", action="store_true")
-        retry = actions.add_parser("retry", help="send a key's parked messages again, in order")
+        retry = actions.add_parser("retry", help="send keys' parked messages again, in order")
         which = retry.add_mutually_exclusive_group(required=True)
         which.add_argument("reference", nargs="?", help="the key, or the id of one of its messages")
         which.add_argument("--key", help="the same, where it could be either")
         which.add_argument("--message", type=positive, help="the same, where it could be either")
+        which.add_argument("--topic", help="every key with a parked message of this topic")
+        which.add_argument("--all", action="store_true", help="every key")
         edit = actions.add_parser("edit", help="change a parked message, and send its key again")
         edit.add_argument("message", type=positive, help="its id")
         edit.add_argument("--payload", type=Path, help="a file with the new payload, JSON in UTF-8")
@@ -59,8 +61,9 @@ class Command(BaseCommand):
     def _status(self, *, as_json: bool) -> None:
         status = reports.status()
         if as_json:
-            self.stdout.write(json.dumps(status))
+            self._json(status)
             return
+        status["waiting"] = f"about {status['waiting']}"
         for name, value in status.items():
             if name != "relays" and value is not None:
                 self.stdout.write(f"{name:16} {value}")
@@ -70,6 +73,9 @@ class Command(BaseCommand):
         who = By(by, why)
         match action:
             case "retry":
+                if options["all"] or options["topic"] is not None:
+                    self._retry_many(who, **options)
+                    return
                 count = _retry(who, **options)
             case "edit":
                 file = options["payload"]
@@ -80,13 +86,25 @@ class Command(BaseCommand):
             case _:
                 count = interventions.skip(options["message"], by=who)
         if options["json"]:
-            self.stdout.write(json.dumps({"put_back": count}))
+            self._json({"put_back": count})
         else:
             self.stdout.write(f"{count} message(s) of the key are back in the outbox")
 
+    def _retry_many(self, by: By, *, topic: str | None, json: bool, **_: Any) -> None:
+        put_back = interventions.retry_many(topic=topic, by=by)
+        if json:
+            self._json({"keys": len(put_back), "put_back": put_back.total()})
+        else:
+            self.stdout.write(
+                f"{put_back.total()} message(s) of {len(put_back)} key(s) are back in the outbox"
+            )
+
+    def _json(self, value: object) -> None:
+        self.stdout.write(json.dumps(value))
+
     def _table(self, rows: list[dict[str, Any]], *, as_json: bool) -> None:
         if as_json:
-            self.stdout.write(json.dumps(rows))
+            self._json(rows)
             return
         if not rows:
             self.stdout.write("none")
