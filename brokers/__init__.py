@@ -12,7 +12,13 @@ from brokers.base import (
     Subscription,
     TransactionalPublisher,
 )
-from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable, Fenced
+from brokers.errors import (
+    BrokerConfigurationError,
+    BrokerError,
+    BrokerUnavailable,
+    Fenced,
+    QueueFull,
+)
 from brokers.urls import broker_from_url, require_shared, require_transactions
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "Fenced",
     "Message",
     "Publisher",
+    "QueueFull",
     "Record",
     "Refused",
     "Report",

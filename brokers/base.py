@@ -54,10 +54,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The message may or may not have arrived, and says nothing against it: publish it again."""
+    """The message may or may not have arrived, and says nothing against it: publish it again.
+    `only_it`: the broker is there, and takes others."""
 
     token: int
     reason: str
+    only_it: bool = False
 
 
 Report = Acknowledged | Refused | Failed
@@ -72,7 +74,8 @@ class Publisher(Protocol):
         key is sent before the failure of an earlier one has been told.
 
         Raises:
-            BrokerUnavailable: the message was not queued.
+            BrokerUnavailable: the message was not queued; where it is QueueFull, there are reports
+                to wait for.
             Fenced: nor will one ever be; only with a transactional id.
         """
 

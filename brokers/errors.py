@@ -1,5 +1,5 @@
 """BrokerError ─┬─ BrokerConfigurationError
-├─ BrokerUnavailable
+├─ BrokerUnavailable ── QueueFull
 └─ Fenced
 """
 
@@ -14,6 +14,10 @@ class BrokerConfigurationError(BrokerError):
 
 class BrokerUnavailable(BrokerError):  # noqa: N818 - the field's term
     """Raised when no server answers; the same call may work later."""
+
+
+class QueueFull(BrokerUnavailable):
+    """Raised when as much is queued as may be: once some of it has arrived, there is room."""
 
 
 class Fenced(BrokerError):  # noqa: N818 - the field's term

@@ -1,7 +1,8 @@
 """The outbox. Invariant: a row that is present has not been published; there is no status.
 
-On PostgreSQL `outbox_message` is partitioned by a column `segment` that no code here names: the
-database fills it in by its clock, so that whole segments can be emptied at once. It is no ordering.
+On PostgreSQL `outbox_message` is partitioned by a column `segment` that no model here names: the
+database fills it in from a sequence, so that whole segments can be emptied at once. It is no
+ordering.
 """
 
 import uuid

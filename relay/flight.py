@@ -21,6 +21,8 @@ class Flight:
         self.rows: dict[int, Row] = {}
         self.refused: dict[int, str] = {}
         self.unsent: set[int] = set()
+        self.to_rest: dict[int, str] = {}
+        """Lanes of which the broker did not take a message, though it takes others, and why."""
         self._failure = ""
         self._is_explained = False
         self._acknowledged: list[Row] = []
@@ -68,9 +70,13 @@ class Flight:
         if isinstance(report, Refused):
             self.refused[row.id] = report.reason
             self.unsent |= {row.id} if report.unsent else set()
+            self._is_explained = self._is_explained or not report.unsent
+            return
+        self._failed.add(row.id)
+        if report.only_it:
+            self.to_rest[row.lane] = report.reason
             self._is_explained = True
         else:
-            self._failed.add(row.id)
             self._failure = report.reason
 
     def take_failure(self) -> str:

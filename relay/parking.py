@@ -59,13 +59,16 @@ class ParkedKeys:
         )
         return [row for row in batch if row.key not in suspected]
 
-    def park(self, row: Row, reason: str, held: Mapping[int, int]) -> None:
-        """The broker refuses this message: park it, and what follows it in its key. While somebody
-        else holds the key's lock, a writer perhaps, that waits, and the other keys do not."""
-        self._keys.add(row.key)
-        self._refused[row.key] = row
-        self._reasons[row.id] = reason
-        self._park({row.key: row.lane}, held)
+    def park(
+        self, refused: Collection[Row], reasons: Mapping[int, str], held: Mapping[int, int]
+    ) -> None:
+        """The broker refuses these messages: park each, and what follows it in its key. While
+        somebody else holds a key's lock, a writer perhaps, that one waits, and no other key."""
+        for row in refused:
+            self._keys.add(row.key)
+            self._refused[row.key] = row
+            self._reasons[row.id] = reasons[row.id]
+        self._park({row.key: row.lane for row in refused}, held)
 
     def _park(self, keys: Mapping[str, int], held: Mapping[int, int]) -> None:
         if not keys:

@@ -6,7 +6,7 @@ Invariants:
 - It reads only lanes that are leased to it, each from its first row on, without what is under way.
 - After a failure nothing more is published in that lane until every report of what is in flight in
   it is in, so that a later message of a key cannot overtake an earlier one.
-- A message is parked only when it was refused alone: a refused batch judges no message.
+- A message is parked only when it was refused alone, or unsent: a refused batch judges no message.
 """
 
 import logging
@@ -17,11 +17,11 @@ import threading
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 from django.db import connection
 
-from brokers import Broker, BrokerUnavailable, Publisher, Refused
+from brokers import Broker, BrokerUnavailable, Publisher, QueueFull, Refused
 from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.models import LANES
@@ -30,6 +30,7 @@ from relay.deleting import Deleter
 from relay.flight import Flight
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
+from relay.rests import Rests
 from relay.rows import Row
 from relay.segments import Segments
 from relay.suspects import Suspects
@@ -95,6 +96,7 @@ class Relay:
         self._flight = Flight()
         self._deleter = Deleter(self._name)
         self._suspects = Suspects()
+        self._rests = Rests()
         self._parked = ParkedKeys(self._name)
         self._segments = Segments(clock=clock)
         self._last_lane = -1
@@ -189,10 +191,13 @@ class Relay:
         self._tend()
         judging = self._suspects.is_turn()
         busy = judging or bool(self._suspects)
-        if judging:
-            self._publish_suspect()
-        else:
-            busy = self._publish_ahead() > 0 or busy
+        try:
+            if judging:
+                self._publish_suspect()
+            else:
+                busy = self._publish_ahead() > 0 or busy
+        except QueueFull:  # there are reports to wait for
+            self._more, busy = False, True
         self._await_news()
         deleted = self._delete_acknowledged()
         self._settle()
@@ -246,6 +251,7 @@ class Relay:
         """Those that may be read now. The one after the last that was read is first: each has its
         turn, and what is in flight is seldom walked over again."""
         closed = {*self._lanes.leaving, *self._flight.halted, *self._suspects.lanes}
+        closed |= self._rests.lanes
         lanes = sorted(lane for lane in self._lanes.held if lane not in closed)
         self._parked.learn(self._lanes.held)
         start = bisect_right(lanes, self._last_lane)
@@ -342,8 +348,9 @@ class Relay:
         if not quiet:
             return
         judged = {t for t in refused if t in self._flight.unsent or t == self._suspects.alone}
-        for token in judged:
-            self._park_unless_later(refused[token], refused | failed)
+        self._park_first(
+            [refused[token] for token in judged], [*refused.values(), *failed.values()]
+        )
         doubtful = {row.lane for token, row in refused.items() if token not in judged}
         lanes = doubtful.intersection(self._lanes.held)
         self._suspects.add(row for row in failed.values() if row.lane in lanes)
@@ -354,14 +361,19 @@ class Relay:
         if self._suspects.alone in refused or self._suspects.alone in failed:
             self._suspects.alone = None
         self._flight.resume(quiet)
+        for lane in quiet & self._flight.to_rest.keys():
+            self._rests.add(lane, self._flight.to_rest.pop(lane))
 
-    def _park_unless_later(self, row: Row, unsettled: Mapping[int, Row]) -> None:
-        """With what follows it in its key. Where an earlier one of the key has not arrived yet,
+    def _park_first(self, judged: Collection[Row], unsettled: Iterable[Row]) -> None:
+        """With what follows in their keys. Where an earlier one of the key has not arrived yet,
         both are read again."""
-        if any(other.key == row.key and other.id < row.id for other in unsettled.values()):
-            return
-        self._parked.park(row, self._flight.refused[row.id], self._lanes.held)
-        self._suspects.drop_key(row.key)
+        first: dict[str, int] = {}
+        for row in unsettled:
+            first[row.key] = min(row.id, first.get(row.key, row.id))
+        refused = [row for row in judged if first[row.key] == row.id]
+        self._parked.park(refused, self._flight.refused, self._lanes.held)
+        for row in refused:
+            self._suspects.drop_key(row.key)
 
     def _flush(self) -> None:
         """Wait a while for the reports of what is in flight, and delete what has arrived."""

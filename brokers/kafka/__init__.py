@@ -9,6 +9,7 @@ from brokers.base import Publisher, Subscription
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka import topics as kafka_topics
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.member import KafkaPythonMember
 from brokers.kafka.publisher import KafkaPublisher
 from brokers.kafka.subscription import KafkaSubscription
@@ -45,6 +46,7 @@ class KafkaBroker:
         self.replication_factor = replication_factor
         self.client = client
         self.has_transactions = client == LIBRDKAFKA
+        self._known_topics = KnownTopics(address)
 
     def check(self) -> None:
         kafka_topics.check(self.address)
@@ -61,14 +63,16 @@ class KafkaBroker:
         if self.client == LIBRDKAFKA:
             from brokers.librdkafka import LibrdkafkaPublisher
 
-            return LibrdkafkaPublisher(self.address, transactional_id=transactional_id)
+            return LibrdkafkaPublisher(
+                self.address, self._known_topics, transactional_id=transactional_id
+            )
         if transactional_id is not None:
             # It has transactions, but waits for the end of each without limit: through an outage.
             raise BrokerConfigurationError(
                 "transactions need the Kafka client librdkafka, this is kafka-python: "
                 "`uv sync --extra librdkafka`"
             )
-        return KafkaPublisher(self.address)
+        return KafkaPublisher(self.address, self._known_topics)
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
         if self.client == LIBRDKAFKA:

@@ -31,6 +31,8 @@ REFUSALS = (
     ValueError,
 )
 
+NOT_ALLOWED = errors.TopicAuthorizationFailedError
+
 _CREDENTIALS_REFUSED = (
     errors.SaslAuthenticationFailedError,
     errors.UnsupportedSaslMechanismError,

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
-from brokers.errors import BrokerError, BrokerUnavailable
+from brokers.errors import BrokerError, BrokerUnavailable, QueueFull
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, explained
 from brokers.kafka.known_topics import KnownTopics
@@ -20,12 +20,12 @@ STALLED_AFTER = 15.0
 
 
 class KafkaPublisher:
-    def __init__(self, address: KafkaAddress) -> None:
+    def __init__(self, address: KafkaAddress, topics: KnownTopics) -> None:
         self._address = address
         self._changed = threading.Condition()
         self._run: Run | None = None
         self._reports: list[Report] = []
-        self._topics = KnownTopics(address)
+        self._topics = topics
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
 
     def publish(self, message: Message, *, token: int) -> bool:
@@ -34,14 +34,14 @@ class KafkaPublisher:
             return False
         run = self._ready_run()
         topic = self._address.named(message.topic)
-        if not self._partitions(run, topic):
-            self._add(Refused(token, f"Kafka has no topic {topic}", unsent=True))
+        if fate := self._fate(run, topic, token):
+            self._add(fate)
             return False
         if len(message.value) > BATCH_BYTES and (why := self._topics.over_limit(topic, message)):
             self._add(Refused(token, why, unsent=True))
             return False
         if run.pending_bytes >= MAX_QUEUED_BYTES:
-            raise BrokerUnavailable(f"{run.pending_bytes} bytes wait for {self._address} already")
+            raise QueueFull(f"{run.pending_bytes} bytes wait for {self._address} already")
         try:
             run.send(message, token, topic=topic)
         except REFUSALS as error:
@@ -94,15 +94,15 @@ class KafkaPublisher:
                 raise BrokerUnavailable(str(error)) from error
         return self._run
 
-    def _partitions(self, run: Run, topic: str) -> int:
-        """How many the topic has, 0 where there is none. Asked before the producer learns of the
-        topic: it asks for one that does not exist ten times a second for good."""
+    def _fate(self, run: Run, topic: str, token: int) -> Refused | Failed | None:
+        """Known where the topic is not. Asked before the producer learns of the topic: it asks for
+        one that does not exist ten times a second for good."""
         if topic not in run.partitions:
-            count = self._topics.partitions(topic)
-            if not count:
-                return 0
-            run.partitions[topic] = count
-        return run.partitions[topic]
+            found = self._topics.partitions(topic, token)
+            if not isinstance(found, int):
+                return found
+            run.partitions[topic] = found
+        return None
 
     def _look_after(self, run: Run) -> None:
         """Notice what the producer never reports. It tries for ever where a topic was deleted under

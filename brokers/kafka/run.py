@@ -17,7 +17,14 @@ from kafka import KafkaProducer
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, connect, explained, is_connected
+from brokers.kafka.client import (
+    CLIENT_ERRORS,
+    NOT_ALLOWED,
+    REFUSALS,
+    connect,
+    explained,
+    is_connected,
+)
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
@@ -120,5 +127,6 @@ class Run:
 
 def judged(token: int, error: Exception) -> Report:
     """Refused where the error is about this message, otherwise Failed."""
-    outcome = Refused if isinstance(error, REFUSALS) else Failed
-    return outcome(token, explained(error))
+    if isinstance(error, REFUSALS):
+        return Refused(token, explained(error))
+    return Failed(token, explained(error), only_it=isinstance(error, NOT_ALLOWED))

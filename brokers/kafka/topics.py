@@ -14,6 +14,11 @@ ANSWER_TIMEOUT_MS = 4_000
 CREATE_TIMEOUT_MS = 10_000
 AUTO_CREATE_TIMEOUT_MS = 1_000
 
+
+class NotShown(BrokerUnavailable):
+    """Raised when the broker answers, but does not show us that topic."""
+
+
 _ABSENT = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
 
 
@@ -61,10 +66,11 @@ def _create(client: KafkaAdminClient, topic: str, partitions: int, replication_f
 
 def partition_count(address: KafkaAddress, topic: str) -> int:
     """How many partitions the topic has; 0 where the broker says that there is no such topic, and
-    does not create it either.
+    does not create it either. Another broker may know one that was made just now.
 
     Raises:
-        BrokerUnavailable: it says nothing, or will not say.
+        BrokerUnavailable: it says nothing.
+        NotShown: it will not say.
     """
     with admin(address, timeout_ms=AUTO_CREATE_TIMEOUT_MS) as client:
         [found] = client.describe_topics([topic])
@@ -74,7 +80,7 @@ def partition_count(address: KafkaAddress, topic: str) -> int:
     if is_absent:
         return _created_on_demand(address, topic) if may_appear else 0
     if not found["partitions"]:
-        raise BrokerUnavailable(f"Kafka at {address} does not show topic {topic}: {error.__name__}")
+        raise NotShown(f"Kafka at {address} does not show topic {topic}: {error.__name__}")
     return len(found["partitions"])
 
 

@@ -33,6 +33,8 @@ TOPIC_REFUSED = frozenset(
     }
 )
 
+NOT_ALLOWED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
+
 # About one of the messages of a batch, or all of them together.
 BATCH_REFUSED = frozenset(
     {

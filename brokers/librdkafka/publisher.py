@@ -10,7 +10,7 @@ import time
 from confluent_kafka import KafkaError, KafkaException
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
-from brokers.errors import BrokerError, BrokerUnavailable, Fenced
+from brokers.errors import BrokerError, BrokerUnavailable, Fenced, QueueFull
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.known_topics import KnownTopics
 from brokers.librdkafka.config import FENCED, error_of, explained
@@ -23,12 +23,14 @@ BAD_NEWS = "a message before it did not arrive"
 
 
 class LibrdkafkaPublisher:
-    def __init__(self, address: KafkaAddress, *, transactional_id: str | None = None) -> None:
+    def __init__(
+        self, address: KafkaAddress, topics: KnownTopics, *, transactional_id: str | None = None
+    ) -> None:
         self._address = address
         self._transactional_id = address.named(transactional_id) if transactional_id else None
         self._run: Run | None = None
         self._reports: list[Report] = []
-        self._topics = KnownTopics(address)
+        self._topics = topics
         self._careful = False
         self._fenced = False
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
@@ -117,9 +119,11 @@ class LibrdkafkaPublisher:
         if run is not None and run.is_committing:
             raise BrokerUnavailable("a commit has not ended: call commit() again")
         name = self._address.named(topic)
-        if (run is None or topic not in run.topics) and not self._topics.partitions(name):
-            self._reports.append(Refused(token, f"Kafka has no topic {name}", unsent=True))
-            return None
+        if run is None or topic not in run.topics:
+            found = self._topics.partitions(name, token)
+            if not isinstance(found, int):
+                self._reports.append(found)
+                return None
         run = self._opened()
         run.topics[topic] = name
         return run
@@ -149,7 +153,7 @@ class LibrdkafkaPublisher:
         try:
             run.send(message, token, topic=run.topics[message.topic])
         except (BufferError, KafkaException) as error:
-            raise BrokerUnavailable(
+            raise QueueFull(
                 f"{len(run.pending)} messages wait for {self._address} already"
             ) from error
 

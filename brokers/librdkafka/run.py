@@ -22,6 +22,7 @@ from brokers.kafka.address import KafkaAddress
 from brokers.librdkafka.config import (
     BATCH_REFUSED,
     FENCED,
+    NOT_ALLOWED,
     REQUEST_TIMEOUT_MS,
     TOPIC_REFUSED,
     error_of,
@@ -160,7 +161,7 @@ class Run:
         if error.code() in BATCH_REFUSED:
             self.refused_in_company = True
             return Failed(token, f"refused together with others: {reason}")
-        return Failed(token, reason)
+        return Failed(token, reason, only_it=error.code() in NOT_ALLOWED)
 
     def _init_transactions(self) -> None:
         try:

@@ -358,7 +358,10 @@ class TestRefusals:
                         waiting.remove(report.token)
 
     @pytest.mark.parametrize("name", ["no/such topic", "x" * 300, ""])
-    def test_an_impossible_topic(self, broker: KafkaBroker, name: str) -> None:
+    def test_an_impossible_topic(
+        self, broker: KafkaBroker, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
         with closing(broker.publisher()) as source:
             source.publish(Message(name, "key", b""), token=1)
             [report] = collect(source, 1)
@@ -373,6 +376,7 @@ class TestRefusals:
     ) -> None:
         """The server under test may make topics on demand, so here it is not asked to."""
         monkeypatch.setattr(topics, "_created_on_demand", lambda *_: 0)
+        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
         absent = topic_name("absent")
         with closing(broker.publisher()) as source:
             source.publish(Message(absent, "key", b""), token=1)
@@ -381,6 +385,71 @@ class TestRefusals:
                 Refused(1, f"Kafka has no topic {absent}", unsent=True),
                 Acknowledged(2),
             ]
+
+    def test_a_first_word_that_a_topic_is_absent_does_not_count(
+        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A broker may hear of a topic later than the one that made it."""
+        found = topics.partition_count
+        words = iter([0, 0])
+
+        def count(address: KafkaAddress, name: str) -> int:
+            word = next(words, None)
+            return found(address, name) if word is None else word
+
+        monkeypatch.setattr(topics, "partition_count", count)
+        monkeypatch.setattr(known_topics, "ASKED_EVERY", 0)
+        with closing(broker.publisher()) as source:
+            for token in (1, 2):
+                source.publish(Message(topic, "key", b""), token=token)
+                assert collect(source, 1) == [
+                    Failed(token, f"Kafka has no topic {topic}", only_it=True)
+                ]
+            source.publish(Message(topic, "key", b""), token=3)
+            assert collect(source, 1) == [Acknowledged(3)]
+
+    def test_a_topic_that_is_not_shown(
+        self,
+        broker: KafkaBroker,
+        topic: str,
+        topic_name: Callable[[str], str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As where we have no right to describe it: others flow."""
+        hidden = topic_name("hidden")
+        found = topics.partition_count
+
+        def shown(address: KafkaAddress, name: str) -> int:
+            if name == hidden:
+                raise topics.NotShown("TopicAuthorizationFailedError")
+            return found(address, name)
+
+        monkeypatch.setattr(topics, "partition_count", shown)
+        with closing(broker.publisher()) as source:
+            source.publish(Message(hidden, "key", b""), token=1)
+            source.publish(Message(topic, "key", b""), token=2)
+            assert collect(source, 2) == [
+                Failed(1, "TopicAuthorizationFailedError", only_it=True),
+                Acknowledged(2),
+            ]
+
+    def test_all_publishers_ask_once(
+        self, broker: KafkaBroker, topic_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
+
+        def count(_: KafkaAddress, name: str) -> int:
+            asked.append(name)
+            return 0
+
+        monkeypatch.setattr(topics, "partition_count", count)
+        absent = topic_name("absent")
+        for _ in range(2):
+            with closing(broker.publisher()) as source:
+                source.publish(Message(absent, "key", b""), token=1)
+                assert [type(report) for report in collect(source, 1)] == [Refused]
+        assert asked == [absent]
 
     def test_a_broker_that_makes_topics_on_demand(
         self, broker: KafkaBroker, topic_name: Callable[[str], str]
@@ -395,6 +464,7 @@ class TestRefusals:
         self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(publisher, "STALLED_AFTER", 0.5)
+        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
         monkeypatch.setattr(topics, "_created_on_demand", lambda *_: 0)
         with closing(broker.publisher()) as source:
             source.publish(Message(topic, "key", b""), token=1)

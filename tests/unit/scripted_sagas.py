@@ -50,7 +50,9 @@ class Script:
         """A saga of these steps."""
         members: dict[str, Any] = {"saga_name": saga_name, **attributes}
         for part in parts:
-            limits: dict[str, Any] = {} if part.timeout is None else {"timeout_seconds": part.timeout}
+            limits: dict[str, Any] = (
+                {} if part.timeout is None else {"timeout_seconds": part.timeout}
+            )
             members[part.name] = action(
                 part.name,
                 depends_on=[*part.after],

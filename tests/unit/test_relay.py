@@ -11,12 +11,14 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from cloudevents.core.formats.json import JSONFormat
 from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from brokers import (
     Acknowledged,
     BrokerUnavailable,
     Failed,
     Message,
+    QueueFull,
     Record,
     Refused,
     Report,
@@ -30,6 +32,7 @@ from outbox.murmur2 import murmur2
 from relay import relay as relay_module
 from relay import rows
 from relay.relay import Relay
+from relay.rests import Rests
 from relay.single import AlreadyRunning, lock_file, only_relay
 from tests.unit.waiting import in_thread, until
 
@@ -129,7 +132,7 @@ class Kafka:
             case "refuse" | "unsent":
                 return Refused(token, "too large", unsent=verdict == "unsent")
             case _:
-                return Failed(token, verdict)
+                return Failed(token, verdict, only_it=verdict == "not now")
 
 
 def drain(broker: Kafka | MemoryBroker, *, batch_size: int = 500) -> int:
@@ -358,6 +361,56 @@ class TestTheBrokerIsAway:
         assert left() == 1
 
 
+class TestAMessageThatTheBrokerDoesNotTakeNow:
+    def test_its_lane_waits_and_the_others_flow(self, caplog: pytest.LogCaptureFixture) -> None:
+        """And the key's order is kept, when its time has come."""
+        verdicts = {"bad": "not now"}
+
+        def judge(batch: Sequence[Message]) -> list[str]:
+            return [verdicts.get(message.key, "ok") for message in batch]
+
+        put("a", "bad", "b", "bad")
+        broker = Kafka(judge)
+        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        with in_thread(relay.run):
+            until(lambda: left() == 2)
+            put("a", "b")
+            until(lambda: left() == 2)
+            verdicts.clear()
+            until(lambda: left() == 0)
+        assert broker.order_of("bad") == [1, 3]
+        assert relay.outages["broker"] == 0
+        assert not ParkedMessage.objects.exists()
+        assert f"lane {murmur2(b'bad') % LANES} waits 0.5 s: not now" in caplog.text
+
+    def test_rests_grow_while_they_follow_each_other(self) -> None:
+        now = 100.0
+        rests = Rests(clock=lambda: now)
+        for seconds in (0.5, 1.0, 2.0):
+            rests.add(3, "not now")
+            assert rests.lanes == {3}
+            now += seconds
+            assert rests.lanes == set()
+        now += 2.1
+        rests.add(3, "not now")
+        now += 0.5
+        assert rests.lanes == set()
+
+
+def test_a_full_queue_is_no_outage() -> None:
+    class Narrow(Kafka):
+        def publish(self, message: Message, *, token: int) -> bool:
+            if len(self._queue) == 10:
+                raise QueueFull("10 messages wait already")
+            return super().publish(message, token=token)
+
+    put(*"abcde" * 20)
+    relay = Relay(broker := Narrow(), source=SOURCE)
+    assert relay.drain(threading.Event()) == 100
+    assert broker.order_of("c") == list(range(2, 100, 5))
+    assert relay.outages["broker"] == 0
+
+
 class SomeLanes:
     """Leases that end when the test says so."""
 
@@ -539,6 +592,23 @@ class TestRefusedMessages:
         drain(broker)
         assert broker.order_of("a") == [0]
         assert parked() == [("a", 1)]
+
+    def test_an_outage_beside_what_is_refused_unsent_is_one(self) -> None:
+        rounds = iter([["unsent", "away"]])
+        put("a", "b")
+        relay = Relay(Kafka(lambda batch: next(rounds, ["ok"] * len(batch))), source=SOURCE)
+        assert relay.drain(threading.Event()) == 1
+        assert relay.outages["broker"] == 1
+
+    def test_many_are_parked_in_a_few_statements(self) -> None:
+        def queries(count: int) -> int:
+            put(*(f"{count}-{number}" for number in range(count)))
+            with CaptureQueriesContext(connection) as captured:
+                drain(Kafka(lambda batch: ["unsent"] * len(batch)))
+            return len(captured)
+
+        assert queries(300) <= queries(3) + 10
+        assert ParkedMessage.objects.count() == 303
 
     def test_what_failed_with_a_refusal_is_no_outage(self) -> None:
         rounds = iter([["refuse", "given up"]])
