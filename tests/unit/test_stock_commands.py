@@ -37,6 +37,14 @@ def test_sample_stock_is_loaded_once() -> None:
     ]
 
 
+def test_sample_stock_may_be_for_the_first_start_only() -> None:
+    call_command("load_sample_stock", "--if-empty")
+    assert Product.objects.count() == 3
+    Product.objects.exclude(product_id="ITEM-2").delete()
+    call_command("load_sample_stock", "--if-empty")
+    assert [product.product_id for product in Product.objects.all()] == ["ITEM-2"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

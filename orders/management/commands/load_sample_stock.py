@@ -1,12 +1,20 @@
+import argparse
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from orders.models import Product
 from orders.stock import load_sample_stock
 
 
 class Command(BaseCommand):
     help = "Puts the sample products into stock where they are missing."
 
-    def handle(self, **_: Any) -> None:
-        self.stdout.write(f"{load_sample_stock()} sample product(s) put into stock")
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--if-empty", action="store_true", help="only where there is no product"
+        )
+
+    def handle(self, *, if_empty: bool, **_: Any) -> None:
+        new = 0 if if_empty and Product.objects.exists() else load_sample_stock()
+        self.stdout.write(f"{new} sample product(s) put into stock")
