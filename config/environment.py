@@ -120,7 +120,7 @@ def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
 
 def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
     """psycopg 3 with a pool for each process; statements and waits for locks have their limits."""
-    statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0, at_least=0.1)
+    statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0, at_least=0)
     lock = env.float("DATABASE_LOCK_TIMEOUT", default=5.0, at_least=0.1)
     limits = (
         f"-c statement_timeout={statement * 1000:.0f} -c lock_timeout={lock * 1000:.0f}"

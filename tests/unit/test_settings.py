@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from config import environment
 from tests import processes
 from tests.processes import ROOT, refusal
 
@@ -187,3 +188,12 @@ def test_transactions_want_librdkafka(manage: Manage) -> None:
     )
 
     assert "librdkafka" in line
+
+
+def test_migrate_may_go_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index may take its time."""
+    monkeypatch.setenv("DATABASE_URL", "postgres://user@host/name")
+    monkeypatch.setenv("DATABASE_STATEMENT_TIMEOUT", "0")
+    config = environment.database(environment.Environment(), base_dir=ROOT)
+
+    assert "-c statement_timeout=0 " in config["OPTIONS"]["options"]
