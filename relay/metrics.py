@@ -3,7 +3,7 @@ answers. They are gathered when somebody asks."""
 
 from collections.abc import Iterator
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -71,7 +71,7 @@ class _OfTheOutbox(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             yield from self._gauges()
-        except DatabaseError:
+        except Error:
             return
         finally:
             connection.close()

@@ -1,7 +1,9 @@
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
 from outbox.readonly import ReadOnlyAdmin
-from sagas.models import Intervention, RefusedCommand, Saga, SagaStep
+from sagas.models import PAUSED_OR_NOT, Intervention, RefusedCommand, Saga, SagaStep
 
 
 class StepInline(ReadOnlyAdmin, admin.TabularInline):
@@ -18,11 +20,15 @@ class InterventionInline(ReadOnlyAdmin, admin.TabularInline):
 @admin.register(Saga)
 class SagaAdmin(ReadOnlyAdmin, admin.ModelAdmin):
     list_display = ("key", "name", "status", "failure", "park_reason", "created_at")
-    list_filter = ("status", "name")
-    search_fields = ("key", "correlation_id")
+    list_filter = ("status",)  # the names to choose from would be read from all rows
+    search_fields = ("key__exact",)
+    search_help_text = "The whole business key."
     ordering = ("-created_at",)
     show_full_result_count = False
     inlines = (StepInline, InterventionInline)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Saga]:
+        return super().get_queryset(request).filter(PAUSED_OR_NOT)
 
 
 @admin.register(RefusedCommand)

@@ -8,13 +8,12 @@ from typing import Any
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's own name
 from django.db import Error as DatabaseError
-from django.db.models import Count, Exists, Min, OuterRef, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef
 
-from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
+from sagas.models import Saga, SagaQuerySet, SagaStep
 from sagas.registry import saga_type
 
 TAG = "sagas"
-UNFINISHED = (*ACTIVE, SagaStatus.PARKED)
 
 
 def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
@@ -66,8 +65,8 @@ def _with_other_steps() -> Iterator[CheckMessage]:
             )
 
 
-def _grouped(sagas: "QuerySet[Saga]", *by: str) -> list[dict[str, Any]]:
-    groups = sagas.filter(status__in=UNFINISHED).values(*by).order_by(*by)
+def _grouped(sagas: SagaQuerySet, *by: str) -> list[dict[str, Any]]:
+    groups = sagas.unfinished().values(*by).order_by(*by)
     return list(groups.annotate(count=Count("id"), example=Min("key")))
 
 

@@ -136,7 +136,9 @@ def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
 def release(*, worker: str) -> None:
     """Give up what this worker holds, so that another may take it at once."""
     now, params = sql.moment()
-    _update(f"next_run_at = {now}, worker = '' WHERE worker = %s AND {_ACTIVE}", [*params, worker])
+    _update(
+        f"next_run_at = {now}, worker = '' WHERE worker = %s AND {_ALL_ACTIVE}", [*params, worker]
+    )
 
 
 def release_all() -> int:
@@ -146,6 +148,7 @@ def release_all() -> int:
 
 
 _ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))
+_ALL_ACTIVE = f"{_ACTIVE} AND (paused OR NOT paused)"  # see PAUSED_OR_NOT
 
 
 def _is_suspect(cost: int) -> str:
@@ -225,7 +228,7 @@ def _take(
 def _held(name: str) -> int:
     now, params = sql.moment()
     [(count,)] = sql.run(
-        f"SELECT count(*) FROM sagas_saga WHERE {_ACTIVE} AND name = %s AND worker <> ''"  # noqa: S608
+        f"SELECT count(*) FROM sagas_saga WHERE {_ALL_ACTIVE} AND name = %s AND worker <> ''"  # noqa: S608
         f" AND next_run_at > {now}",
         [name, *params],
     )

@@ -6,10 +6,8 @@ from uuid import UUID
 
 from sagaz.core.decorators import SagaStepDefinition
 
-from sagas.models import Saga, SagaStatus, SagaStep, StepKind, StepStatus
+from sagas.models import ENDED, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 from sagas.registry import saga_type
-
-_ENDED = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK)
 
 Journal = dict[tuple[str, str], SagaStep]
 
@@ -31,7 +29,7 @@ def diagram_of(saga_id: UUID, *, name: str) -> str:
         return f"flowchart TB\n    UNKNOWN[no saga named {name} is registered]"
     journal = {(step.step, step.kind): step for step in SagaStep.objects.filter(saga_id=saga_id)}
     saga = found.saga_class()
-    if row is not None and row.status in _ENDED:
+    if row is not None and row.status in ENDED:
         return str(saga.to_mermaid(highlight_trail=_trail(journal)))
     return "\n".join(_lines(saga.get_steps(), row, journal))
 

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.models import Count
 from prometheus_client import CollectorRegistry, Counter, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sagas.models import Saga, SagaStatus
+from sagas.models import UNFINISHED, Saga
 
-COUNT_EVERY = 60.0  # seconds; it reads every saga that there has ever been
+COUNT_EVERY = 60.0  # seconds; it reads every unfinished saga
 
 ACCEPTED = Counter(
     "sagas_inbox_accepted", "Messages that the inbox has accepted, each once", registry=None
@@ -33,32 +33,35 @@ def consumer_registry() -> CollectorRegistry:
 
 
 class SagasByStatus(Collector):
-    """Left out while the database does not answer."""
+    """Left out where counting failed, until the next count."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._due = clock()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] | None = None
 
     def describe(self) -> list[Metric]:
         """Nothing: or else registering would ask the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        try:
-            self._count()
-        except DatabaseError:
+        if (now := self._clock()) >= self._due:
+            self._due = now + COUNT_EVERY  # whether it succeeds or not
+            self._counts = _count()
+        if self._counts is None:
             return
-        finally:
-            connection.close()
-        gauge = GaugeMetricFamily("sagas", "Sagas by status", labels=["status"])
-        for status in SagaStatus.values:
-            gauge.add_metric([status], self._counts.get(status, 0))
+        gauge = GaugeMetricFamily("sagas", "Unfinished sagas by status", labels=["status"])
+        for status in UNFINISHED:
+            gauge.add_metric([status.value], self._counts.get(status.value, 0))
         yield gauge
 
-    def _count(self) -> None:
-        if (now := self._clock()) < self._due:
-            return
-        rows = Saga.objects.order_by().values_list("status").annotate(Count("id"))
-        self._counts = dict(rows)
-        self._due = now + COUNT_EVERY
+
+def _count() -> dict[str, int] | None:
+    """None where the database does not answer."""
+    try:
+        groups = Saga.objects.unfinished().order_by().values_list("status")
+        return dict(groups.annotate(Count("id")))
+    except Error:
+        return None
+    finally:
+        connection.close()

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 
@@ -24,12 +25,32 @@ ACTIVE = (
     SagaStatus.COMPENSATING,
     SagaStatus.CANCELLING,
 )
+UNFINISHED = (*ACTIVE, SagaStatus.PARKED)
+ENDED = (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK)
+# A saga on its usual way is pending, running and then completed.
+_UNUSUAL = (
+    SagaStatus.WAITING,
+    SagaStatus.COMPENSATING,
+    SagaStatus.CANCELLING,
+    SagaStatus.PARKED,
+    SagaStatus.ROLLED_BACK,
+)
+# All rows. Beside a condition on the status it lets PostgreSQL use both partial indexes, one for
+# those that are paused, and reads no saga that ended as usual.
+PAUSED_OR_NOT = Q(paused=False) | Q(paused=True)
 
 
 class SagaQuerySet(models.QuerySet["Saga"]):
     def claimable(self, now: datetime) -> "SagaQuerySet":
         """Those that a worker may take: new, due again, or left by a worker whose lease ran out."""
         return self.filter(status__in=ACTIVE, paused=False, next_run_at__lte=now)
+
+    def having(self, status: str) -> "SagaQuerySet":
+        return self.filter(PAUSED_OR_NOT, status=status)
+
+    def unfinished(self) -> "SagaQuerySet":
+        """Those that still run, and those that are parked."""
+        return self.filter(Q(PAUSED_OR_NOT, status__in=ACTIVE) | Q(status=SagaStatus.PARKED))
 
 
 class Saga(models.Model):
@@ -81,8 +102,16 @@ class Saga(models.Model):
             models.Index(
                 fields=["next_run_at"],
                 name="sagas_claimable",
-                condition=models.Q(status__in=ACTIVE, paused=False),
-            )
+                condition=Q(status__in=ACTIVE, paused=False),
+            ),
+            models.Index(fields=["key"], name="sagas_by_key"),
+            models.Index(fields=["-created_at"], name="sagas_newest"),
+            # A saga on its usual way is never in it: it costs such a saga nothing.
+            models.Index(
+                fields=["status", "-created_at"],
+                name="sagas_unusual",
+                condition=Q(status__in=_UNUSUAL) | Q(paused=True),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ def listing(*, status: str | None, name: str | None, limit: int) -> list[dict[st
     """The newest sagas first."""
     sagas = Saga.objects.order_by("-created_at")
     if status:
-        sagas = sagas.filter(status=status)
+        sagas = sagas.having(status)
     if name:
         sagas = sagas.filter(name=name)
     return [summary(saga) for saga in sagas[:limit]]

@@ -26,15 +26,16 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
-from django.db import Error, connections, transaction
+from django.db import Error, connections
 from django.db.models import Count, Q
 from sagaz.core.storage.base import SagaStorage
 from sagaz.core.types import SagaStatus as SagazStatus
 from sagaz.core.types import SagaStepStatus as SagazStepStatus
 
 from sagas import codec
+from sagas.cleaning import clean_sagas
 from sagas.errors import JournalIsReadOnly
-from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepKind, StepStatus
+from sagas.models import ACTIVE, PAUSED_OR_NOT, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 from sagas.queries import final_context
 from sagas.registry import saga_type
 
@@ -58,7 +59,6 @@ _ENDED = {
     SagazStatus.COMPLETED: SagaStatus.COMPLETED,
     SagazStatus.ROLLED_BACK: SagaStatus.ROLLED_BACK,
 }
-_BATCH = 500
 
 State = dict[str, Any]
 
@@ -218,21 +218,14 @@ def _clean_up(older_than: datetime, statuses: Iterable[SagazStatus]) -> int:
     others = [status.value for status in statuses if status not in _ENDED]
     if others:
         raise JournalIsReadOnly(f"a saga that is {others[0]} has not ended: it cannot be deleted")
-    ended = Saga.objects.filter(
-        status__in=[_ENDED[status] for status in statuses], finished_at__lt=older_than
-    )
-    deleted = 0
-    while ids := list(ended.values_list("id", flat=True)[:_BATCH]):
-        with transaction.atomic():
-            _, counts = Saga.objects.filter(id__in=ids).delete()
-        deleted += counts.get("sagas.Saga", 0)
-    return deleted
+    return clean_sagas(older_than=older_than, statuses=[_ENDED[status] for status in statuses])
 
 
 def _has(status: SagazStatus) -> Q:
     forward = [ours for ours, theirs in _FORWARD.items() if theirs is status]
     back = [ours for ours, theirs in _BACK.items() if theirs is status]
-    return Q(status__in=forward, failure="") | (Q(status__in=back) & ~Q(failure=""))
+    found = Q(status__in=forward, failure="") | (Q(status__in=back) & ~Q(failure=""))
+    return Q(PAUSED_OR_NOT, status__in={*forward, *back}) & found
 
 
 def _status(status: str, failure: str) -> SagazStatus:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandError
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
+from django.db.models import QuerySet
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,6 +20,7 @@ from relay.relay import Relay
 from sagas import inbox
 from sagas import metrics as saga_metrics
 from sagas.metrics import SagasByStatus, consumer_registry
+from sagas.models import Saga, SagaQuerySet
 from sagas.sequences import Sequences
 from tests.services import free_port
 from tests.unit.saga_running import Register, register
@@ -150,6 +152,28 @@ class TestTheConsumer:
         assert pending() == 0
         now += 1
         assert pending() == 1
+
+    @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+    def test_a_count_that_fails_is_not_repeated_within_the_minute(
+        self, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    ) -> None:
+        now, asked = 1000.0, 0
+
+        def away(self: object) -> QuerySet[Saga]:
+            nonlocal asked
+            asked += 1
+            raise error("nobody there")
+
+        registry = CollectorRegistry()
+        registry.register(SagasByStatus(clock=lambda: now))
+        with monkeypatch.context() as patch:
+            patch.setattr(SagaQuerySet, "unfinished", away)
+            for seconds, times in ((0, 1), (1, 1), (saga_metrics.COUNT_EVERY, 2)):
+                now += seconds
+                assert registry.get_sample_value("sagas", {"status": "parked"}) is None
+                assert asked == times
+        now += saga_metrics.COUNT_EVERY
+        assert registry.get_sample_value("sagas", {"status": "parked"}) == 0
 
 
 class TestServing:

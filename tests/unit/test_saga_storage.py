@@ -17,7 +17,7 @@ from sagaz.core.types import SagaStatus as SagazStatus
 from sagaz.core.types import SagaStepStatus as SagazStepStatus
 
 from brokers import Record
-from sagas import DjangoSagaStorage, JournalIsReadOnly, StepRejected, claims, inbox, storage
+from sagas import DjangoSagaStorage, JournalIsReadOnly, StepRejected, claims, cleaning, inbox
 from sagas.models import InboxMessage, Intervention, Saga, SagaAttempt, SagaStatus, SagaStep
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import CORRELATION, Context, Register, begin, register, run_to_end
@@ -286,7 +286,7 @@ class TestWriting:
 class TestCleaningUp:
     def ended(self, key: str, *, status: str, at: datetime) -> UUID:
         saga = begin("house", key=key)
-        Saga.objects.filter(id=saga).update(status=status, finished_at=at)
+        Saga.objects.filter(id=saga).update(status=status, created_at=at, finished_at=at)
         return saga
 
     def clean(self, **options: Any) -> int:
@@ -294,7 +294,7 @@ class TestCleaningUp:
         return done(DjangoSagaStorage().cleanup_completed_sagas(day_ago, **options))
 
     def test_deletes_what_ended_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(storage, "_BATCH", 2)
+        monkeypatch.setattr(cleaning, "BATCH", 2)
         kept = {self.ended("H-new", status="completed", at=timezone.now())}
         for status in ("parked", "running", "pending"):
             kept.add(self.ended(f"H-{status}", status=status, at=LONG_AGO))
@@ -320,7 +320,7 @@ class TestCleaningUp:
     def test_takes_all_that_the_journal_has_of_it(self) -> None:
         saga = run_to_end(begin("house"))
         Intervention.objects.create(saga=saga, action="pause", who="ann", why="because")
-        Saga.objects.update(finished_at=LONG_AGO)
+        Saga.objects.update(created_at=LONG_AGO, finished_at=LONG_AGO)
         assert self.clean() == 1
         for model in (SagaStep, SagaAttempt, Intervention):
             assert not model.objects.exists()
@@ -337,7 +337,7 @@ class TestCleaningUp:
         command = Record("house.commands", 0, 0, b"H-1", value, tuple(headers.items()))
         assert inbox.accept([command], consumer="sagas") == 1
         run_to_end(Saga.objects.get().id)
-        Saga.objects.update(finished_at=LONG_AGO)
+        Saga.objects.update(created_at=LONG_AGO, finished_at=LONG_AGO)
         assert self.clean() == 1
         assert InboxMessage.objects.count() == 1
         assert inbox.accept([command], consumer="sagas") == 0

@@ -1,19 +1,22 @@
 import argparse
 import json
+import re
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
 from outbox.cli import positive, whoever
-from sagas import interventions, reports
+from sagas import cleaning, interventions, reports
 from sagas.interventions import By, InterventionRefused
 from sagas.models import SagaStatus, StepKind
 
 
 class Command(BaseCommand):
-    help = "Looks at sagas and refused commands, and intervenes."
+    help = "Looks at sagas and refused commands, intervenes, and deletes what is old."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
@@ -28,6 +31,11 @@ class Command(BaseCommand):
         refused = actions.add_parser("refused", help="the newest commands that became no saga")
         refused.add_argument("--limit", type=positive, default=50)
         refused.add_argument("--json", action="store_true")
+        clean = actions.add_parser("clean", help=_CLEAN, description=_CLEAN)
+        clean.add_argument(
+            "--older-than", type=_days, required=True, metavar="DAYS", help="such as 30d"
+        )
+        clean.add_argument("--json", action="store_true")
         for name, text in _INTERVENTIONS.items():
             intervening = actions.add_parser(name, help=text)
             intervening.add_argument("saga", help="id or business key")
@@ -47,6 +55,8 @@ class Command(BaseCommand):
                 self._list(**options)
             elif action == "refused":
                 self._refused(**options)
+            elif action == "clean":
+                self._clean(**options)
             elif action == "show":
                 self._show(**options)
             else:
@@ -67,6 +77,20 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(rows))
             return
         self._table(rows, ("received_at", "topic", "partition", "offset", "key", "reason"))
+
+    def _clean(self, *, older_than: timedelta, **options: Any) -> None:
+        before = timezone.now() - older_than
+        # What tells of a command goes after its saga: stopped in between, none can begin again.
+        deleted = {
+            "sagas": cleaning.clean_sagas(older_than=before),
+            "inbox": cleaning.clean_inbox(older_than=before),
+        }
+        if options["json"]:
+            self.stdout.write(json.dumps(deleted))
+            return
+        self.stdout.write(
+            f"deleted: {deleted['sagas']} ended saga(s), {deleted['inbox']} row(s) of the inbox"
+        )
 
     def _show(self, *, saga: str, **options: Any) -> None:
         report = reports.full(interventions.find(saga))
@@ -117,6 +141,17 @@ class Command(BaseCommand):
         Console(file=self.stdout, width=200, soft_wrap=True).print(table)  # type: ignore[arg-type]
 
 
+def _days(text: str) -> timedelta:
+    if not (found := re.fullmatch(r"([1-9]\d{0,4})d", text)):
+        raise argparse.ArgumentTypeError("give whole days, 1 or more, such as 30d")
+    return timedelta(days=int(found[1]))
+
+
+_CLEAN = (
+    "delete ended sagas, and rows of the inbox, that are older; never a parked or unfinished saga. "
+    "Keep them longer than the topics keep their messages (retention.ms): a command that is "
+    "delivered again after its row and its saga are gone is carried out again"
+)
 _INTERVENTIONS = {
     "retry": "let a parked saga go on; what failed is tried again",
     "resolve": "count a step of a parked saga as done, because you have seen to it",
