@@ -24,6 +24,9 @@ from orders.models import (
 from sagas.queries import ACTIVE_STATUSES, statuses
 
 CHUNK = 1000
+# Old sagas may be deleted (`manage.py sagas clean`). Up to this age, one that is gone is a
+# contradiction; the command keeps them for a day at least.
+SAGA_KEPT = timedelta(days=1)
 _ACTIVE = ReservationStatus.ACTIVE
 _SHIPPED = ReservationStatus.SHIPPED
 
@@ -46,10 +49,12 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`orders`: how many there are in each status."""
+    """`orders`: how many there are in each status. `cleaned`: of those that ended, how many whose
+    saga is gone and may be, because they ended long enough ago."""
 
     orders: dict[str, int]
     contradictions: list[Contradiction]
+    cleaned: int
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -63,6 +68,7 @@ def audit_orders(*, now: datetime, max_age: timedelta) -> Audit:
         max_age: an unfinished order older than this is a contradiction.
     """
     counts: dict[str, int] = {}
+    cleaned = 0
     with transaction.atomic():
         _one_moment()
         contradictions = [*_stock(), *_ledger()]
@@ -71,10 +77,13 @@ def audit_orders(*, now: datetime, max_age: timedelta) -> Audit:
             charges = _charges(chunk)
             for order in chunk:
                 counts[order.status] = counts.get(order.status, 0) + 1
-                found = _order(order, sagas, charges.get(order.order_id, []))
+                is_cleaned = _is_cleaned(order, sagas, now)
+                cleaned += is_cleaned
+                found = [] if is_cleaned else [*_saga(order, sagas)]
+                found += _order(order, charges.get(order.order_id, []))
                 contradictions += [Contradiction(order.order_id, what) for what in found]
                 contradictions += _age(order, now, max_age)
-    return Audit(counts, contradictions)
+    return Audit(counts, contradictions, cleaned)
 
 
 def _one_moment() -> None:
@@ -131,14 +140,22 @@ def _age(order: Order, now: datetime, max_age: timedelta) -> Iterator[Contradict
         )
 
 
-def _order(order: Order, sagas: dict[UUID, str], charges: list[SimulatedCharge]) -> Iterator[str]:
+def _is_cleaned(order: Order, sagas: dict[UUID, str], now: datetime) -> bool:
+    is_old = order.has_ended and now - order.updated_at > SAGA_KEPT
+    return is_old and order.saga_id not in sagas
+
+
+def _saga(order: Order, sagas: dict[UUID, str]) -> Iterator[str]:
     status = OrderStatus(order.status)
     if status in _SAGA_OF and sagas.get(order.saga_id) not in _SAGA_OF[status]:
         yield f"{status}, but its saga is {sagas.get(order.saga_id, 'missing')}"
+
+
+def _order(order: Order, charges: list[SimulatedCharge]) -> Iterator[str]:
     charged = [charge for charge in charges if charge.status == LedgerStatus.CHARGED]
     if len(charged) > 1:
         yield f"charged {len(charged)} times by the gateway"
-    if status == OrderStatus.FULFILLED:
+    if order.status == OrderStatus.FULFILLED:
         yield from _fulfilled(order, charged)
     elif order.has_ended:
         yield from _undone(order, charged)

@@ -172,6 +172,56 @@ def test_an_unfinished_order_is_a_contradiction_once_it_is_old() -> None:
     assert [c.about for c in audit().contradictions] == ["OLD"]
 
 
+class TestASagaThatIsGone:
+    def forgotten(self, *, hours: int) -> None:
+        """It ended so long ago, and what ended a day ago is cleaned up."""
+        ended = timezone.now() - timedelta(hours=hours)
+        Order.objects.update(created_at=ended, updated_at=ended)
+        Saga.objects.update(created_at=ended, finished_at=ended)
+        call_command("sagas", "clean", "--older-than", "1d")
+
+    def test_is_none_once_its_order_has_ended_long_ago(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fulfilled()
+        rejected()
+        self.forgotten(hours=25)
+        assert not Saga.objects.exists()
+
+        assert audit().contradictions == []
+        assert audit().cleaned == 2
+        call_command("audit_orders")
+        assert capsys.readouterr().out.splitlines()[-3:] == [
+            "orders: 1 fulfilled, 1 rejected",
+            "sagas: 2 of orders that ended long ago are deleted",
+            "clean",
+        ]
+
+    def test_is_one_while_nobody_may_have_cleaned_it(self) -> None:
+        fulfilled()
+        self.forgotten(hours=23)
+        assert (Saga.objects.count(), audit().cleaned) == (1, 0)
+        Saga.objects.all().delete()
+
+        assert [c.what for c in audit().contradictions] == ["fulfilled, but its saga is missing"]
+        assert audit().cleaned == 0
+
+    def test_hides_nothing_else(self) -> None:
+        fulfilled()
+        self.forgotten(hours=25)
+        Shipment.objects.all().delete()
+
+        assert [c.what for c in audit().contradictions] == ["fulfilled, but not shipped"]
+
+    def test_is_one_of_an_order_that_has_not_ended(self) -> None:
+        end(charged("A-1"), OrderStatus.ATTENTION, SagaStatus.PARKED)
+        self.forgotten(hours=25)
+        assert Saga.objects.exists()
+        Saga.objects.all().delete()
+
+        assert [c.what for c in audit().contradictions] == ["attention, but its saga is missing"]
+
+
 class TestCommand:
     def test_a_clean_audit(self, capsys: pytest.CaptureFixture[str]) -> None:
         fulfilled()
@@ -189,6 +239,7 @@ class TestCommand:
 
         told = json.loads(capsys.readouterr().out)
         assert told["orders"] == {"fulfilled": 1}
+        assert told["cleaned"] == 0
         assert told["contradictions"] == [
             {"about": "F-1", "what": "fulfilled, but not shipped"},
         ]

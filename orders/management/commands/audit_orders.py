@@ -30,6 +30,8 @@ class Command(BaseCommand):
     def _print(self, audit: Audit) -> None:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(audit.orders.items()))
         self.stdout.write(f"orders: {counts or 'none'}")
+        if audit.cleaned:
+            self.stdout.write(f"sagas: {audit.cleaned} of orders that ended long ago are deleted")
         for contradiction in audit.contradictions:
             self.stdout.write(f"{contradiction.about}: {contradiction.what}")
         count = len(audit.contradictions)
