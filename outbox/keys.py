@@ -1,6 +1,8 @@
 """The lock of a key, on PostgreSQL: who holds it writes, parks or puts back the key's messages.
 SQLite needs none, its transactions write one after the other."""
 
+from collections.abc import Collection
+
 from django.db import connection
 
 _SPACE = 0x6F7574 << 32  # "out": keeps clear of other users of advisory locks
@@ -18,10 +20,15 @@ def lock_key(key_hash: int) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock_number(key_hash)])
 
 
-def try_lock_key(key_hash: int) -> bool:
-    """Hold the lock until the transaction ends, if nobody else does."""
+def try_lock_keys(key_hashes: Collection[int]) -> set[int]:
+    """Hold the locks until the transaction ends, as far as nobody else does; returns of which."""
     if connection.vendor != "postgresql":
-        return True
+        return set(key_hashes)
+    numbers = {lock_number(key_hash): key_hash for key_hash in key_hashes}
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [lock_number(key_hash)])
-        return bool(cursor.fetchone()[0])
+        cursor.execute(
+            "SELECT number FROM unnest(%s::bigint[]) AS given (number)"
+            " WHERE pg_try_advisory_xact_lock(number)",
+            [[*numbers]],
+        )
+        return {numbers[number] for (number,) in cursor.fetchall()}

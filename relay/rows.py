@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 
 from outbox import moving
-from outbox.keys import try_lock_key
+from outbox.keys import try_lock_keys
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import postgres
@@ -116,11 +116,9 @@ def park(
     with transaction.atomic():
         lanes = _locked(set(keys.values()), epochs, owner)
         # Whoever puts the key back holds its lock: then it is left for the next time.
-        held = [
-            key
-            for key, lane in keys.items()
-            if lane in lanes and try_lock_key(murmur2(key.encode()))
-        ]
+        hashes = {key: murmur2(key.encode()) for key, lane in keys.items() if lane in lanes}
+        locked = try_lock_keys(hashes.values())
+        held = [key for key, key_hash in hashes.items() if key_hash in locked]
         found = OutboxMessage.objects.filter(id__in=[*reasons], key__in=held, lane__in=lanes)
         refused = set(found.values_list("key", flat=True))
         behind = refused | still_parked(set(held) - refused)

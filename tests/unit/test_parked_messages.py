@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from brokers import Message
 from outbox import enqueue, reports
-from outbox.keys import lock_key, try_lock_key
+from outbox.keys import lock_key, try_lock_keys
 from outbox.models import LANES, OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.murmur2 import murmur2
 from outbox.queries import about_how_many
@@ -313,4 +313,4 @@ def test_while_a_writer_holds_the_keys_lock_the_other_keys_of_its_lane_flow() ->
 def test_the_lock_is_that_of_enqueue() -> None:
     with transaction.atomic():
         enqueue(topic="t", key="K", type="x", payload=1)
-        assert try_lock_key(murmur2(b"K"))
+        assert try_lock_keys([murmur2(b"K")]) == {murmur2(b"K")}
