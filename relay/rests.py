@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_REST = 0.5
+SHORTEST_REST = 0.3
 LONGEST_REST = 30.0
 
 

@@ -13,8 +13,8 @@ from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
 
 REMEMBERED = 5.0  # seconds, of what may be put right: an absent topic, a limit that is too low
-CERTAIN_AFTER = 1.0  # seconds between two answers that there is no such topic
-ASKED_EVERY = 0.25
+CERTAIN_AFTER = 0.25  # seconds between two answers that there is no such topic
+ASKED_EVERY = 0.1
 
 
 class KnownTopics:
