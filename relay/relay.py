@@ -188,6 +188,7 @@ class Relay:
         return True
 
     def _cycle(self) -> bool:
+        self._more = False
         self._tend()
         judging = self._suspects.is_turn()
         busy = judging or bool(self._suspects)
@@ -197,7 +198,7 @@ class Relay:
             else:
                 busy = self._publish_ahead() > 0 or busy
         except QueueFull:  # there are reports to wait for
-            self._more, busy = False, True
+            busy = True
         self._await_news()
         deleted = self._delete_acknowledged()
         self._settle()
@@ -223,7 +224,6 @@ class Relay:
         """Returns how many rows it found that may be sent."""
         batches = self._room()
         lanes = self._open_lanes()
-        self._more = False
         if not batches or not lanes:
             return 0
         batch = rows.head(
@@ -234,11 +234,11 @@ class Relay:
             besides=self._flight.rows,
         )
         self._last_lane = batch[-1].lane if batch else -1
-        self._more = len(batch) == self._batch_size and batches > 1
         held = self._lanes.held
         under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
         ready = self._parked.without_waiting(batch, held, under_way)
         self._publish_all(ready)
+        self._more = len(batch) == self._batch_size and batches > 1
         return len(ready)
 
     def _room(self) -> int:

@@ -617,6 +617,25 @@ class TestRefusedMessages:
         assert relay.drain(threading.Event()) == 2
         assert relay.outages["broker"] == 0
 
+    @pytest.mark.timeout(60)
+    def test_a_refusal_that_comes_while_there_is_more_to_read(self) -> None:
+        """It is sent again alone, and its report comes only to who waits for it: as in a
+        transaction, which is committed then."""
+        put(*"abcd")
+        broker = Kafka()
+        published = broker.publish
+        refusals = ["too large"]
+
+        def publish(message: Message, *, token: int) -> bool:
+            if message.key == "a" and refusals:
+                broker._given_up.append(Refused(token, refusals.pop()))
+                return True
+            return published(message, token=token)
+
+        broker.publish = publish  # type: ignore[method-assign]
+        assert drain(broker, batch_size=1) == 4
+        assert not ParkedMessage.objects.exists()
+
     def test_a_suspect_is_sent_once_and_alone(self) -> None:
         rounds = iter([["refuse"]] * 3)
         put(*"abc")
