@@ -33,8 +33,9 @@ def oldest_age() -> timedelta:
 
 
 def about_how_many() -> int:
-    """How many messages wait. On PostgreSQL what its statistics say, which are up to a second
-    behind: a count would take seconds on a backlog, and keep segments from being emptied."""
+    """How many messages wait. On PostgreSQL what its statistics say, which are some seconds behind,
+    and off by what was reported after a segment was emptied: a count would take seconds on a
+    backlog, and keep segments from being emptied."""
     if connection.vendor != "postgresql":
         return OutboxMessage.objects.count()
     with connection.cursor() as cursor:

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -16,7 +16,6 @@ from outbox import enqueue, reports
 from outbox.keys import lock_key, try_lock_keys
 from outbox.models import LANES, OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.murmur2 import murmur2
-from outbox.queries import about_how_many
 from relay import rows
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
@@ -57,12 +56,18 @@ def sent(broker: Kafka) -> list[tuple[Any, bytes]]:
 
 def test_status(ids: list[int], capsys: pytest.CaptureFixture[str]) -> None:
     put("other")
-    until(lambda: about_how_many() == 1)  # PostgreSQL's statistics come later
-    status = json.loads(outbox("status", "--json", capsys=capsys))
-    assert (status["waiting"], status["parked_messages"], status["parked_keys"]) == (1, 2, 1)
-    assert status["oldest_seconds"] >= 0
+
+    def status() -> dict[str, Any]:
+        if connection.vendor == "postgresql":  # whose statistics come late, even other tests'
+            connection.cursor().execute("ANALYZE outbox_message")
+        return cast("dict[str, Any]", json.loads(outbox("status", "--json", capsys=capsys)))
+
+    until(lambda: status()["waiting"] == 1)
+    counted = status()
+    assert (counted["parked_messages"], counted["parked_keys"]) == (2, 1)
+    assert counted["oldest_seconds"] >= 0
     lines = outbox("status", capsys=capsys)
-    assert "waiting          about 1\n" in lines
+    assert "waiting          about " in lines
     assert "parked_keys      1\n" in lines
 
 
