@@ -6,7 +6,7 @@
   message.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from brokers import Acknowledged, Failed, Refused, Report
 from outbox.models import LANES
@@ -69,8 +69,10 @@ class Flight:
         self._halted.add(row.lane)
         if isinstance(report, Refused):
             self.refused[row.id] = report.reason
-            self.unsent |= {row.id} if report.unsent else set()
-            self._is_explained = self._is_explained or not report.unsent
+            if report.unsent:
+                self.unsent.add(row.id)
+            else:
+                self._is_explained = True
             return
         self._failed.add(row.id)
         if report.only_it:
@@ -102,10 +104,9 @@ class Flight:
         self.unsent -= gone
         self._acknowledged = [row for row in self._acknowledged if row.id not in gone]
 
-    def settled(self) -> tuple[dict[int, Row], dict[int, Row]]:
-        """In the quiet lanes: what was refused, and what failed. They may go on as soon as
+    def settled(self, quiet: Collection[int]) -> tuple[dict[int, Row], dict[int, Row]]:
+        """In these quiet lanes: what was refused, and what failed. They may go on as soon as
         `resume()` is told so."""
-        quiet = self.quiet_lanes()
         refused = {t: self.rows[t] for t in self.refused if self.rows[t].lane in quiet}
         failed = {t: self.rows[t] for t in self._failed if self.rows[t].lane in quiet}
         return refused, failed

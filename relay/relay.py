@@ -343,21 +343,18 @@ class Relay:
         What was refused alone, or unsent, is parked with its key. What was refused in company shall
         be sent again alone, and so shall what failed beside it, which may be earlier ones of a
         key."""
-        refused, failed = self._flight.settled()
         quiet = self._flight.quiet_lanes()
         if not quiet:
             return
-        judged = {t for t in refused if t in self._flight.unsent or t == self._suspects.alone}
-        self._park_first(
-            [refused[token] for token in judged], [*refused.values(), *failed.values()]
-        )
-        doubtful = {row.lane for token, row in refused.items() if token not in judged}
-        lanes = doubtful.intersection(self._lanes.held)
-        self._suspects.add(row for row in failed.values() if row.lane in lanes)
-        self._suspects.add(
-            row for token, row in refused.items() if token not in judged and row.lane in lanes
-        )
-        self._flight.forget([*refused.values(), *failed.values()])
+        refused, failed = self._flight.settled(quiet)
+        unsettled = [*refused.values(), *failed.values()]
+        certain = {*self._flight.unsent, self._suspects.alone}
+        judged = [row for row in refused.values() if row.id in certain]
+        self._park_first(judged, unsettled)
+        doubtful = [row for row in refused.values() if row.id not in certain]
+        lanes = {row.lane for row in doubtful} & self._lanes.held.keys()
+        self._suspects.add(row for row in [*doubtful, *failed.values()] if row.lane in lanes)
+        self._flight.forget(unsettled)
         if self._suspects.alone in refused or self._suspects.alone in failed:
             self._suspects.alone = None
         self._flight.resume(quiet)
