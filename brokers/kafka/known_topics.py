@@ -6,6 +6,8 @@ else that it holds.
 """
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from brokers.base import Failed, Message, Refused
 from brokers.errors import BrokerError, BrokerUnavailable
@@ -17,13 +19,24 @@ CERTAIN_AFTER = 0.25  # seconds between two answers that there is no such topic
 ASKED_EVERY = 0.1
 
 
+Answer = TypeVar("Answer")
+
+
+class _Hopeless(NamedTuple):
+    """Why there is no sending to a topic, and until when that is taken for known."""
+
+    until: float
+    reason: str
+    is_absent: bool
+
+
 class KnownTopics:
     """What is known of the topics of one Kafka, for all of its publishers."""
 
     def __init__(self, address: KafkaAddress) -> None:
         self._address = address
         self._absent_since: dict[str, float] = {}
-        self._hopeless: dict[str, tuple[float, str, bool]] = {}
+        self._hopeless: dict[str, _Hopeless] = {}
         self._limits: dict[str, tuple[int | None, float]] = {}
 
     def partitions(self, topic: str, token: int) -> int | Refused | Failed:
@@ -33,39 +46,41 @@ class KnownTopics:
         Raises:
             BrokerUnavailable: nobody says.
         """
-        now = time.monotonic()
-        until, reason, is_absent = self._hopeless.get(topic, (0.0, "", False))
-        if now >= until:
-            try:
-                count = self.partitions_now(topic)
-            except topics.NotShown as error:
-                reason, is_absent = str(error), False
-            else:
-                if count:
-                    self._absent_since.pop(topic, None)
-                    return count
-                since = self._absent_since.setdefault(topic, now)
-                reason, is_absent = f"Kafka has no topic {topic}", now - since >= CERTAIN_AFTER
-            until = time.monotonic() + (REMEMBERED if is_absent else ASKED_EVERY)
-            self._hopeless[topic] = until, reason, is_absent
-        if is_absent:
-            return Refused(token, reason, unsent=True)
-        return Failed(token, reason, only_it=True)
+        if topic not in self._hopeless or time.monotonic() >= self._hopeless[topic].until:
+            count = self._count_or_note(topic)
+            if count:
+                return count
+        known = self._hopeless[topic]
+        if known.is_absent:
+            return Refused(token, known.reason, unsent=True)
+        return Failed(token, known.reason, only_it=True)
+
+    def _count_or_note(self, topic: str) -> int:
+        """0 where there is now a note of why."""
+        asked_at = time.monotonic()
+        try:
+            count = self.partitions_now(topic)
+        except topics.NotShown as error:
+            reason, is_absent = str(error), False
+        else:
+            if count:
+                self._absent_since.pop(topic, None)
+                return count
+            since = self._absent_since.setdefault(topic, asked_at)
+            reason, is_absent = f"Kafka has no topic {topic}", asked_at - since >= CERTAIN_AFTER
+        until = time.monotonic() + (REMEMBERED if is_absent else ASKED_EVERY)
+        self._hopeless[topic] = _Hopeless(until, reason, is_absent)
+        return 0
 
     def partitions_now(self, topic: str) -> int:
         """
         Raises:
             BrokerUnavailable: nobody says, or NotShown.
         """
-        try:
-            return topics.partition_count(self._address, topic)
-        except BrokerUnavailable:
-            raise
-        except BrokerError as error:
-            raise BrokerUnavailable(str(error)) from error
+        return self._asked(topics.partition_count, topic)
 
-    def over_limit(self, topic: str, message: Message) -> str:
-        """Why the broker will never take the message, as far as its size goes; empty where it may.
+    def over_limit(self, topic: str, message: Message, token: int) -> Refused | None:
+        """The fate of a message that the broker will never take for its size.
 
         Args:
             topic: its name on the server.
@@ -77,15 +92,17 @@ class KnownTopics:
         size += sum(len(name) + len(value) for name, value in message.headers)
         limit, asked_at = self._limits.get(topic, (0, float("-inf")))
         if limit is not None and size > limit and time.monotonic() - asked_at >= REMEMBERED:
-            limit = self._limit_now(topic)
+            limit = self._asked(topics.size_limit, topic)
+            self._limits[topic] = limit, time.monotonic()
         if limit is None or size <= limit:
-            return ""
-        return f"its {size} bytes are over the max.message.bytes of topic {topic}, {limit}"
+            return None
+        reason = f"its {size} bytes are over the max.message.bytes of topic {topic}, {limit}"
+        return Refused(token, reason, unsent=True)
 
-    def _limit_now(self, topic: str) -> int | None:
+    def _asked(self, question: Callable[[KafkaAddress, str], Answer], topic: str) -> Answer:
         try:
-            limit = topics.size_limit(self._address, topic)
+            return question(self._address, topic)
+        except BrokerUnavailable:
+            raise
         except BrokerError as error:
             raise BrokerUnavailable(str(error)) from error
-        self._limits[topic] = limit, time.monotonic()
-        return limit

@@ -34,11 +34,11 @@ class KafkaPublisher:
             return False
         run = self._ready_run()
         topic = self._address.named(message.topic)
-        if fate := self._fate(run, topic, token):
+        fate = self._fate(run, topic, token)
+        if fate is None and len(message.value) > BATCH_BYTES:
+            fate = self._topics.over_limit(topic, message, token)
+        if fate is not None:
             self._add(fate)
-            return False
-        if len(message.value) > BATCH_BYTES and (why := self._topics.over_limit(topic, message)):
-            self._add(Refused(token, why, unsent=True))
             return False
         if run.pending_bytes >= MAX_QUEUED_BYTES:
             raise QueueFull(f"{run.pending_bytes} bytes wait for {self._address} already")

@@ -50,8 +50,11 @@ class LibrdkafkaPublisher:
             run = self._prepared(message.topic, token)
             if run is None:
                 return False
-        if len(message.value) > BATCH_BYTES and self._is_over_limit(run, message, token):
-            return False
+        if len(message.value) > BATCH_BYTES:
+            refused = self._topics.over_limit(run.topics[message.topic], message, token)
+            if refused is not None:
+                self._reports.append(refused)
+                return False
         try:
             run.send(message, token, topic=run.topics[message.topic])
         except BufferError:
@@ -127,12 +130,6 @@ class LibrdkafkaPublisher:
         run = self._opened()
         run.topics[topic] = name
         return run
-
-    def _is_over_limit(self, run: Run, message: Message, token: int) -> bool:
-        why = self._topics.over_limit(run.topics[message.topic], message)
-        if why:
-            self._reports.append(Refused(token, why, unsent=True))
-        return bool(why)
 
     def _opened(self) -> Run:
         if self._run is None:

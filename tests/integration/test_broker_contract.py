@@ -247,10 +247,7 @@ class TestTransactions:
         self, transactional: Broker, topic: str
     ) -> None:
         with closing(transactional.publisher(transactional_id=topic)) as publisher:
-            publish(publisher, topic, 5)
-            publisher.publish(Message(topic, "key", TOO_LARGE), token=5)
-            publisher.commit(timeout=PATIENCE)
-            fates = {report.token: type(report) for report in collect(publisher, 6)}
+            fates = commit_with_one_too_large(publisher, topic)
             assert fates == {**dict.fromkeys(range(5), Acknowledged), 5: Refused}
 
     @pytest.mark.usefixtures("limits_untold")
@@ -259,10 +256,7 @@ class TestTransactions:
         self, transactional: Broker, topic: str
     ) -> None:
         with closing(transactional.publisher(transactional_id=topic)) as publisher:
-            publish(publisher, topic, 5)
-            publisher.publish(Message(topic, "key", TOO_LARGE), token=5)
-            publisher.commit(timeout=PATIENCE)
-            fates = {report.token: type(report) for report in collect(publisher, 6)}
+            fates = commit_with_one_too_large(publisher, topic)
             assert fates == {**dict.fromkeys(range(5), Failed), 5: Refused}
             publisher.publish(Message(topic, "key", b"99"), token=99)
             publisher.commit(timeout=PATIENCE)
@@ -342,6 +336,14 @@ class TestTransactions:
             publisher.publish(Message(topic, "key", b"2"), token=2)
             publisher.commit(timeout=PATIENCE)
             assert collect(publisher, 1) == [Acknowledged(2)]
+
+
+def commit_with_one_too_large(publisher: Publisher, topic: str) -> dict[int, type[Report]]:
+    """Of five messages, and of a sixth that is too large: what each has become."""
+    publish(publisher, topic, 5)
+    publisher.publish(Message(topic, "key", TOO_LARGE), token=5)
+    publisher.commit(timeout=PATIENCE)
+    return {report.token: type(report) for report in collect(publisher, 6)}
 
 
 def transactional_publisher(broker: Broker, id_: str) -> TransactionalPublisher:

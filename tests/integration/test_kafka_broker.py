@@ -275,6 +275,18 @@ def limits_untold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topics, "size_limit", lambda *_: None)
 
 
+@pytest.fixture
+def one_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That there is no such topic is believed at once."""
+    monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
+
+
+@pytest.fixture
+def none_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server under test may make topics on demand, so here it is not asked to."""
+    monkeypatch.setattr(topics, "_created_on_demand", lambda *_: 0)
+
+
 class TestRefusals:
     @pytest.mark.usefixtures("limits_untold")
     def test_a_refusal_judges_no_other_message(self, broker: KafkaBroker, topic: str) -> None:
@@ -358,25 +370,17 @@ class TestRefusals:
                         waiting.remove(report.token)
 
     @pytest.mark.parametrize("name", ["no/such topic", "x" * 300, ""])
-    def test_an_impossible_topic(
-        self, broker: KafkaBroker, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
+    @pytest.mark.usefixtures("one_word_counts")
+    def test_an_impossible_topic(self, broker: KafkaBroker, name: str) -> None:
         with closing(broker.publisher()) as source:
             source.publish(Message(name, "key", b""), token=1)
             [report] = collect(source, 1)
         assert isinstance(report, Refused)
 
+    @pytest.mark.usefixtures("one_word_counts", "none_on_demand")
     def test_a_topic_that_is_not_there(
-        self,
-        broker: KafkaBroker,
-        topic: str,
-        topic_name: Callable[[str], str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, broker: KafkaBroker, topic: str, topic_name: Callable[[str], str]
     ) -> None:
-        """The server under test may make topics on demand, so here it is not asked to."""
-        monkeypatch.setattr(topics, "_created_on_demand", lambda *_: 0)
-        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
         absent = topic_name("absent")
         with closing(broker.publisher()) as source:
             source.publish(Message(absent, "key", b""), token=1)
@@ -433,11 +437,11 @@ class TestRefusals:
                 Acknowledged(2),
             ]
 
+    @pytest.mark.usefixtures("one_word_counts")
     def test_all_publishers_ask_once(
         self, broker: KafkaBroker, topic_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[str] = []
-        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
 
         def count(_: KafkaAddress, name: str) -> int:
             asked.append(name)
@@ -460,12 +464,11 @@ class TestRefusals:
             source.publish(Message(topic_name("new"), "key", b""), token=1)
             assert collect(source, 1) == [Acknowledged(1)]
 
+    @pytest.mark.usefixtures("one_word_counts", "none_on_demand")
     def test_a_topic_deleted_under_the_publisher(
         self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(publisher, "STALLED_AFTER", 0.5)
-        monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
-        monkeypatch.setattr(topics, "_created_on_demand", lambda *_: 0)
         with closing(broker.publisher()) as source:
             source.publish(Message(topic, "key", b""), token=1)
             collect(source, 1)
