@@ -93,14 +93,12 @@ def skip(saga_id: UUID, step: str, *, by: By) -> None:
 
 def cancel(saga_id: UUID, *, by: By) -> None:
     """Have the saga undone, where that is still possible."""
-    with transaction.atomic():
-        saga = Saga.objects.select_for_update().get(id=saga_id)
-        if saga.failure and saga.status == SagaStatus.PARKED:
-            raise InterventionRefused(f"{saga} is being undone already: retry, resolve or skip")
-        try:
-            request_cancel(saga_id, who=by.who, reason=by.why)
-        except CancelRefused as error:
-            raise InterventionRefused(str(error)) from error
+    try:
+        saga = request_cancel(saga_id, who=by.who, reason=by.why)
+    except CancelRefused as error:
+        raise InterventionRefused(str(error)) from error
+    if saga.failure and saga.status == SagaStatus.PARKED:  # for which a cancel changes nothing
+        raise InterventionRefused(f"{saga} is being undone already: retry, resolve or skip")
 
 
 def pause(saga_id: UUID, *, by: By) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from sagaz import Saga as SagaClass
 from sagaz.core.decorators import SagaStepDefinition
 
-from sagas.claims import Claimed
 from sagas.errors import LeaseLost
 from sagas.models import StepKind, StepStatus
 from sagas.state import Decided, RunState, Suspended
@@ -40,7 +39,7 @@ class Notices:
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        self._claimed: Claimed = state.claimed
+        self._claimed = state.claimed
 
     def quieten(self, saga: SagaClass) -> None:
         """Let the hooks of its steps, and its listeners, hear only what is new."""
@@ -52,8 +51,7 @@ class Notices:
                 for each in saga._instance_listeners  # noqa: SLF001
             ]
 
-    def is_news(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        """Whether listeners shall hear it. `arguments`: what sagaz calls them with."""
+    def _is_news(self, event: str, arguments: tuple[Any, ...]) -> bool:
         error = arguments[-1] if isinstance(arguments[-1], Exception) else None
         if self._state.suspended or isinstance(error, Suspended | LeaseLost | Decided):
             return False
@@ -69,12 +67,15 @@ class Notices:
         for name, event in _HOOKS.items():
             hook = getattr(step, name, None)
             if hook is not None:
-                setattr(step, name, self._quiet(hook, event))
+                setattr(step, name, self.only_news(event, hook))
 
-    def _quiet(self, hook: Callable[..., Any], event: str) -> Callable[..., Any]:
-        async def call(context: dict[str, Any], step: str, *more: Any) -> None:
-            if self.is_news(event, ("", step, context, *more)):
-                result = hook(context, step, *more)
+    def only_news(self, event: str, heard: Callable[..., Any]) -> Callable[..., Any]:
+        """That function, called where it shall hear it. Of a step, sagaz calls hooks with
+        `(context, step, …)` and listeners with `(saga, step, …)`, an error last in both."""
+
+        async def call(*arguments: Any) -> None:
+            if self._is_news(event, arguments):
+                result = heard(*arguments)
                 if inspect.isawaitable(result):
                     await result
 
@@ -89,12 +90,4 @@ class _Listener:
         self._notices = notices
 
     def __getattr__(self, event: str) -> Any:
-        handler = getattr(self._listener, event)
-
-        async def call(*arguments: Any) -> None:
-            if self._notices.is_news(event, arguments):
-                result = handler(*arguments)
-                if inspect.isawaitable(result):
-                    await result
-
-        return call
+        return self._notices.only_news(event, getattr(self._listener, event))
