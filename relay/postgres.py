@@ -1,4 +1,8 @@
-"""The relay's read and delete as PostgreSQL does them: by lane, over all segments together."""
+"""The relay's read and delete as PostgreSQL does them: by lane, over all segments together.
+
+Invariant: both touch only lanes that are the relay's as the statement begins. So one that has slept
+past its lease reads nothing behind a message that the next holder has parked.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -24,22 +28,30 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 _COLUMNS = """m.id, m.lane, m.segment, m.topic::text, m.key::text, m.payload, m.headers::text,
     m.message_id::text::varchar, m.type::varchar, m.correlation_id::varchar,
     m.traceparent::varchar, (m.created_at AT TIME ZONE 'UTC')::text::varchar"""
+# The lanes that are this relay's, as it knows them, and still are.
+_HELD = """
+SELECT l.lane
+FROM outbox_lane AS l JOIN unnest(%s::int[], %s::bigint[]) AS held (lane, epoch)
+    ON l.lane = held.lane AND l.epoch = held.epoch
+WHERE l.owner = %s
+"""
 # NOT IN (SELECT …) is one hash table for all; of <> ALL, every segment's planning and scan looks
 # through the whole list. OFFSET 0 keeps it above the segments.
 _HEAD = f"""
-SELECT {_COLUMNS} FROM unnest(%s::int[]) AS held (lane)
+SELECT {_COLUMNS} FROM unnest(%s::int[]) AS wanted (lane)
 CROSS JOIN LATERAL (
     SELECT * FROM (
-        SELECT * FROM outbox_message WHERE lane = held.lane ORDER BY id OFFSET 0
+        SELECT * FROM outbox_message WHERE lane = wanted.lane ORDER BY id OFFSET 0
     ) AS whole
     WHERE id NOT IN (SELECT unnest(%s::bigint[]))
     ORDER BY id LIMIT %s
 ) AS m
+WHERE wanted.lane = ANY (ARRAY({_HELD}))
 LIMIT %s
 """  # noqa: S608 - constants
 _FIRST = f"""
 SELECT {_COLUMNS} FROM outbox_message AS m
-WHERE m.lane = ANY (%s::int[]) AND m.id = ANY (%s::bigint[]) ORDER BY m.id LIMIT 1
+WHERE m.lane = ANY (ARRAY({_HELD})) AND m.id = ANY (%s::bigint[]) ORDER BY m.id LIMIT 1
 """  # noqa: S608 - constants
 _DELETE = f"""{_PLAN};
 DELETE FROM outbox_message AS m
@@ -48,23 +60,25 @@ USING (
     FROM unnest(%s::int[], %s::smallint[], %s::text[]) AS given (lane, segment, ids) OFFSET 0
 ) AS d
 WHERE m.lane = d.lane AND m.segment = d.segment AND m.id = ANY (d.ids)
-    AND d.lane = ANY (ARRAY(
-        SELECT l.lane
-        FROM outbox_lane AS l JOIN unnest(%s::int[], %s::bigint[]) AS held (lane, epoch)
-            ON l.lane = held.lane AND l.epoch = held.epoch
-        WHERE l.owner = %s
-    ))
+    AND d.lane = ANY (ARRAY({_HELD}))
 """  # noqa: S608 - constants
 
 
 def head(
-    lanes: Iterable[int], *, limit: int, besides: Iterable[int], lane_limit: int
+    lanes: Iterable[int],
+    *,
+    epochs: Mapping[int, int],
+    owner: str,
+    limit: int,
+    besides: Iterable[int],
+    lane_limit: int,
 ) -> list[Fields]:
-    return _read(_HEAD, [_array(lanes), _array(besides), lane_limit, limit])
+    parameters = [_array(lanes), _array(besides), lane_limit, *_held(epochs, owner), limit]
+    return _read(_HEAD, parameters)
 
 
-def first_of(ids: Iterable[int], lanes: Iterable[int]) -> list[Fields]:
-    return _read(_FIRST, [_array(lanes), _array(ids)])
+def first_of(ids: Iterable[int], epochs: Mapping[int, int], owner: str) -> list[Fields]:
+    return _read(_FIRST, [*_held(epochs, owner), _array(ids)])
 
 
 def delete(places: Collection[tuple[int, int, int]], epochs: Mapping[int, int], owner: str) -> None:
@@ -79,9 +93,7 @@ def delete(places: Collection[tuple[int, int, int]], epochs: Mapping[int, int], 
         _array(lane for lane, _ in ids),
         _array(segment for _, segment in ids),
         [*map(_array, ids.values())],
-        _array(epochs.keys()),
-        _array(epochs.values()),
-        owner,
+        *_held(epochs, owner),
     ]
     with connection.cursor() as cursor:
         cursor.execute(_DELETE, params)
@@ -98,6 +110,11 @@ def _read(query: LiteralString, parameters: list[object]) -> list[Fields]:
             raw.adapters.register_loader("varchar", ByteaBinaryLoader)
             raw.execute(query, parameters, binary=True)
         return raw.fetchall()
+
+
+def _held(epochs: Mapping[int, int], owner: str) -> list[str]:
+    """The parameters of `_HELD`."""
+    return [_array(epochs.keys()), _array(epochs.values()), owner]
 
 
 def _array(numbers: Iterable[int]) -> str:

@@ -226,15 +226,17 @@ class Relay:
         lanes = self._open_lanes()
         if not batches or not lanes:
             return 0
+        held = self._lanes.held
         batch = rows.head(
             lanes,
+            epochs=held,
+            owner=self._name,
             limit=self._batch_size,
             # No lane, however long, keeps the others waiting.
             lane_limit=max(1, self._batch_size // 4),
             besides=self._flight.rows,
         )
         self._last_lane = batch[-1].lane if batch else -1
-        held = self._lanes.held
         under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
         ready = self._parked.without_waiting(batch, held, under_way)
         self._publish_all(ready)
@@ -268,7 +270,7 @@ class Relay:
         """Send the first of the refused messages again, with nothing else on its way."""
         if self._flight.rows:
             return
-        row = rows.first_of(self._suspects.ids, self._lanes.held.keys())
+        row = rows.first_of(self._suspects.ids, self._lanes.held, self._name)
         if row is None:
             self._suspects.drop(lanes=self._suspects.lanes)
             self._suspects.alone = None

@@ -44,31 +44,42 @@ _new_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
 
 
 def head(
-    lanes: Sequence[int], *, limit: int, besides: Collection[int], lane_limit: int | None = None
+    lanes: Sequence[int],
+    *,
+    epochs: Mapping[int, int],
+    owner: str,
+    limit: int,
+    besides: Collection[int],
+    lane_limit: int | None = None,
 ) -> list[Row]:
     """The first rows of these lanes, each lane's by id, without those in flight.
 
     Args:
         lanes: in the order in which they are served.
+        epochs: of the relay's lanes; of one that is no longer `owner`'s under it, nothing is read.
         limit, lane_limit: rows of all, and of each of them.
     """
     if connection.vendor == "postgresql":
-        return [
-            *map(
-                _new_row,
-                postgres.head(lanes, limit=limit, besides=besides, lane_limit=lane_limit or limit),
-            )
-        ]
+        found = postgres.head(
+            lanes,
+            epochs=epochs,
+            owner=owner,
+            limit=limit,
+            besides=besides,
+            lane_limit=lane_limit or limit,
+        )
+        return [*map(_new_row, found)]
     rows = OutboxMessage.objects.order_by("id")
     if len(lanes) < LANES:
         rows = rows.filter(lane__in=lanes)
     return _rows((rows.exclude(id__in=besides) if besides else rows)[:limit])
 
 
-def first_of(ids: Collection[int], lanes: Collection[int]) -> Row | None:
-    """The first of these rows that is still in the outbox."""
+def first_of(ids: Collection[int], epochs: Mapping[int, int], owner: str) -> Row | None:
+    """The first of these rows that is still in the outbox, and in a lane that is still this
+    relay's."""
     if connection.vendor == "postgresql":
-        return next(map(_new_row, postgres.first_of(ids, lanes)), None)
+        return next(map(_new_row, postgres.first_of(ids, epochs, owner)), None)
     found = OutboxMessage.objects.filter(id__in=ids).order_by("id")[:1]
     return next(iter(_rows(found)), None)
 

@@ -1,6 +1,7 @@
 """Leases of lanes: who may publish what, as relays come, go, die and sleep."""
 
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -72,6 +73,20 @@ def expire(name: str) -> None:
 
 
 Relays = Callable[[str], LeasedLanes]
+
+
+@pytest.fixture
+def held(relay: Callable[[str], LeasedLanes]) -> dict[int, int]:
+    """Every lane, of a relay named `a`."""
+    a = relay("a")
+    a.tend(busy=())
+    return dict(a.held)
+
+
+def head(held: dict[int, int], *, limit: int = 9, **options: Any) -> list[rows.Row]:
+    """What the relay named `a` reads."""
+    lanes = options.pop("lanes", sorted(held))
+    return rows.head(lanes, epochs=held, owner="a", limit=limit, **{"besides": (), **options})
 
 
 def test_one_relay_has_all(relay: Relays) -> None:
@@ -189,23 +204,43 @@ def test_the_others_have_what_one_may_not_take(clock: Clock) -> None:
 
 
 class TestWhatAStaleRelayDoes:
-    """Another relay has its lanes: it deletes nothing and parks nothing."""
+    """Another relay has its lanes: it reads nothing, deletes nothing and parks nothing."""
 
     @pytest.fixture
-    def row(self) -> rows.Row:
+    def row(self, held: dict[int, int]) -> rows.Row:
         with transaction.atomic():
             enqueue(topic="t", key="K", type="x", payload=1)
-        (row,) = rows.head(sorted(ALL), limit=9, besides=())
+        (row,) = head(held)
         return row
 
     @pytest.fixture
-    def stale(self, relay: Relays) -> dict[int, int]:
-        a, b = relay("a"), relay("b")
-        a.tend(busy=())
-        stale = dict(a.held)
+    def stale(self, row: rows.Row, held: dict[int, int], relay: Relays) -> dict[int, int]:  # noqa: ARG002 - read before
         expire("a")
-        b.tend(busy=())
-        return stale
+        relay("b").tend(busy=())
+        return held
+
+    def test_no_read(self, row: rows.Row, stale: dict[int, int]) -> None:
+        assert head(stale) == []
+        assert rows.first_of([row.id], stale, "a") is None
+
+    def test_no_read_under_an_older_epoch_of_its_own(
+        self, row: rows.Row, stale: dict[int, int], relay: Relays
+    ) -> None:
+        expire("b")
+        again = relay("a")
+        again.tend(busy=())
+        assert head(stale) == []
+        assert rows.first_of([row.id], stale, "a") is None
+        assert head(again.held) == [row]
+        assert rows.first_of([row.id], again.held, "a") == row
+
+    def test_it_reads_the_lanes_that_it_still_has(
+        self, row: rows.Row, held: dict[int, int]
+    ) -> None:
+        OutboxLane.objects.exclude(lane=row.lane).update(owner="b")
+        assert head(held) == [row]
+        OutboxLane.objects.filter(lane=row.lane).update(owner="b")
+        assert head(held) == []
 
     def test_no_delete(self, row: rows.Row, stale: dict[int, int]) -> None:
         rows.delete([row], stale, "a")
@@ -228,39 +263,39 @@ class TestWhatAStaleRelayDoes:
         assert OutboxMessage.objects.count() == 1
 
 
-def test_a_lane_is_read_from_its_head_without_what_is_under_way() -> None:
+def test_a_lane_is_read_from_its_head_without_what_is_under_way(held: dict[int, int]) -> None:
     with transaction.atomic():
         ids = [enqueue(topic="t", key="K", type="x", payload=n).id for n in range(5)]
-    lanes = sorted(ALL)
-    assert [row.id for row in rows.head(lanes, limit=2, besides=())] == ids[:2]
-    assert [row.id for row in rows.head(lanes, limit=9, besides=ids[1:3])] == [ids[0], *ids[3:]]
-    (lane,) = {row.lane for row in rows.head(lanes, limit=9, besides=())}
-    assert rows.head([other for other in lanes if other != lane], limit=9, besides=()) == []
+    assert [row.id for row in head(held, limit=2)] == ids[:2]
+    assert [row.id for row in head(held, besides=ids[1:3])] == [ids[0], *ids[3:]]
+    (lane,) = {row.lane for row in head(held)}
+    assert head(held, lanes=sorted(ALL - {lane})) == []
 
 
-def test_a_long_lane_keeps_no_other_waiting() -> None:
+def test_a_long_lane_keeps_no_other_waiting(held: dict[int, int]) -> None:
     with transaction.atomic():
         for n in range(20):
             enqueue(topic="t", key="long", type="x", payload=n)
         enqueue(topic="t", key="short", type="x", payload=0)
-    lanes = sorted(ALL)
-    keys = {row.key for row in rows.head(lanes, limit=10, besides=(), lane_limit=5)}
+    keys = {row.key for row in head(held, limit=10, lane_limit=5)}
     assert keys == {"long", "short"}
 
 
-def test_segments_are_read_together_by_id() -> None:
+def test_segments_are_read_together_by_id(held: dict[int, int]) -> None:
     with transaction.atomic():
         ids = [enqueue(topic="t", key="K", type="x", payload=n).id for n in range(4)]
     with connection.cursor() as cursor:
         cursor.execute("UPDATE outbox_message SET segment = (3 - id % 4)")
-    assert [row.id for row in rows.head(sorted(ALL), limit=9, besides=())] == ids
+    assert [row.id for row in head(held)] == ids
 
 
 def test_the_plan_walks_no_table() -> None:
     """Planned on an empty table, on which a sequential scan would look cheaper."""
     with transaction.atomic(), connection.cursor() as cursor:
         statement = postgres_rows._HEAD.replace("SELECT m.id", "EXPLAIN SELECT m.id", 1)
-        cursor.execute(f"{postgres_rows._PLAN}; {statement}", ["{1,2,3}", "{}", 10, 10])
+        cursor.execute(
+            f"{postgres_rows._PLAN}; {statement}", ["{1,2}", "{}", 9, "{1,2}", "{1,1}", "a", 9]
+        )
         cursor.cursor.nextset()
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Seq Scan on outbox_message" not in plan
@@ -271,7 +306,7 @@ def test_no_plan_is_compiled_first() -> None:
     """PostgreSQL does that to what it takes for costly, such as a sort that is off."""
     with transaction.atomic(), connection.cursor() as cursor:
         statement = f"{postgres_rows._PLAN}; EXPLAIN {postgres_rows._FIRST}"
-        cursor.execute(statement, ["{1,2,3}", "{7,8}"])
+        cursor.execute(statement, ["{1,2}", "{1,1}", "a", "{7,8}"])
         cursor.cursor.nextset()
         assert "JIT" not in "".join(line for (line,) in cursor.fetchall())
 
