@@ -23,6 +23,8 @@ class Flight:
         self.unsent: set[int] = set()
         self.to_rest: dict[int, str] = {}
         """Lanes of which the broker did not take a message, though it takes others, and why."""
+        self.troubles = 0
+        """How many messages did not arrive, or were not sent after all."""
         self._failure = ""
         self._is_explained = False
         self._acknowledged: list[Row] = []
@@ -52,6 +54,7 @@ class Flight:
         """It was not sent after all."""
         del self.rows[row.id]
         self._unreported[row.lane] -= 1
+        self.troubles += 1
 
     def land(self, reports: Iterable[Report]) -> None:
         rows, unreported = self.rows, self._unreported
@@ -67,6 +70,7 @@ class Flight:
 
     def _stop(self, row: Row, report: Refused | Failed) -> None:
         self._halted.add(row.lane)
+        self.troubles += 1
         if isinstance(report, Refused):
             self.refused[row.id] = report.reason
             if report.unsent:

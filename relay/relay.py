@@ -16,12 +16,11 @@ import socket
 import threading
 import time
 import uuid
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 
 from django.db import connection
 
-from brokers import Broker, BrokerUnavailable, Publisher, QueueFull, Refused
+from brokers import Broker, BrokerUnavailable, QueueFull
 from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.models import LANES
@@ -30,9 +29,11 @@ from relay.deleting import Deleter
 from relay.flight import Flight
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
+from relay.reading import Reading
 from relay.rests import Rests
-from relay.rows import Row
 from relay.segments import Segments
+from relay.sending import Sending
+from relay.settling import Settling
 from relay.suspects import Suspects
 from relay.transactions import LanePublishers, TransactionalLanes
 from relay.wire import wire_messages
@@ -43,7 +44,6 @@ SHORTEST_POLL = 0.005
 LONGEST_POLL = {"postgresql": 0.7, "sqlite": 0.25}
 REPORT_TIMEOUT = 0.05
 FLUSH_TIMEOUT = 4.0
-UNWRITABLE = (AttributeError, TypeError, ValueError)
 
 
 def relay_name() -> str:
@@ -87,27 +87,39 @@ class Relay:
         woken: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._broker = broker
         self._batch_size = batch_size
         self._name = relay_name()
         self._lanes: Lanes = lanes or _lanes_of(self._name, most=lanes_max, clock=clock)
         self._longest_poll = LONGEST_POLL[connection.vendor]
-        self._message = wire_messages(source)
         self._flight = Flight()
         self._deleter = Deleter(self._name)
         self._suspects = Suspects()
-        self._rests = Rests()
         self._parked = ParkedKeys(self._name)
         self._segments = Segments(clock=clock)
-        self._last_lane = -1
         self._more = False
         self._pause = SHORTEST_POLL
-        self._publisher: Publisher | None = None
+        publisher = None
         if transactional:
-            self._publisher = publishers = LanePublishers(
+            publisher = LanePublishers(
                 broker, name=f"{source}.lane-", lane_of=lambda token: self._flight.rows[token].lane
             )
-            self._lanes = TransactionalLanes(self._lanes, publishers)
+            self._lanes = TransactionalLanes(self._lanes, publisher)
+        rests = Rests()
+        self._reading = Reading(
+            self._lanes,
+            self._flight,
+            owner=self._name,
+            batch_size=batch_size,
+            parked=self._parked,
+            suspects=self._suspects,
+            rests=rests,
+        )
+        self._sending = Sending(
+            broker, self._flight, message=wire_messages(source), publisher=publisher
+        )
+        self._settling = Settling(
+            self._flight, parked=self._parked, suspects=self._suspects, rests=rests
+        )
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
         self._alive = alive
@@ -201,7 +213,7 @@ class Relay:
             busy = True
         self._await_news()
         deleted = self._delete_acknowledged()
-        self._settle()
+        self._settling.settle(self._lanes.held)
         return busy or deleted > 0
 
     def _tend(self) -> None:
@@ -213,58 +225,18 @@ class Relay:
             return
         logger.warning("lost %d lane(s) to other relays", len(lost))
         # What is queued is theirs to send; what is under way, the inbox of a consumer absorbs.
-        if self._publisher is not None:
-            self._publisher.purge()
-            # Of the other lanes it was purged too: they stop until that has been settled.
-            self._collect(timeout=0)
-            self._flight.take_failure()
+        # Of the other lanes it is purged too: they stop until that has been settled.
+        self._sending.purge()
+        self._flight.take_failure()
         self._suspects.drop(lanes=lost)
 
     def _publish_ahead(self) -> int:
         """Returns how many rows it found that may be sent."""
-        batches = self._room()
-        lanes = self._open_lanes()
-        if not batches or not lanes:
-            return 0
-        held = self._lanes.held
-        batch = rows.head(
-            lanes,
-            epochs=held,
-            owner=self._name,
-            limit=self._batch_size,
-            # No lane, however long, keeps the others waiting.
-            lane_limit=max(1, self._batch_size // 4),
-            besides=self._flight.rows,
-        )
-        self._last_lane = batch[-1].lane if batch else -1
-        under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
-        ready = self._parked.without_waiting(batch, held, under_way)
-        self._publish_all(ready)
-        self._more = len(batch) == self._batch_size and batches > 1
-        return len(ready)
-
-    def _room(self) -> int:
-        """How many batches may be read: two are with the broker, and one is being deleted."""
-        with_broker = 2 * self._batch_size - self._flight.unreported
-        in_memory = 3 * self._batch_size - len(self._flight.rows)
-        return max(0, min(with_broker, in_memory) // self._batch_size)
-
-    def _open_lanes(self) -> list[int]:
-        """Those that may be read now. The one after the last that was read is first: each has its
-        turn, and what is in flight is seldom walked over again."""
-        closed = {*self._lanes.leaving, *self._flight.halted, *self._suspects.lanes}
-        closed |= self._rests.lanes
-        lanes = sorted(lane for lane in self._lanes.held if lane not in closed)
-        self._parked.learn(self._lanes.held)
-        start = bisect_right(lanes, self._last_lane)
-        return lanes[start:] + lanes[:start]
-
-    def _publish_all(self, batch: Collection[Row]) -> None:
-        """In order; in a lane where one has just been refused, nothing more."""
-        halted = self._flight.halted
-        for row in batch:
-            if row.lane not in halted:
-                self._publish(row)
+        batch = self._reading.batch()
+        with self._reading.ahead(batch):
+            self._sending.publish(batch)
+        self._more = self._reading.is_full and self._reading.room > 0
+        return len(batch)
 
     def _publish_suspect(self) -> None:
         """Send the first of the refused messages again, with nothing else on its way."""
@@ -275,51 +247,29 @@ class Relay:
             self._suspects.drop(lanes=self._suspects.lanes)
             self._suspects.alone = None
             return
-        self._publish(row)
+        self._sending.publish([row])
         self._suspects.alone = row.id
-
-    def _publish(self, row: Row) -> None:
-        if self._publisher is None:
-            self._publisher = self._broker.publisher()
-        self._flight.start(row)
-        try:
-            message = self._message(row)
-        except UNWRITABLE as error:
-            reason = f"it cannot be written as a message: {error}"
-            self._flight.land([Refused(row.id, reason, unsent=True)])
-            return
-        try:
-            queued = self._publisher.publish(message, token=row.id)
-        except BrokerUnavailable:
-            self._flight.cancel(row)
-            raise
-        if not queued:
-            self._collect(timeout=0)
 
     def _await_news(self) -> None:
         """Where no more can be published, wait for the first report, and if more than a batch is on
         its way, until there is room for another: a delete of many costs little more than one of
         few. Where there is no report to wait for, wait for the delete that is under way."""
         if self._more:
-            self._collect(timeout=0)
+            self._sending.collect(timeout=0)
         elif self._flight.unreported:
             self._await_reports(min(self._pause, REPORT_TIMEOUT))
         else:
-            self._collect(timeout=0)
+            self._sending.collect(timeout=0)
             self._forget_deleted(timeout=self._pause)
 
     def _await_reports(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        self._collect(timeout=timeout)
+        self._sending.collect(timeout=timeout)
         while self._flight.unreported > self._batch_size:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
-            self._collect(timeout=remaining)
-
-    def _collect(self, *, timeout: float) -> None:
-        if self._publisher is not None:
-            self._flight.land(self._publisher.reports(timeout=timeout))
+            self._sending.collect(timeout=remaining)
 
     def _delete_acknowledged(self) -> int:
         """Returns how many rows have been deleted."""
@@ -340,46 +290,12 @@ class Relay:
                 self._suspects.alone = None
         return len(done)
 
-    def _settle(self) -> None:
-        """In each lane that has stopped and of which every report is in: what failed is read again.
-        What was refused alone, or unsent, is parked with its key. What was refused in company shall
-        be sent again alone, and so shall what failed beside it, which may be earlier ones of a
-        key."""
-        quiet = self._flight.quiet_lanes()
-        if not quiet:
-            return
-        refused, failed = self._flight.settled(quiet)
-        unsettled = [*refused.values(), *failed.values()]
-        certain = {*self._flight.unsent, self._suspects.alone}
-        judged = [row for row in refused.values() if row.id in certain]
-        self._park_first(judged, unsettled)
-        doubtful = [row for row in refused.values() if row.id not in certain]
-        lanes = {row.lane for row in doubtful} & self._lanes.held.keys()
-        self._suspects.add(row for row in [*doubtful, *failed.values()] if row.lane in lanes)
-        self._flight.forget(unsettled)
-        if self._suspects.alone in refused or self._suspects.alone in failed:
-            self._suspects.alone = None
-        self._flight.resume(quiet)
-        for lane in quiet & self._flight.to_rest.keys():
-            self._rests.add(lane, self._flight.to_rest.pop(lane))
-
-    def _park_first(self, judged: Collection[Row], unsettled: Iterable[Row]) -> None:
-        """With what follows in their keys. Where an earlier one of the key has not arrived yet,
-        both are read again."""
-        first: dict[str, int] = {}
-        for row in unsettled:
-            first[row.key] = min(row.id, first.get(row.key, row.id))
-        refused = [row for row in judged if first[row.key] == row.id]
-        self._parked.park(refused, self._flight.refused, self._lanes.held)
-        for row in refused:
-            self._suspects.drop_key(row.key)
-
     def _flush(self) -> None:
         """Wait a while for the reports of what is in flight, and delete what has arrived."""
         deadline = time.monotonic() + FLUSH_TIMEOUT
         try:
             while self._flight.unreported and time.monotonic() < deadline:
-                self._collect(timeout=REPORT_TIMEOUT)
+                self._sending.collect(timeout=REPORT_TIMEOUT)
                 self._delete_acknowledged()
             self._forget_deleted(timeout=None)
             self._delete_acknowledged()
@@ -389,8 +305,7 @@ class Relay:
 
     def _close(self) -> None:
         try:
-            if self._publisher is not None:
-                self._publisher.close()
+            self._sending.close()
             self._deleter.close()
             self._lanes.release()
         except AWAY as error:

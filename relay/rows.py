@@ -51,16 +51,20 @@ def head(
     limit: int,
     besides: Collection[int],
     lane_limit: int | None = None,
-) -> list[Row]:
-    """The first rows of these lanes, each lane's by id, without those in flight.
+) -> Callable[[], list[Row]]:
+    """Ask for the first rows of these lanes, each lane's by id, without those in flight.
 
     Args:
         lanes: in the order in which they are served.
         epochs: of the relay's lanes; of one that is no longer `owner`'s under it, nothing is read.
         limit, lane_limit: rows of all, and of each of them.
+
+    Returns:
+        what waits for the answer. PostgreSQL reads meanwhile, and the connection is for nothing
+        else.
     """
     if connection.vendor == "postgresql":
-        found = postgres.head(
+        answer = postgres.head(
             lanes,
             epochs=epochs,
             owner=owner,
@@ -68,11 +72,12 @@ def head(
             besides=besides,
             lane_limit=lane_limit or limit,
         )
-        return [*map(_new_row, found)]
+        return lambda: [*map(_new_row, answer())]
     rows = OutboxMessage.objects.order_by("id")
     if len(lanes) < LANES:
         rows = rows.filter(lane__in=lanes)
-    return _rows((rows.exclude(id__in=besides) if besides else rows)[:limit])
+    rows = rows.exclude(id__in=[*besides]) if besides else rows
+    return lambda: _rows(rows[:limit])
 
 
 def first_of(ids: Collection[int], epochs: Mapping[int, int], owner: str) -> Row | None:

@@ -86,7 +86,7 @@ def held(relay: Callable[[str], LeasedLanes]) -> dict[int, int]:
 def head(held: dict[int, int], *, limit: int = 9, **options: Any) -> list[rows.Row]:
     """What the relay named `a` reads."""
     lanes = options.pop("lanes", sorted(held))
-    return rows.head(lanes, epochs=held, owner="a", limit=limit, **{"besides": (), **options})
+    return rows.head(lanes, epochs=held, owner="a", limit=limit, **{"besides": (), **options})()
 
 
 def test_one_relay_has_all(relay: Relays) -> None:
@@ -313,7 +313,7 @@ def test_no_plan_is_compiled_first() -> None:
 
 def test_what_a_read_says_of_plans_ends_with_it() -> None:
     setting = "SELECT current_setting('enable_seqscan')"
-    assert postgres_rows._read(setting, []) == [("off",)]
+    assert postgres_rows._asked(setting, [])() == [("off",)]
     with connection.cursor() as cursor:
         cursor.execute(setting)
         assert cursor.fetchone() == ("on",)

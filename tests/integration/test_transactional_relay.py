@@ -143,9 +143,10 @@ def test_a_relay_that_slept_past_its_lease_is_refused(
     put(topic, range(5))
     pause, zombie, heir = Pause(), relaying(broker, topic), relaying(broker, topic)
     if where == "before it publishes":
-        monkeypatch.setattr(zombie, "_publish_all", pause.before(zombie._publish_all))
+        sending = zombie._sending
+        monkeypatch.setattr(sending, "publish", pause.before(sending.publish))
     else:
-        publishers = zombie._publisher
+        publishers = zombie._sending._publisher
         assert isinstance(publishers, LanePublishers)
         real = publishers._committed
         monkeypatch.setattr(

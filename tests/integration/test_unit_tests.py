@@ -11,7 +11,13 @@ from tests.processes import ROOT
 
 FILES = [
     path.relative_to(ROOT)
-    for pattern in ("test_saga_*", "test_executor", "test_in*", "test_group*", "test_relay*")
+    for pattern in (
+        "test_saga_*",
+        "test_executor",
+        "test_in*",
+        "test_group*",
+        "test_re[al]*",
+    )
     for path in sorted((ROOT / "tests/unit").glob(f"{pattern}.py"))
 ] + [
     Path("tests/unit", f"test_{name}.py")

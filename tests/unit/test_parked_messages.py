@@ -267,10 +267,10 @@ def test_what_is_put_back_after_a_read_goes_first(ids: list[int], lanes: Lanes) 
     later = put("bad")
     parked = ParkedKeys("a")
     parked.learn(lanes.held)
-    stale = rows.head([*lanes.held], epochs=lanes.held, owner="a", limit=10, besides=())
+    stale = rows.head([*lanes.held], epochs=lanes.held, owner="a", limit=10, besides=())()
     call_command("outbox", "retry", "bad", "--why", "the limit is raised")
     assert parked.without_waiting(stale, lanes.held, set()) == []
-    fresh = rows.head([*lanes.held], epochs=lanes.held, owner="a", limit=10, besides=())
+    fresh = rows.head([*lanes.held], epochs=lanes.held, owner="a", limit=10, besides=())()
     sendable = parked.without_waiting(fresh, lanes.held, set())
     assert [row.id for row in sendable] == [ids[1], ids[3], *later]
 
