@@ -35,8 +35,7 @@ class Record:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(NamedTuple):  # there is one for each message
     """The broker has the message for good: every subscriber will receive it."""
 
     token: int

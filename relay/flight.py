@@ -95,10 +95,17 @@ class Flight:
         return failure
 
     def acknowledged(self) -> list[Row]:
-        """What may be deleted; `forget()` it once that is committed."""
+        """What may be deleted; say so to `deleted()` once that is committed."""
         return [*self._acknowledged]
 
+    def deleted(self, rows: Collection[Row]) -> None:
+        """These are what `acknowledged()` has said, and no longer in the outbox."""
+        del self._acknowledged[: len(rows)]
+        for row in rows:
+            del self.rows[row.id]
+
     def forget(self, rows: Iterable[Row]) -> None:
+        """These have not arrived, and are parked or will be sent again."""
         gone = {row.id for row in rows}
         for token in gone:
             self.rows.pop(token, None)
@@ -106,7 +113,6 @@ class Flight:
             del self.refused[token]
         self._failed -= gone
         self.unsent -= gone
-        self._acknowledged = [row for row in self._acknowledged if row.id not in gone]
 
     def settled(self, quiet: Collection[int]) -> tuple[dict[int, Row], dict[int, Row]]:
         """In these quiet lanes: what was refused, and what failed. They may go on as soon as

@@ -5,15 +5,27 @@ past its lease reads nothing behind a message that the next holder has parked.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 from django.db import connection
 from psycopg.types.string import ByteaBinaryLoader
 
 Fields = tuple[Any, ...]
+
+
+class Place(Protocol):
+    """Where a row is."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def lane(self) -> int: ...
+    @property
+    def segment(self) -> int: ...
+
 
 # Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
 # because a plain SET would leak to other clients behind a pooler. Sent as one text with the
@@ -37,14 +49,15 @@ FROM outbox_lane AS l JOIN unnest(%s::int[], %s::bigint[]) AS held (lane, epoch)
 WHERE l.owner = %s
 """
 # NOT IN (SELECT …) is one hash table for all; of <> ALL, every segment's planning and scan looks
-# through the whole list. OFFSET 0 keeps it above the segments.
+# through the whole list. OFFSET 0 keeps it above the segments. The list stays a text, and nobody
+# looks at it, while the lanes with nothing under way are enough.
 _HEAD = f"""
-SELECT {_COLUMNS} FROM unnest(%s::int[]) AS wanted (lane)
+SELECT {_COLUMNS} FROM unnest(%s::int[], %s::bool[]) AS wanted (lane, is_idle)
 CROSS JOIN LATERAL (
     SELECT * FROM (
         SELECT * FROM outbox_message WHERE lane = wanted.lane ORDER BY id OFFSET 0
     ) AS whole
-    WHERE id NOT IN (SELECT unnest(%s::bigint[]))
+    WHERE wanted.is_idle OR id NOT IN (SELECT unnest(%s::text::bigint[]))
     ORDER BY id LIMIT %s
 ) AS m
 WHERE wanted.lane = ANY (ARRAY({_HELD}))
@@ -66,31 +79,34 @@ WHERE m.lane = d.lane AND m.segment = d.segment AND m.id = ANY (d.ids)
 
 
 def head(
-    lanes: Iterable[int],
+    lanes: Sequence[int],
     *,
+    busy: Collection[int],
+    besides: Iterable[int],
     epochs: Mapping[int, int],
     owner: str,
     limit: int,
-    besides: Iterable[int],
     lane_limit: int,
 ) -> Callable[[], list[Fields]]:
-    """Asks; what it returns waits for the answer. Until then the connection is for nothing else."""
-    parameters = [_array(lanes), _array(besides), lane_limit, *_held(epochs, owner), limit]
-    return _asked(_HEAD, parameters)
+    """Asks; what it returns waits for the answer. Until then the connection is for nothing else.
+
+    Args:
+        besides: ids to be left out.
+        busy: the lanes that they are in.
+    """
+    is_idle = _array(int(lane not in busy) for lane in lanes)
+    first = [_array(lanes), is_idle, _array(besides), lane_limit]
+    return _asked(_HEAD, [*first, *_held(epochs, owner), limit])
 
 
 def first_of(ids: Iterable[int], epochs: Mapping[int, int], owner: str) -> list[Fields]:
     return _asked(_FIRST, [*_held(epochs, owner), _array(ids)])()
 
 
-def delete(places: Collection[tuple[int, int, int]], epochs: Mapping[int, int], owner: str) -> None:
-    """
-    Args:
-        places: of each row its lane, id and segment.
-    """
+def delete(rows: Iterable[Place], epochs: Mapping[int, int], owner: str) -> None:
     ids: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for lane, id_, segment in places:
-        ids[lane, segment].append(id_)
+    for row in rows:
+        ids[row.lane, row.segment].append(row.id)
     params: list[Any] = [
         _array(lane for lane, _ in ids),
         _array(segment for _, segment in ids),

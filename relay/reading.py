@@ -65,7 +65,7 @@ class Reading:
             return []
         (circumstances, batch), self._ahead = self._ahead, _NOTHING
         if not batch or circumstances != self._circumstances():
-            batch = self._asked(self._flight.rows)()
+            batch = self._asked(self._flight.rows.values())()
         self._last_lane = batch[-1].lane if batch else -1
         self.is_full = len(batch) == self._batch_size
         under_way = {row.key for row in self._flight.rows.values()} if self._parked else set()
@@ -78,14 +78,13 @@ class Reading:
             yield
             return
         circumstances = self._circumstances()
-        besides = [*self._flight.rows, *(row.id for row in batch)]
-        answer = self._asked(besides)
+        answer = self._asked([*self._flight.rows.values(), *batch])
         try:
             yield
         finally:
             self._ahead = circumstances, answer()
 
-    def _asked(self, besides: Collection[int]) -> Callable[[], list[Row]]:
+    def _asked(self, besides: Collection[Row]) -> Callable[[], list[Row]]:
         return rows.head(
             self._open_lanes(),
             epochs=self._lanes.held,

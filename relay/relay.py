@@ -282,7 +282,7 @@ class Relay:
     def _forget_deleted(self, *, timeout: float | None = 0) -> int:
         done = self._deleter.deleted(timeout=timeout)
         if done:
-            self._flight.forget(done)
+            self._flight.deleted(done)
             self.published += len(done)
             self._segments.used()
             self._broker_outage.over()

@@ -49,7 +49,7 @@ def head(
     epochs: Mapping[int, int],
     owner: str,
     limit: int,
-    besides: Collection[int],
+    besides: Collection[Row],
     lane_limit: int | None = None,
 ) -> Callable[[], list[Row]]:
     """Ask for the first rows of these lanes, each lane's by id, without those in flight.
@@ -66,17 +66,18 @@ def head(
     if connection.vendor == "postgresql":
         answer = postgres.head(
             lanes,
+            busy={row.lane for row in besides},
+            besides=[row.id for row in besides],
             epochs=epochs,
             owner=owner,
             limit=limit,
-            besides=besides,
             lane_limit=lane_limit or limit,
         )
         return lambda: [*map(_new_row, answer())]
     rows = OutboxMessage.objects.order_by("id")
     if len(lanes) < LANES:
         rows = rows.filter(lane__in=lanes)
-    rows = rows.exclude(id__in=[*besides]) if besides else rows
+    rows = rows.exclude(id__in=[row.id for row in besides]) if besides else rows
     return lambda: _rows(rows[:limit])
 
 
@@ -96,8 +97,7 @@ def any_left() -> bool:
 def delete(rows: Collection[Row], epochs: Mapping[int, int], owner: str) -> None:
     """Delete what the broker has acknowledged, as far as the lanes are still this relay's."""
     if connection.vendor == "postgresql":
-        places = [(row.lane, row.id, row.segment) for row in rows]
-        postgres.delete(places, epochs, owner)
+        postgres.delete(rows, epochs, owner)
     else:
         OutboxMessage.objects.filter(id__in=[row.id for row in rows]).delete()
 

@@ -11,6 +11,7 @@ Everything happens in the caller's thread: librdkafka's callbacks run inside `po
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -40,6 +41,9 @@ STOP_TIMEOUT = 2.0
 INIT_TIMEOUT = 5.0
 
 _AWAY = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION)  # noqa: SLF001
+
+_acknowledged: Callable[[tuple[int]], Acknowledged] = partial(tuple.__new__, Acknowledged)
+"""`Acknowledged._make`, three times as fast."""
 
 
 class Run:
@@ -114,7 +118,7 @@ class Run:
         """The reports that are due: acknowledged in an open transaction is not for good."""
         reports: list[Report] = []
         if self.acknowledged and not self.in_transaction:
-            reports += map(Acknowledged, self.acknowledged)
+            reports += map(_acknowledged, zip(self.acknowledged))
             self.acknowledged = []
         if self.others:
             reports += self.others
