@@ -73,7 +73,8 @@ class Reading:
 
     @contextmanager
     def ahead(self, batch: Collection[Row]) -> Iterator[None]:
-        """While the block publishes this batch, the next one is read, if there may be more."""
+        """While the block publishes this batch, the next one is read, if there may be more. Where
+        the block raises, not all of this batch has gone out."""
         if not self.is_full:
             yield
             return
@@ -81,8 +82,10 @@ class Reading:
         answer = self._asked([*self._flight.rows.values(), *batch])
         try:
             yield
-        finally:
-            self._ahead = circumstances, answer()
+        except BaseException:
+            answer()  # the connection is free only then
+            raise
+        self._ahead = circumstances, answer()
 
     def _asked(self, besides: Collection[Row]) -> Callable[[], list[Row]]:
         return rows.head(

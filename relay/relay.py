@@ -2,7 +2,8 @@
 
 Invariants:
 - A row is deleted only after its delivery report; a crash in between sends it again.
-- No database transaction is open while it publishes.
+- No database transaction waits for the broker: what is read while a batch is handed to the
+  producer commits by itself.
 - It reads only lanes that are leased to it, each from its first row on, without what is under way.
 - After a failure nothing more is published in that lane until every report of what is in flight in
   it is in, so that a later message of a key cannot overtake an earlier one.

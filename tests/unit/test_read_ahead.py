@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from brokers import BrokerUnavailable, Message
+from brokers import BrokerUnavailable, Message, Report
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
@@ -87,6 +87,47 @@ def test_what_was_not_queued_is_not_overtaken(seed: int, monkeypatch: pytest.Mon
     drain(broker, batch_size=8)
     assert len(broker.accepted) == 150
     assert published_in_order(broker)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nor_is_what_came_after_a_report_that_nobody_brought(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch, what comes after it was not sent."""
+    chance = random.Random(seed)
+    put(*(chance.choice(KEYS) for _ in range(150)))
+    broker = Kafka()
+    publish, reports = broker.publish, broker.reports
+
+    def published(message: Message, *, token: int) -> bool:
+        publish(message, token=token)
+        return False  # the relay looks for reports
+
+    def reported(*, timeout: float) -> list[Report]:
+        if chance.random() < 0.1:
+            raise BrokerUnavailable("nobody there")
+        return reports(timeout=timeout)
+
+    monkeypatch.setattr(broker, "publish", published)
+    monkeypatch.setattr(broker, "reports", reported)
+    drain(broker, batch_size=8)
+    assert len(broker.accepted) == 150
+    assert published_in_order(broker)
+
+
+def test_nor_what_there_was_no_publisher_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(*[KEYS[0]] * 30)
+    broker = Kafka()
+    away = [BrokerUnavailable("nobody there")]
+
+    def publisher(*, transactional_id: str | None = None) -> Kafka:
+        if away:
+            raise away.pop()
+        return broker
+
+    monkeypatch.setattr(broker, "publisher", publisher)
+    drain(broker, batch_size=8)
+    assert broker.order_of(KEYS[0]) == [*range(30)]
 
 
 def test_what_was_read_of_a_key_that_is_parked_since_is_parked_too() -> None:
