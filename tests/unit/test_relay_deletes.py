@@ -69,7 +69,7 @@ def test_the_next_batches_are_published_meanwhile_and_nothing_twice(gate: Gate) 
     assert [broker.order_of(key) for key in "ab"] == [[0, 4, 8], [1, 5, 9]]
 
 
-def test_three_batches_are_in_memory_at_most(gate: Gate) -> None:
+def test_three_batches_are_in_flight_at_most(gate: Gate) -> None:
     put(*"abcd" * 5)
     broker = Kafka()
     with running(broker, gate) as relay:
