@@ -28,8 +28,8 @@ WITH given AS MATERIALIZED (
 ), written AS (
     {rows.upsert_from(f"SELECT {', '.join(rows.STEP_COLUMNS)} FROM admitted WHERE step <> ''")}
 ), valid AS MATERIALIZED (
-    SELECT admitted.* FROM admitted LEFT JOIN written USING (saga_id, step, kind)
-    WHERE admitted.step = '' OR written.saga_id IS NOT NULL
+    SELECT * FROM admitted
+    WHERE step = '' OR (saga_id, step, kind) IN (SELECT saga_id, step, kind FROM written)
 ), tried AS (
     INSERT INTO sagas_attempt ({", ".join(rows.ATTEMPT_COLUMNS)})
     SELECT {", ".join(rows.ATTEMPT_COLUMNS)} FROM valid WHERE step <> '' ON CONFLICT DO NOTHING
