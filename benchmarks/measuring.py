@@ -108,10 +108,14 @@ class _Looking(psycopg.Cursor[tuple[Any, ...]]):
 
 @contextmanager
 def statements() -> Iterator[Callable[[], int]]:
-    """Counts what any of this process's psycopg cursors executes, Django's and SQLAlchemy's too.
+    """Counts what any of this process's psycopg cursors executes, Django's and SQLAlchemy's too,
+    and what the sagas send without one.
 
     BEGIN, COMMIT and ROLLBACK are left out; psycopg sends its own without a cursor."""
+    from sagas import libpq
+
     total = 0
+    send = libpq.send
     execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
 
     def counted(cursor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -126,7 +130,13 @@ def statements() -> Iterator[Callable[[], int]]:
         total += len(params_seq)
         return executemany(cursor, query, params_seq, **kwargs)
 
+    def counted_message(text: str) -> Any:
+        nonlocal total
+        total += _how_many(text)
+        return send(text)
+
     with (
+        patch.object(libpq, "send", counted_message),
         patch.object(psycopg.Cursor, "execute", counted),
         patch.object(psycopg.Cursor, "executemany", counted_many),
     ):

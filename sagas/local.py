@@ -5,13 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 
 from outbox.away import AWAY
-from sagas import codec, rows, sql
+from sagas import codec, libpq, rows, sql
 from sagas.entries import BeginPivot, Entry, StepEntry
 from sagas.errors import CancelRequested, LeaseLost
 from sagas.outages import is_outage
@@ -40,7 +39,9 @@ def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) 
     try:
         with transaction.atomic(), _no_outage_behind(timeout):
             transaction.on_commit(committed.set)  # before any of the step's own
-            _limit_statements(timeout)
+            if timeout is not None and sql.is_postgresql():
+                # The thread cannot be stopped, but what it waits for can.
+                libpq.limit_statements(timeout)
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
             cancel_reason = _write_local(entry, step, result)
@@ -57,17 +58,17 @@ def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) 
 def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
     """Returns the reason of a cancel that waits."""
     fence = rows.pivot_fence if BeginPivot() in entry.changes else rows.fence
-    written, _, *_, held = sql.run_together(
+    held = sql.run_together(
         [
             rows.upsert([rows.step_values(entry.saga, step, result=result)]),
             rows.attempts([(entry.saga, step)]),
             *rows.progress([entry.saga]),
-            fence(entry.saga),
+            fence(entry.saga, step),
         ]
     )
     if not held and entry.unless_cancelled and sql.run(*rows.fence(entry.saga)):
         raise CancelRequested
-    if not held or not written:
+    if not held:
         raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
     return str(held[0][0])
 
@@ -83,14 +84,3 @@ def _no_outage_behind(timeout: float | None) -> Iterator[None]:
         if timeout is None or time.monotonic() - began < timeout or not is_outage(error):
             raise
         raise TimeoutError from error
-
-
-def _limit_statements(timeout: float | None) -> None:
-    """The thread cannot be stopped, but what it waits for can."""
-    if timeout is not None and sql.is_postgresql():
-        limit = f"{max(1, round(timedelta(seconds=timeout).total_seconds() * 1000))}ms"
-        sql.run(
-            "SELECT set_config('statement_timeout', %s, true),"
-            " set_config('idle_in_transaction_session_timeout', %s, true)",
-            [limit, limit],
-        )

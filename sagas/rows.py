@@ -92,18 +92,30 @@ def progress(sagas: Collection[Claimed]) -> list[sql.Statement]:
     return [(f"UPDATE sagas_saga SET takeovers = 0 WHERE {among}", keys)]  # noqa: S608 - constants
 
 
-def fence(saga: Claimed) -> sql.Statement:
+def fence(saga: Claimed, step: StepEntry | None = None) -> sql.Statement:
+    """Locks the saga's row until the commit; gives none where the saga is no longer this worker's,
+    or the step's current attempt is another."""
     share = " FOR SHARE" if sql.is_postgresql() else ""
-    return (
-        f"SELECT cancel_reason FROM sagas_saga WHERE id = %s AND epoch = %s{share}",  # noqa: S608
-        [sql.id_text(saga.id), saga.epoch],
-    )
+    condition, params = _held(saga, step)
+    return f"SELECT cancel_reason FROM sagas_saga WHERE {condition}{share}", params  # noqa: S608
 
 
-def pivot_fence(saga: Claimed) -> sql.Statement:
+def pivot_fence(saga: Claimed, step: StepEntry) -> sql.Statement:
     """The pivot and a cancel write the same row: one comes first, and the other sees it."""
+    condition, params = _held(saga, step)
     text = (
-        "UPDATE sagas_saga SET past_pivot = %s WHERE id = %s AND epoch = %s AND cancel_reason = ''"
+        f"UPDATE sagas_saga SET past_pivot = %s WHERE {condition} AND cancel_reason = ''"  # noqa: S608
         " RETURNING cancel_reason"
     )
-    return text, [True, sql.id_text(saga.id), saga.epoch]
+    return text, [True, *params]
+
+
+def _held(saga: Claimed, step: StepEntry | None) -> sql.Statement:
+    condition, params = "id = %s AND epoch = %s", [sql.id_text(saga.id), saga.epoch]
+    if step is None:
+        return condition, params
+    current = "saga_id = %s AND step = %s AND kind = %s AND attempt = %s AND status = %s"
+    return (
+        f"{condition} AND EXISTS (SELECT 1 FROM sagas_step WHERE {current})",  # noqa: S608
+        [*params, params[0], step.step, step.kind, step.attempt, step.status.value],
+    )

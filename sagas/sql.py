@@ -10,6 +10,8 @@ from uuid import UUID
 from django.db import connection
 from django.utils import timezone
 
+from sagas import libpq
+
 Statement = tuple[str, Sequence[Any]]
 Rows = list[tuple[Any, ...]]
 
@@ -58,11 +60,13 @@ def among(ids: Collection[UUID]) -> Statement:
 
 
 def rows_from(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Statement:
-    """`SELECT … FROM …` that gives these rows, of JSON values, out of one parameter.
+    """A query that gives these rows, of JSON values.
 
     Args:
         columns: their names, each with its type in PostgreSQL.
     """
+    if len(rows) == 1:
+        return f"VALUES ({listed(rows[0])})", rows[0]
     if is_postgresql():
         types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         text = json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
@@ -84,17 +88,9 @@ def run(sql: str, params: Sequence[Any]) -> Rows:
         return cursor.fetchall() if cursor.description else []
 
 
-def run_together(statements: Sequence[Statement]) -> list[Rows]:
-    """Several statements, one after the other, and the rows of each; on PostgreSQL in one round
-    trip. To be called in a transaction."""
-    if not is_postgresql() or len(statements) == 1:
-        return [run(sql, params) for sql, params in statements]
-    text = ";".join(sql for sql, _ in statements)
-    params = [param for _, some in statements for param in some]
-    results: list[Rows] = []
-    with connection.cursor() as cursor:
-        cursor.execute(text, params)
-        for _ in statements:
-            results.append(cursor.fetchall() if cursor.description else [])
-            cursor.cursor.nextset()
-    return results
+def run_together(statements: Sequence[Statement]) -> Rows:
+    """Several statements, one after the other, and the rows of the last; on PostgreSQL in one round
+    trip, with texts for values. To be called in a transaction."""
+    if is_postgresql():
+        return libpq.send(";".join(libpq.bound(*statement) for statement in statements))
+    return [run(*statement) for statement in statements][-1]

@@ -1,3 +1,4 @@
+import asyncio
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -44,8 +45,6 @@ def test_where_one_part_dies_the_other_stops_and_the_error_is_raised(
 
 class TestThreads:
     def run(self, work: Callable[[], object], threads: Threads) -> object:
-        import asyncio
-
         return asyncio.run(asyncio.wait_for(threads.run(work), TIMEOUT))
 
     def test_close_their_connections(self) -> None:
@@ -76,3 +75,50 @@ class TestThreads:
         threads._pool.submit(release.wait, TIMEOUT)
         threads.close(timeout=0.05)
         release.set()
+
+    def test_what_nobody_waits_for_any_more_is_not_begun(self) -> None:
+        threads = Threads(1, name="tests")
+        release = threading.Event()
+        done: list[str] = []
+
+        async def give_up() -> None:
+            first = asyncio.ensure_future(threads.run(release.wait, TIMEOUT))
+            second = asyncio.ensure_future(threads.run(done.append, "second"))
+            await asyncio.sleep(0)  # both are handed in
+            second.cancel()
+            await asyncio.sleep(0)
+            release.set()
+            await first
+            await threads.run(done.append, "third")
+
+        asyncio.run(asyncio.wait_for(give_up(), TIMEOUT))
+        threads.close()
+        assert done == ["third"]
+
+    def test_each_event_loop_has_its_answers(self) -> None:
+        threads = Threads(3, name="tests")
+
+        async def many() -> list[int]:
+            return await asyncio.gather(*(threads.run(int, str(n)) for n in range(200)))
+
+        for _ in range(3):
+            assert asyncio.run(asyncio.wait_for(many(), TIMEOUT)) == list(range(200))
+        threads.close()
+
+    def test_an_answer_for_a_loop_that_has_gone_is_dropped(self) -> None:
+        threads = Threads(1, name="tests")
+        began, release = threading.Event(), threading.Event()
+
+        def work() -> None:
+            began.set()
+            release.wait(TIMEOUT)
+
+        async def give_up() -> None:
+            waiting = asyncio.ensure_future(threads.run(work))
+            await asyncio.to_thread(began.wait, TIMEOUT)
+            waiting.cancel()
+
+        asyncio.run(give_up())
+        release.set()
+        assert self.run(lambda: "another", threads) == "another"
+        threads.close()
