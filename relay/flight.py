@@ -24,7 +24,7 @@ class Flight:
         self.to_rest: dict[int, str] = {}
         """Lanes of which the broker did not take a message, though it takes others, and why."""
         self.troubles = 0
-        """How many messages did not arrive, or were not sent after all."""
+        """How many messages did not arrive."""
         self._failure = ""
         self._is_explained = False
         self._acknowledged: list[Row] = []
@@ -54,7 +54,6 @@ class Flight:
         """It was not sent after all."""
         del self.rows[row.id]
         self._unreported[row.lane] -= 1
-        self.troubles += 1
 
     def land(self, reports: Iterable[Report]) -> None:
         rows, unreported = self.rows, self._unreported

@@ -28,9 +28,9 @@ class Place(Protocol):
 
 
 # Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
-# because a plain SET would leak to other clients behind a pooler. Sent as one text with the
-# statement, it is one transaction and one round trip. Where it must sort although that is off, it
-# takes the query for so costly that it would compile it first, for half a second.
+# because a plain SET would leak to other clients behind a pooler. Sent with the statement, in one
+# transaction and one round trip. Where it must sort although that is off, it takes the query for so
+# costly that it would compile it first, for half a second.
 _PLAN = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
@@ -120,11 +120,13 @@ def delete(rows: Iterable[Place], epochs: Mapping[int, int], owner: str) -> None
 def _asked(query: LiteralString, parameters: list[object]) -> Callable[[], list[Fields]]:
     """In PostgreSQL's binary format, and past Django's cursor: half of what it costs otherwise. As
     a pipeline, it is one round trip, and the server begins while we do something else. It commits
-    by itself: until the answer is fetched, no lock of it keeps a segment from being emptied."""
+    by itself as soon as the server has written the answer. One too large for the buffers at both
+    ends of the connection waits for us, and holds its locks so long."""
     with ExitStack() as stack:
         cursor = stack.enter_context(connection.cursor())
         stack.enter_context(connection.wrap_database_errors)
         link: psycopg.Connection[Any] = cursor.connection
+        stack.callback(_roll_back_failed, link)
         stack.enter_context(link.pipeline())
         psycopg.Cursor(link).execute("BEGIN")
         psycopg.Cursor(link).execute(_PLAN)
@@ -139,6 +141,12 @@ def _asked(query: LiteralString, parameters: list[object]) -> Callable[[], list[
         return raw.fetchall()
 
     return answer
+
+
+def _roll_back_failed(link: psycopg.Connection[Any]) -> None:
+    """After an error the server has skipped our COMMIT, and waits for the transaction's end."""
+    if link.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+        link.rollback()
 
 
 def _held(epochs: Mapping[int, int], owner: str) -> list[str]:

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from brokers import QueueFull
 from relay import rows
 from relay.flight import Flight
 from relay.lanes import Lanes
@@ -49,14 +50,14 @@ class Reading:
         self._last_lane = -1
         self._ahead = _NOTHING
         self.is_full = False
-        """The last read brought a whole batch, so there may be more."""
+        """The batch of this cycle is a whole one, so there may be more."""
 
     @property
     def room(self) -> int:
         """How many batches may be read: two are with the broker, and one is being deleted."""
         with_broker = 2 * self._batch_size - self._flight.unreported
-        in_memory = 3 * self._batch_size - len(self._flight.rows)
-        return max(0, min(with_broker, in_memory) // self._batch_size)
+        in_flight = 3 * self._batch_size - len(self._flight.rows)
+        return max(0, min(with_broker, in_flight) // self._batch_size)
 
     def batch(self) -> list[Row]:
         """The next rows of the lanes that are open, as far as there is room."""
@@ -74,18 +75,28 @@ class Reading:
     @contextmanager
     def ahead(self, batch: Collection[Row]) -> Iterator[None]:
         """While the block publishes this batch, the next one is read, if there may be more. Where
-        the block raises, not all of this batch has gone out."""
-        if not self.is_full:
+        the block raises, not all of this batch has gone out; where the queue is full, the rest of
+        it is the next one, and nothing is read until that has gone out."""
+        if not batch:
             yield
             return
         circumstances = self._circumstances()
-        answer = self._asked([*self._flight.rows.values(), *batch])
+        answer: Callable[[], list[Row]] = list
+        if self.is_full:
+            answer = self._asked([*self._flight.rows.values(), *batch])
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             answer()  # the connection is free only then
+            if isinstance(error, QueueFull):
+                rest = [row for row in batch if row.id not in self._flight.rows]
+                self._ahead = circumstances, rest
             raise
         self._ahead = circumstances, answer()
+
+    def start_over(self) -> None:
+        """Nothing is known any more of what was read before."""
+        self._ahead = _NOTHING
 
     def _asked(self, besides: Collection[Row]) -> Callable[[], list[Row]]:
         return rows.head(

@@ -3,8 +3,9 @@
 Invariants:
 - A row is deleted only after its delivery report; a crash in between sends it again.
 - No database transaction waits for the broker: what is read while a batch is handed to the
-  producer commits by itself.
-- It reads only lanes that are leased to it, each from its first row on, without what is under way.
+  producer commits by itself, at the latest when that has been done.
+- It reads only lanes that are leased to it, each from its first row on, without what is under way
+  or about to be.
 - After a failure nothing more is published in that lane until every report of what is in flight in
   it is in, so that a later message of a key cannot overtake an earlier one.
 - A message is parked only when it was refused alone, or unsent: a refused batch judges no message.
@@ -187,6 +188,7 @@ class Relay:
             stop.wait(self._broker_outage.failed(error))
         except AWAY as error:
             connection.close()
+            self._reading.start_over()
             stop.wait(self._database_outage.failed(error))
         else:
             if not self._deleter.is_busy:  # one that is under way may yet fail

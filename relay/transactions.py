@@ -2,9 +2,9 @@
 past its lease.
 
 Invariants:
-- A lane's producer takes over the lane's transactional id; then the lease is looked at again; only
-  then is anything read that it will send. So whoever has the lane afterwards also has the id, and
-  this producer can do no more.
+- A lane's producer takes over the lane's transactional id; then the lease is looked at again; it
+  sends only what was read under the epoch that was then found. So whoever has the lane afterwards
+  also has the id, and this producer can do no more.
 - What is reported as acknowledged has been committed.
 """
 

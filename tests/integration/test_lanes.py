@@ -4,17 +4,19 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
+import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import DataError, OperationalError, connection, transaction
 
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
 from relay import postgres as postgres_rows
 from relay import rows
 from relay.lanes import LeasedLanes
-from tests.integration.on_postgres import migrated, postgres
+from tests.integration.on_postgres import migrated, other, postgres
+from tests.unit.waiting import until
 
-__all__ = ["migrated", "postgres"]
+__all__ = ["migrated", "other", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,
@@ -319,3 +321,29 @@ def test_what_a_read_says_of_plans_ends_with_it() -> None:
     with connection.cursor() as cursor:
         cursor.execute(setting)
         assert cursor.fetchone() == ("on",)
+
+
+def test_a_read_that_failed_leaves_no_transaction_behind() -> None:
+    with pytest.raises(DataError):
+        postgres_rows._asked("SELECT 1 / 0", [])()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def test_a_read_has_committed_before_its_answer_is_fetched(
+    other: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """So that it keeps no segment from being emptied."""
+    locks = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'relation'"
+
+    def count() -> object:
+        (found,) = other.execute(locks, [connection.connection.info.backend_pid]).fetchall()
+        return found[0]
+
+    connection.ensure_connection()
+    with transaction.atomic():
+        assert OutboxMessage.objects.first() is None
+        assert count() != 0
+    answer = postgres_rows._asked("SELECT id FROM outbox_message", [])
+    until(lambda: count() == 0)
+    assert answer() == []

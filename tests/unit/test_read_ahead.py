@@ -130,7 +130,7 @@ def test_nor_what_there_was_no_publisher_for(monkeypatch: pytest.MonkeyPatch) ->
     assert broker.order_of(KEYS[0]) == [*range(30)]
 
 
-def test_what_was_read_of_a_key_that_is_parked_since_is_parked_too() -> None:
+def test_a_key_that_is_refused_meanwhile_is_parked_whole() -> None:
     put(*KEYS * 5)
     refused = KEYS[3]
 
