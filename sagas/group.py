@@ -26,6 +26,7 @@ class GroupCommit:
         self._threads = threads
         self._write = write
         self._waiting: list[tuple[Entry, asyncio.Future[Verdict]]] = []
+        self._under_way: list[tuple[Entry, asyncio.Future[Verdict]]] = []
         self._writer: asyncio.Task[None] | None = None
 
     def put(self, entry: Entry) -> asyncio.Future[Verdict]:
@@ -35,11 +36,18 @@ class GroupCommit:
         self._waiting.append((entry, written))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
+            self._writer.add_done_callback(self._ended)
         return written
+
+    def _ended(self, writer: asyncio.Task[None]) -> None:
+        """With the loop, perhaps: who waits in a `finally` then must not wait for ever."""
+        if writer.cancelled():
+            for _, written in [*self._under_way, *self._waiting]:
+                written.cancel()
 
     async def _write_all(self) -> None:
         while self._waiting:
-            group = self._waiting[:MAX_GROUP]
+            group = self._under_way = self._waiting[:MAX_GROUP]
             del self._waiting[:MAX_GROUP]
             try:
                 results = await self._threads.run(self._write_group, [entry for entry, _ in group])

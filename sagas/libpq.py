@@ -1,13 +1,14 @@
 """Statements for PostgreSQL by way of libpq itself: a cursor takes twice the time for one, and lets
 go of the interpreter several times over, which other threads then hold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import psycopg
-from django.db import connection
-from psycopg.pq import DiagnosticField, Escaping, ExecStatus, TransactionStatus
+from django.db import DataError, connection
+from psycopg import generators
+from psycopg.pq import Escaping, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
@@ -30,18 +31,21 @@ def send(text: str) -> list[tuple[Any, ...]]:
     if link.pgconn.transaction_status == TransactionStatus.IDLE:
         text = f"{_begin(link)};{text}"  # as psycopg does before the first statement
     with connection.wrap_database_errors:
-        result = link.pgconn.exec_(text.encode())
-        if result.status not in _FINE:
-            raise _error(result)
+        link.pgconn.send_query(text.encode())
+        # Not `exec_()`: where the server ends the session, that has lost the reason.
+        for result in (results := link.wait(generators.execute(link.pgconn))):
+            if result.status not in _FINE:
+                raise psycopg.errors.error_from_result(result)
+    result = results[-1]
     columns = range(result.nfields)
     return [tuple(_text(result, n, column) for column in columns) for n in range(result.ntuples)]
 
 
 def bound(text: str, params: Sequence[Any]) -> str:
     """The statement with its parameters, which are texts, numbers or None, in it."""
-    quote = Escaping(_link().pgconn).escape_literal
+    escape = Escaping(_link().pgconn).escape_literal
     return text % tuple(
-        quote(each.encode()).decode() if isinstance(each, str) else _number(each) for each in params
+        _quoted(each, escape) if isinstance(each, str) else _number(each) for each in params
     )
 
 
@@ -53,19 +57,25 @@ def _link() -> "psycopg.Connection[Any]":
 
 
 def _begin(link: "psycopg.Connection[Any]") -> str:
-    level = link.isolation_level
-    return "BEGIN" if level is None else f"BEGIN ISOLATION LEVEL {level.name.replace('_', ' ')}"
-
-
-def _error(result: PGresult) -> psycopg.Error:
-    if result.error_field(DiagnosticField.SQLSTATE):
-        return psycopg.errors.error_from_result(result)
-    return psycopg.OperationalError(result.get_error_message())  # the connection is lost
+    parts = ["BEGIN"]
+    if link.isolation_level is not None:
+        parts.append(f"ISOLATION LEVEL {link.isolation_level.name.replace('_', ' ')}")
+    if link.read_only is not None:
+        parts.append("READ ONLY" if link.read_only else "READ WRITE")
+    if link.deferrable is not None:
+        parts.append("DEFERRABLE" if link.deferrable else "NOT DEFERRABLE")
+    return " ".join(parts)
 
 
 def _text(result: PGresult, row: int, column: int) -> str | None:
     value = result.get_value(row, column)
     return None if value is None else value.decode()
+
+
+def _quoted(text: str, escape: Callable[[bytes], bytes]) -> str:
+    if "\0" in text:  # there libpq would take it for ended
+        raise DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    return escape(text.encode()).decode()
 
 
 def _number(value: float | None) -> str:

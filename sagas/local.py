@@ -66,7 +66,7 @@ def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
             fence(entry.saga, step),
         ]
     )
-    if not held and entry.unless_cancelled and sql.run(*rows.fence(entry.saga)):
+    if not held and entry.unless_cancelled and sql.run(*rows.fence(entry.saga, step)):
         raise CancelRequested
     if not held:
         raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")

@@ -25,15 +25,17 @@ class Threads:
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it in one of the threads, with the caller's context variables."""
         loop = asyncio.get_running_loop()
-        if self._answers is None or self._answers.loop is not loop:
-            self._answers = _Answers(loop)
+        answers = self._answers
+        if answers is None or answers.loop is not loop:
+            answers = self._answers = _Answers(loop)
         answer: asyncio.Future[R] = loop.create_future()
         call = partial(copy_context().run, function, *args, **kwargs)
-        self._pool.submit(_answer, call, answer, self._answers)
+        self._pool.submit(_answer, call, answer, answers)
         return await answer
 
     def close(self, *, timeout: float = 5.0) -> None:
-        """Wait for what runs, close each thread's connections, end the threads."""
+        """Wait for what runs, close each thread's connections, end the threads. What still waits
+        for a thread gets no answer: its event loop is to end next."""
         together = threading.Barrier(self._count)
         closing = [self._pool.submit(_close, together, timeout) for _ in range(self._count)]
         wait(closing, timeout)

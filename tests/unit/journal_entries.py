@@ -40,8 +40,10 @@ def failed(
     _write(saga, entry, *changes)
 
 
-def do_locally(saga: Claimed, step: str, *, work: Callable[[], Any]) -> Any:
-    entry = Entry(saga=saga, step=_entry(step, "F", StepStatus.DONE, 1))
+def do_locally(saga: Claimed, step: str, *, work: Callable[[], Any], pivot: bool = False) -> Any:
+    changes = (BeginPivot(),) if pivot else ()
+    done = _entry(step, "F", StepStatus.DONE, 1)
+    entry = Entry(saga=saga, step=done, changes=changes, unless_cancelled=pivot)
     return local.do_locally(entry, work=work, timeout=None)
 
 

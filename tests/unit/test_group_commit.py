@@ -33,7 +33,7 @@ from sagas.models import Saga, SagaAttempt, SagaStatus, SagaStep, StepStatus
 from sagas.threads import Threads
 from tests.unit.saga_running import Register, begin, register, working
 from tests.unit.scripted_sagas import Part, Script, chain, claimed_by
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 __all__ = ["register"]
 
@@ -596,3 +596,33 @@ class TestInAWorker:
         with in_thread(meddle), working(concurrency=8):
             until(lambda: Saga.objects.filter(status="completed").count() == len(sagas))
         assert set(SagaStep.objects.values_list("attempt", "failures")) == {(1, 0)}
+
+
+def test_where_the_loop_ends_while_a_group_is_written_nobody_waits_for_ever() -> None:
+    threads = Threads(1, name="tests")
+    began, release = threading.Event(), threading.Event()
+
+    def write(_: Sequence[Entry]) -> list[Verdict]:
+        began.set()
+        release.wait(TIMEOUT)
+        return []
+
+    async def main() -> None:
+        written = GroupCommit(threads, write=write).put(None)  # type: ignore[arg-type]
+
+        async def saga() -> None:
+            try:
+                await asyncio.sleep(TIMEOUT)
+            finally:
+                await asyncio.gather(written, return_exceptions=True)  # as Writer.close() does
+
+        running = asyncio.create_task(saga())
+        await asyncio.to_thread(began.wait, TIMEOUT)
+        assert not running.done()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+        assert not release.is_set()
+    finally:
+        release.set()
+        threads.close()

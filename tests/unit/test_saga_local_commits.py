@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import DataError, Error, connection, transaction
 from psycopg import IsolationLevel
 
 from sagas import libpq, sql
@@ -58,7 +58,7 @@ def test_a_step_that_loses_its_connection_is_done_again(script: Script) -> None:
 
 
 def test_one_that_is_ended_behind_its_last_statement_is_done_again(script: Script) -> None:
-    """The next thing that the connection is asked for is the commit."""
+    """The next thing that the connection is asked for is the journal's part."""
 
     def fly(_: Context) -> None:
         if len(script.calls) == 1:
@@ -104,6 +104,37 @@ def test_what_the_commit_refuses_fails_the_step(script: Script) -> None:
     assert "no commit today" in saga.failure
     assert committed == []
     assert [a.status for a in SagaAttempt.objects.filter(step="fly's")] == ["failed"]
+
+
+def test_why_the_server_ended_the_session_is_kept() -> None:
+    def write() -> None:
+        with transaction.atomic():
+            [(pid,)] = sql.run("SELECT pg_backend_pid()", [])
+            end_backend(pid)
+            sql.run_together([("SELECT 1", []), ("SELECT 2", [])])
+
+    with pytest.raises(Error) as caught:
+        write()
+    assert getattr(caught.value.__cause__, "sqlstate", None) == "57P01"
+
+
+def test_a_text_with_nul_is_refused_and_not_cut_short() -> None:
+    with pytest.raises(DataError), transaction.atomic():
+        sql.run_together([("SELECT 1", []), ("SELECT %s", ["a\0b"])])
+
+
+def test_a_transaction_that_it_begins_may_write_where_the_connection_may() -> None:
+    connection.ensure_connection()
+    connection.connection.read_only = False
+    sql.run("SET default_transaction_read_only = on", [])
+    try:
+        with transaction.atomic():
+            libpq.limit_statements(7.0)
+            said = sql.run("SHOW transaction_read_only", [])
+    finally:
+        sql.run("SET default_transaction_read_only = off", [])
+        connection.connection.read_only = None
+    assert said == [("off",)]
 
 
 def end_backend(pid: int) -> None:

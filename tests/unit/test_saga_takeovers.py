@@ -264,3 +264,12 @@ def test_those_of_a_worker_that_works_are_left_alone(script: Script) -> None:
     with working():
         until(lambda: Saga.objects.get(id=saga).status == "rolled_back")
     assert takeovers() == 0
+
+
+@pytest.mark.parametrize("pivot", [False, True])
+def test_a_local_step_of_an_older_attempt_writes_nothing(*, pivot: bool) -> None:
+    begin("tour")
+    held = claimed_by("w")
+    entries.started(held, "fly", "F", attempt=2)
+    with pytest.raises(LeaseLost):
+        entries.do_locally(held, "fly", work=dict, pivot=pivot)
