@@ -108,10 +108,10 @@ def seconds_of(service: FullService, order_id: str) -> float:
 def place_and_cancel(
     service: FullService, order_ids: Sequence[str], *, longest_delay: float
 ) -> set[str]:
-    """Each order is placed, and its cancel sent after a random while; returns those for which it
-    was too late."""
+    """Each order is placed, and its cancel sent after a random while, of a third of them at once;
+    returns those for which it was too late."""
     chance = random.Random(10)
-    delays = [chance.uniform(0, longest_delay) for _ in order_ids]
+    delays = [max(0.0, chance.uniform(-longest_delay / 2, longest_delay)) for _ in order_ids]
 
     def race(order_id: str, delay: float) -> bool:
         assert service.post(seed.order(order_id=order_id)).status_code == 202
