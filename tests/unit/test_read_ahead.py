@@ -10,7 +10,9 @@ from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
 from relay.relay import Relay
-from tests.unit.test_relay import SOURCE, Kafka, SomeLanes, drain, left, put
+from tests.unit.test_relay import SOURCE, Kafka, SomeLanes, _no_pauses, drain, left, put
+
+__all__ = ["_no_pauses"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,12 +25,6 @@ def lane_of(key: str) -> int:
 
 def published_in_order(broker: Kafka) -> bool:
     return all(broker.order_of(key) == sorted(broker.order_of(key)) for key in KEYS)
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("brokers.outage.LONGEST_PAUSE", 0.002)
 
 
 def test_each_batch_is_asked_for_before_the_one_before_is_published(

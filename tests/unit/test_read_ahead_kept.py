@@ -12,14 +12,9 @@ from outbox.models import OutboxMessage, ParkedMessage
 from relay import rows
 from relay.relay import Relay
 from tests.unit.test_read_ahead import KEYS, Lanes, lane_of, published_in_order
-from tests.unit.test_relay import SOURCE, Kafka, drain, put
+from tests.unit.test_relay import SOURCE, Kafka, _no_pauses, drain, put
 
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("brokers.outage.LONGEST_PAUSE", 0.002)
-
+__all__ = ["_no_pauses"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
