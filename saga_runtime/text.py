@@ -1,0 +1,118 @@
+"""Make text of foreign origin safe: to store, to log, to show. Text is never interpreted here.
+
+Error texts, keys, headers and reasons come from providers, producers and clients. They may hold NUL
+or half of a surrogate pair (no database stores those), line breaks and terminal escapes (a log line
+or a terminal would obey them), be megabytes long, or be an object whose `__str__` raises.
+"""
+
+import unicodedata
+
+LONGEST_ERROR = 4_000
+"""Characters of an error's text that are kept: in the journal, in events and in log lines."""
+
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def describe_error(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
+    """Describe an error as `TypeName: text`, or as `TypeName` where the error says nothing.
+
+    Args:
+        error: any exception, also one whose `__str__` raises.
+        longest: characters of the answer at most.
+
+    Returns:
+        Storable text (see `storable`), cut to `longest` (see `cut`). Line breaks are kept.
+    """
+    text = error_text(error)
+    name = type(error).__name__
+    return cut(storable(f"{name}: {text}" if text else name), longest)
+
+
+def error_text(error: BaseException) -> str:
+    """Return `str(error)`, or a sentence that says why there is none. Never raises.
+
+    An exception group's text is followed by the descriptions of its leaves, since its own text only
+    counts them.
+    """
+    try:
+        text = str(error)
+        if isinstance(error, BaseExceptionGroup):
+            inside = "; ".join(describe_error(each) for each in leaves(error)[:_MOST_LEAVES])
+            text = f"{text}: {inside}"
+    except BaseException as failure:  # noqa: BLE001 - to describe an error must not fail
+        return f"(its text cannot be made: {type(failure).__name__})"
+    return text if type(text) is str else str.__str__(text)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """List the errors in an exception group, nested ones too; an error that is no group alone."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    found: list[BaseException] = []
+    waiting: list[BaseException] = [error]
+    while waiting:  # not by recursion: a group may be nested deeper than Python's stack
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting += reversed(each.exceptions)
+        else:
+            found.append(each)
+    return found
+
+
+_MOST_LEAVES = 10
+
+
+def one_line_error(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
+    """Return the error's text, without its type, as one line that a log or terminal cannot obey.
+
+    An error without a text gives its type's name.
+    """
+    return cut(one_line(error_text(error)) or type(error).__name__, longest)
+
+
+def storable(text: str) -> str:
+    r"""Write out what a database cannot store: NUL as `\0`, a lone surrogate as `\udc80`."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def is_storable(text: object, *, longest: int | None = None) -> bool:
+    """Tell whether `text` is a str that every database stores as it is.
+
+    Args:
+        text: any object.
+        longest: characters that it may have at most.
+    """
+    if not isinstance(text, str) or (longest is not None and len(text) > longest):
+        return False
+    return storable(text) == text
+
+
+def one_line(text: str) -> str:
+    r"""Make one visible line: white space becomes single spaces, and what would move a cursor,
+    colour a terminal, hide or reorder the text (control and format characters, surrogates) is
+    written out, as in `\x1b` or `\u202e`."""
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    r"""Write out control and format characters, line breaks among them, as in `\n` or `\x1b`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if unicodedata.category(char) not in _ESCAPED_CATEGORIES:
+        return char
+    return char.encode("unicode_escape").decode()
+
+
+def cut(text: str, longest: int) -> str:
+    """Shorten a text to `longest` characters: its beginning and its end stay, with a mark between
+    them that says how many characters are left out."""
+    if len(text) <= longest:
+        return text
+    mark = f" … ({len(text) - longest} more characters) … "
+    kept = max(longest - len(mark), 0)
+    head = kept - kept // 3
+    return (text[:head] + mark + text[len(text) - (kept - head) :])[:longest]
