@@ -1,6 +1,7 @@
 """Cancels of orders: commands with the order's key, so that they reach the saga after its order."""
 
 from django.db import transaction
+from django.utils import timezone
 
 from orders.errors import CancelTooLate, UnknownOrder
 from orders.messages import CANCEL_ORDER, COMMANDS
@@ -25,6 +26,14 @@ def cancel_order(*, order_id: str, reason: str) -> Order:
             raise CancelTooLate(f"order {order_id} is {order.status} already")
         if Shipment.objects.filter(order=order).exists():
             raise CancelTooLate(f"order {order_id} is shipped already")
+        _note_request(order, reason)
         payload = {"order_id": order_id, "reason": reason}
         enqueue(topic=COMMANDS, key=order_id, type=CANCEL_ORDER, payload=payload)
     return order
+
+
+def _note_request(order: Order, reason: str) -> None:
+    """Keep the first request on the order: a command without one cancels nothing."""
+    if order.cancel_requested_at is None:
+        order.cancel_requested_at, order.cancel_reason = timezone.now(), reason
+        order.save(update_fields=["cancel_requested_at", "cancel_reason", "updated_at"])

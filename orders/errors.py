@@ -2,6 +2,8 @@
 ├─ OrderConflict
 ├─ CancelTooLate
 ├─ UnknownOrder
+├─ CommandMismatch
+├─ NotPaid
 ├─ OutOfStock
 └─ PaymentError ── PaymentDeclined
                 └─ PaymentUnavailable
@@ -32,6 +34,14 @@ class CancelTooLate(OrdersError):  # noqa: N818 - states the fact
 
 class UnknownOrder(OrdersError):  # noqa: N818 - states the fact
     """A command names an order that there is not."""
+
+
+class CommandMismatch(OrdersError):  # noqa: N818 - states the fact
+    """A command says something else than the row that it points to."""
+
+
+class NotPaid(OrdersError):  # noqa: N818 - states the fact
+    """An order is to be shipped for which its amount has not been taken."""
 
 
 class OutOfStock(OrdersError):  # noqa: N818 - states the fact

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from orders.errors import OutOfStock, UnknownOrder
+from orders.errors import NotPaid, OutOfStock, UnknownOrder
 from orders.models import (
     Order,
     OrderStatus,
@@ -19,8 +19,8 @@ from orders.models import (
 )
 
 
-def reserve_stock(*, order_id: str) -> None:
-    """Reserve every item of an order, or none.
+def reserve_stock(*, order_id: str) -> Order:
+    """Reserve every item of an order, or none, and return the order.
 
     Raises:
         UnknownOrder: there is no such order.
@@ -45,6 +45,7 @@ def reserve_stock(*, order_id: str) -> None:
     Order.objects.filter(pk=order.pk).update(
         status=OrderStatus.PROCESSING, updated_at=timezone.now()
     )
+    return order
 
 
 def release_stock(*, order_id: str) -> None:
@@ -84,15 +85,30 @@ def record_refund(*, order_id: str, charge_key: str) -> None:
 
 
 def ship(*, order_id: str) -> Shipment:
-    """Turn an order's reservations into a shipment."""
+    """Turn an order's reservations into a shipment.
+
+    Raises:
+        NotPaid: our books do not have the whole amount, whatever the steps before have said.
+    """
+    order = Order.objects.select_related("payment").get(order_id=order_id)
+    _check_paid(order)
     for reservation in _active_reservations(order_id):
         Product.objects.filter(pk=reservation.product_id).update(
             reserved=F("reserved") - reservation.quantity,
             shipped=F("shipped") + reservation.quantity,
         )
         _close(reservation, ReservationStatus.SHIPPED)
-    order = Order.objects.get(order_id=order_id)
     return Shipment.objects.create(order=order, tracking=f"TRACK-{order_id}")
+
+
+def _check_paid(order: Order) -> None:
+    payment: Payment | None = getattr(order, "payment", None)
+    if payment is None or payment.status != PaymentStatus.CHARGED:
+        raise NotPaid(f"order {order.order_id} is not paid for")
+    if payment.amount != order.amount:
+        raise NotPaid(
+            f"{payment.amount} were taken for order {order.order_id}, which costs {order.amount}"
+        )
 
 
 def _active_reservations(order_id: str) -> list[Reservation]:

@@ -68,6 +68,12 @@ class Order(models.Model):
         max_length=16, choices=OrderStatus.choices, default=OrderStatus.PENDING
     )
     reason = models.TextField(blank=True, default="", help_text="why it was not fulfilled")
+    cancel_requested_at = models.DateTimeField(
+        null=True, blank=True, help_text="when somebody first asked us to cancel it"
+    )
+    cancel_reason = models.TextField(
+        blank=True, default="", db_default="", help_text="the reason given with that"
+    )
     saga_id = models.UUIDField(editable=False)
     correlation_id = models.CharField(max_length=128)
     traceparent = models.CharField(max_length=64, blank=True, default="")

@@ -4,7 +4,6 @@
 steps call the outside under an idempotency key, as often as it takes.
 """
 
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -13,8 +12,9 @@ from sagaz import Saga, action, compensate
 from sagaz.core.triggers import trigger
 
 from orders import fulfilment
+from orders.commands import placed_order, requested_cancel
 from orders.endings import end_order, flag_order
-from orders.errors import OutOfStock, PaymentDeclined, UnknownOrder
+from orders.errors import CommandMismatch, NotPaid, OutOfStock, PaymentDeclined, UnknownOrder
 from orders.messages import CANCEL_ORDER, PLACE_ORDER, SAGA_NAME
 from orders.payments import PaymentGateway, gateway_from_url
 from sagas import (
@@ -32,12 +32,17 @@ Context = dict[str, Any]
 
 on_finish(SAGA_NAME)(end_order)
 on_park(SAGA_NAME)(flag_order)
-cancel_on(
-    CANCEL_ORDER,
-    saga=SAGA_NAME,
-    idempotency_key="order_id",
-    reason=lambda command: command.get("reason", ""),
-)
+
+
+def _cancel_reason(command: Context) -> str:
+    """Return the reason that the order's row has, however the command puts it."""
+    try:
+        return requested_cancel(command)
+    except (UnknownOrder, CommandMismatch) as error:
+        raise StepRejected(str(error)) from error
+
+
+cancel_on(CANCEL_ORDER, saga=SAGA_NAME, idempotency_key="order_id", reason=_cancel_reason)
 
 # A provider that is away for a minute costs no order: a saga that waits holds nothing up.
 CHARGE_RETRIES = 8
@@ -58,15 +63,19 @@ class OrderSaga(Saga):
 
     @trigger(source=PLACE_ORDER, idempotency_key="order_id")
     def on_place(self, event: Context) -> Context:
-        return {"order_id": event["order_id"], "amount": Decimal(event["amount"])}
+        """Refuse what is no order of ours. The amount comes from the row, with its reservation."""
+        try:
+            return {"order_id": placed_order(event).order_id}
+        except (UnknownOrder, CommandMismatch) as error:
+            raise StepRejected(str(error)) from error
 
     @action("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def reserve_inventory(self, ctx: Context) -> Context:
         try:
-            fulfilment.reserve_stock(order_id=ctx["order_id"])
+            order = fulfilment.reserve_stock(order_id=ctx["order_id"])
         except (OutOfStock, UnknownOrder) as error:
             raise StepRejected(str(error)) from error
-        return {"reservation_id": f"RES-{ctx['order_id']}"}
+        return {"reservation_id": f"RES-{order.order_id}", "amount": order.amount}
 
     @compensate("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def release_inventory(self, ctx: Context) -> None:
@@ -105,5 +114,8 @@ class OrderSaga(Saga):
 
     @action("ship_order", depends_on=["charge_payment"], pivot=True, timeout_seconds=LOCAL_TIMEOUT)
     def ship_order(self, ctx: Context) -> Context:
-        shipment = fulfilment.ship(order_id=ctx["order_id"])
+        try:
+            shipment = fulfilment.ship(order_id=ctx["order_id"])
+        except NotPaid as error:
+            raise StepRejected(str(error)) from error
         return {"shipment_id": f"SHIP-{ctx['order_id']}", "tracking": shipment.tracking}

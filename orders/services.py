@@ -8,6 +8,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
+from orders.commands import place_command
 from orders.errors import OrderConflict
 from orders.messages import COMMANDS, PLACE_ORDER, SAGA_NAME
 from orders.models import Order, Product
@@ -16,6 +17,8 @@ from outbox import enqueue
 from outbox.correlation import current
 from outbox.deadlocks import retry_deadlocks
 from sagas import saga_id
+
+CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,10 @@ def place_order(
     Raises:
         UnknownProducts: nothing is stored.
         OrderConflict: the id is taken by an order with other content.
+        ValueError: the amount has more than two decimals, and would be stored as another.
     """
+    if amount != amount.quantize(CENT):
+        raise ValueError(f"the amount {amount} has more than two decimals")
     check_known([item.product_id for item in items])
     order = _new(order_id or f"ORD-{uuid.uuid4().hex.upper()}", user_id, items, amount)
     try:
@@ -53,7 +59,7 @@ def place_order(
                 topic=COMMANDS,
                 key=order.order_id,
                 type=PLACE_ORDER,
-                payload=_command(order),
+                payload=place_command(order),
                 after=[order],
             )
     except IntegrityError:
@@ -94,12 +100,3 @@ def _new(order_id: str, user_id: str, items: Sequence[Item], amount: Decimal) ->
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
     )
-
-
-def _command(order: Order) -> dict[str, object]:
-    return {
-        "order_id": order.order_id,
-        "user_id": order.user_id,
-        "items": order.items,
-        "amount": str(order.amount),
-    }

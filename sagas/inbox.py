@@ -20,10 +20,12 @@ from django.utils import timezone
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
+from outbox.away import AWAY
+from saga_runtime.text import error_text
 from sagas import codec, metrics
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
-from sagas.errors import CancelRefused, UnknownSaga, UnstorableValue
+from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
 from sagas.identity import saga_id
 from sagas.models import InboxMessage, RefusedCommand, Saga
 from sagas.points import Point, reach
@@ -170,6 +172,10 @@ def _cancel_of(rule: CancelRule, payload: object, event: CloudEvent) -> _Cancel:
     key = _business_key(rule.key, payload, event)
     try:
         reason = str(rule.reason(payload))
+    except StepRejected as error:
+        raise CommandRefused(error_text(error)) from error
+    except AWAY:
+        raise  # what it says could not be compared: no reason to refuse it
     except Exception as error:
         raise CommandRefused(f"the reason for the cancel cannot be read: {error}") from error
     return _Cancel(rule.saga_name, key, reason)
@@ -189,6 +195,10 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
         if inspect.iscoroutine(context):
             context = asyncio.run(context)
         return None if context is None else codec.encode(dict(context))
+    except StepRejected as error:
+        raise CommandRefused(error_text(error)) from error
+    except AWAY:
+        raise  # what it says could not be compared: no reason to refuse it
     except UnstorableValue as error:
         raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
     except Exception as error:

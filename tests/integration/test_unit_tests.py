@@ -21,7 +21,15 @@ FILES = [
     for path in sorted((ROOT / "tests/unit").glob(f"{pattern}.py"))
 ] + [
     Path("tests/unit", f"test_{name}.py")
-    for name in ("outbox", "metrics", "parked_messages", "cancel_orders", "services", "orders_api")
+    for name in (
+        "outbox",
+        "metrics",
+        "parked_messages",
+        "cancel_orders",
+        "services",
+        "orders_api",
+        "forged_commands",
+    )
 ]
 
 

@@ -11,7 +11,7 @@ from threading import Event
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.utils import timezone
 
 from brokers import Record, Subscription
@@ -20,7 +20,7 @@ from orders import fulfilment
 from orders.audit import audit_orders
 from orders.cancelling import cancel_order
 from orders.errors import CancelTooLate, PaymentDeclined, PaymentUnavailable
-from orders.messages import COMMANDS, EVENTS, PLACE_ORDER
+from orders.messages import EVENTS
 from orders.models import (
     Order,
     OrderStatus,
@@ -34,7 +34,6 @@ from orders.models import (
 from orders.payments import PaymentGateway, gateway_from_url
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
-from outbox import enqueue
 from outbox.correlation import Correlation, correlated
 from outbox.models import OutboxMessage
 from relay.relay import Relay
@@ -327,15 +326,6 @@ def test_a_charge_on_its_way_is_not_entered_after_its_refund() -> None:
     assert Payment.objects.get().status == PaymentStatus.REFUNDED
     fulfilment.record_refund(order_id="ORD-1", charge_key="K")
     assert Payment.objects.count() == 1
-
-
-def test_a_command_for_an_order_that_there_is_not(shop: Shop) -> None:
-    with transaction.atomic():
-        payload = {"order_id": "NOWHERE", "amount": "1.00"}
-        enqueue(topic=COMMANDS, key="NOWHERE", type=PLACE_ORDER, payload=payload)
-    until(lambda: Saga.objects.filter(key="NOWHERE", status="rolled_back").exists())
-    assert Saga.objects.get().failure == "there is no order NOWHERE"
-    assert shop.published() == []
 
 
 def test_releasing_and_refunding_what_never_was_changes_nothing() -> None:
