@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any
 
 from outbox.away import AWAY
+from saga_runtime.text import one_line_error
 from sagas import codec, journal, local
 from sagas.contexts import changes, changes_of_async
 from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.errors import CancelRequested, LeaseLost, StepRejected, UnstorableValue
 from sagas.identity import step_key
 from sagas.models import StepKind, StepStatus
-from sagas.outages import is_conflict, is_outage
+from sagas.outages import alias_of, is_conflict, is_of_another, is_outage, our_outage
 from sagas.points import Point, reach
 from sagas.scope import current_key
 from sagas.state import Decided, RunState, Suspended
@@ -32,12 +33,29 @@ FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
 LONGEST_REST = 1.0  # a saga that waits longer is nobody's meanwhile
 CONFLICT_PAUSE = 0.02
+MOST_EXCUSED = 5
+"""Attempts in a row that spend no retry though the database answers again when it is asked."""
 
 Context = dict[str, Any]
 
 
 class _Conflict(Exception):  # noqa: N818 - states the fact
     """A local step's transaction was ended in favour of another; it has spent nothing."""
+
+
+class _Work:
+    """Calls a local step, and keeps what it raised: the journal's own errors are another matter."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self.error: BaseException | None = None
+
+    def __call__(self) -> Any:
+        try:
+            return self._call()
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 class Attempts:
@@ -100,8 +118,10 @@ class Attempts:
         except Exception as error:  # noqa: BLE001 - whatever the step raised
             if step.is_external and not isinstance(error, StepRejected):
                 tries.in_doubt = True
-            if not await self._was_away(error):
+            if not await self._was_away(step, tries, error):
                 await self._failed(step, tries, error)
+            elif not step.is_external:
+                tries.attempt -= 1  # nothing is left of it
             return None
         finally:
             current_key.reset(token)
@@ -149,18 +169,19 @@ class Attempts:
             unless_cancelled=begins,
         )
         # A context of its own: a step beside this one may change the shared one meanwhile.
-        work = partial(changes, step.function, dict(context))
+        work = _Work(partial(changes, step.function, dict(context)))
         do = partial(local.do_locally, entry, work=work, timeout=step.timeout)
         while True:
             try:
                 result, cancel_reason = await self._writer.call_once(do)
             except AWAY as error:
-                if is_conflict(error):
+                is_steps = error is work.error
+                if is_conflict(error) and not (is_steps and is_of_another(error)):
                     # Not in a loop here: a cancel or the deadline may have come meanwhile.
                     await self._writer.rest(CONFLICT_PAUSE * self._jitter())
                     raise _Conflict from error
-                if not is_outage(error):
-                    raise
+                if is_steps or not is_outage(error):
+                    raise  # judged as what an external step raises is
                 await self._writer.pause(error)
             else:
                 self._state.note_cancel(cancel_reason)
@@ -198,11 +219,28 @@ class Attempts:
             return step.timeout
         return min(left, step.timeout) if step.timeout is not None else left
 
-    async def _was_away(self, error: Exception) -> bool:
-        """Whether the step failed because our own database was away: that spends no attempt."""
-        if not (isinstance(error, AWAY) and is_outage(error)):
+    async def _was_away(self, step: Step, tries: Tries, error: Exception) -> bool:
+        """Whether the step failed because our own database was away: that spends no retry.
+
+        The database may answer again when it is asked; then the error tells whose it was. A step
+        that breaks its own connection each time looks the same: it is not excused for ever.
+        """
+        ours = None if isinstance(error, StepRejected) else our_outage(error)
+        is_nobodys = isinstance(error, AWAY) and is_outage(error) and alias_of(error) is None
+        if ours is None and not is_nobodys:
             return False
-        return await self._writer.had_to_wait()
+        if await self._writer.had_to_wait():
+            tries.excused = 0
+            return True
+        if ours is None or tries.excused >= MOST_EXCUSED:
+            return False
+        tries.excused += 1
+        logger.warning(
+            "%s %s: the database was away while %s ran, trying again: %s",
+            *(self._claimed.name, self._claimed.key, step.name, one_line_error(ours)),
+        )
+        await self._writer.rest(self.backoff(tries.excused))
+        return True
 
     async def _failed(self, step: Step, tries: Tries, error: Exception) -> None:
         """Journal a failed attempt, and what follows from it: a rest, or the error once more."""

@@ -13,7 +13,7 @@ from outbox.away import AWAY
 from sagas import codec, libpq, rows, sql
 from sagas.entries import BeginPivot, Entry, StepEntry
 from sagas.errors import CancelRequested, LeaseLost
-from sagas.outages import is_outage
+from sagas.outages import is_of_another, is_outage
 from sagas.points import Point, reach
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ def _no_outage_behind(timeout: float | None) -> Iterator[None]:
     try:
         yield
     except AWAY as error:
-        if timeout is None or time.monotonic() - began < timeout or not is_outage(error):
+        is_ours = is_outage(error) and not is_of_another(error)
+        if timeout is None or time.monotonic() - began < timeout or not is_ours:
             raise
-        raise TimeoutError from error
+        raise TimeoutError from None  # from an outage, it would be excused

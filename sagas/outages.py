@@ -1,11 +1,24 @@
-"""What an error of the database says: that it is away, that two transactions met, or neither."""
+"""What an error says of our own database: that it is away, that two transactions met, or neither.
 
-from django.db import Error
+Django's classes do not tell whose database it was: a foreign server, and a file that a step opens,
+raise the same. The traceback does: each error that Django hands on passed through the connection
+on which it happened.
+"""
+
+from collections.abc import Iterator
+from types import TracebackType
+
+from django.db import DEFAULT_DB_ALIAS, Error
+from django.db.utils import DatabaseErrorWrapper
+
+from outbox.away import AWAY
+from saga_runtime.text import leaves
 
 _CONFLICTS = ("40001", "40P01", "55P03")  # serialisation failure, deadlock, lock not available
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
 _ENDED = ("25P03", "25006")  # idle in transaction for too long, read only after a failover
 _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
+_RAISES = DatabaseErrorWrapper.__exit__.__code__
 
 
 def is_conflict(error: Error) -> bool:
@@ -25,6 +38,61 @@ def is_outage(error: Error) -> bool:
     if state:
         return state[:2] in _AWAY and state != _CANCELED
     return getattr(error.__cause__, "sqlite_errorname", "") != "SQLITE_ERROR"
+
+
+def alias_of(error: BaseException) -> str | None:
+    """Name the database on whose connection the error happened, as `DATABASES` calls it.
+
+    Returns:
+        None where no connection of Django's raised it: who did is not known.
+    """
+    found = None
+    for frame in _frames(error.__traceback__):
+        if frame.tb_frame.f_code is _RAISES:
+            found = frame.tb_frame.f_locals["self"].wrapper.alias
+    return found
+
+
+def is_of_another(error: BaseException) -> bool:
+    """Whether the error happened on a connection of Django's to another database than ours."""
+    return alias_of(error) not in (None, DEFAULT_DB_ALIAS)
+
+
+def our_outage(error: BaseException) -> Error | None:
+    """Find the error of our own database being away that led to this error.
+
+    Args:
+        error: what a step, a hook or a trigger raised. What it was raised from, or while handling,
+            is looked at too, and what an exception group holds.
+
+    Returns:
+        None where there is none, or where it is not known whose it was.
+    """
+    for each in causes(error):
+        if isinstance(each, AWAY) and alias_of(each) == DEFAULT_DB_ALIAS and is_outage(each):
+            return each
+    return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk through an error, those in its group, and those from which each of them was raised."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(leaves(each))
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
 
 
 def _sqlstate(error: Error) -> str:

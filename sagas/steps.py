@@ -33,11 +33,13 @@ class Step:
 
 @dataclass(slots=True)
 class Tries:
-    """How often a step has been tried. `in_doubt`: it may have had its effect all the same."""
+    """How often a step has been tried. `in_doubt`: it may have had its effect all the same.
+    `excused`: how often in a row our own database was away for a moment."""
 
     attempt: int = 0
     failures: int = 0
     in_doubt: bool = False
+    excused: int = 0
     started_at: datetime | None = None
 
     @classmethod

@@ -3,7 +3,7 @@
 import logging
 from contextlib import nullcontext
 
-from django.db import transaction
+from django.db import Error, connection, transaction
 from django.utils import timezone
 
 from outbox.away import AWAY
@@ -12,7 +12,7 @@ from sagas.claims import Claimed
 from sagas.errors import CancelRequested, HookFailed, LeaseLost
 from sagas.hooks import Ending, SagaOutcome, call_hooks
 from sagas.models import ACTIVE, Saga, SagaStatus
-from sagas.outages import is_conflict, is_outage
+from sagas.outages import is_conflict, is_of_another, is_outage, our_outage
 from sagas.points import Point, reach
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,20 @@ def _call_hooks(outcome: SagaOutcome) -> None:
         with transaction.atomic() if is_parked else nullcontext():
             call_hooks(outcome)
     except Exception as error:
-        if isinstance(error, AWAY) and (is_outage(error) or is_conflict(error)):
-            raise
+        if (to_blame := _our_database(error)) is not None:
+            raise to_blame from to_blame.__cause__  # which has its code
         if not is_parked:
             told = f"its on_finish hook fails: {type(error).__name__}: {error}"
             raise HookFailed(told) from error
         logger.exception("%s %s: its on_park hook failed", outcome.name, outcome.key)
+
+
+def _our_database(error: Exception) -> Error | None:
+    """Find our own database's part in it: it is away, or has ended our transaction. Then the same
+    may work later, and the hook has not failed."""
+    if (outage := our_outage(error)) is not None:
+        return outage
+    if not isinstance(error, AWAY) or is_of_another(error):
+        return None
+    is_away = is_outage(error) and not connection.is_usable()
+    return error if is_conflict(error) or is_away else None
