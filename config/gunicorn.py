@@ -8,12 +8,11 @@ from outbox.cli import on_orphaned
 
 wsgi_app = "config.wsgi"
 bind = os.environ.get("BIND", "127.0.0.1:8000")
-worker_class = "gthread"
+worker_class = "config.gunicorn_worker.BufferedWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = int(os.environ.get("WEB_THREADS", "8"))
-timeout = 60  # over the longest `Prefer: wait`
+timeout = 60  # a worker whose loop does not turn for so long is replaced
 graceful_timeout = 30
-keepalive = 5
 backlog = 2048
 max_requests = 0
 control_socket_disable = True

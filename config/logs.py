@@ -29,6 +29,8 @@ def logging_config(*, level: str) -> dict[str, Any]:
             "kafka": {"level": "CRITICAL"},
             # It tells of each try to connect; what that means is told by whoever needed one.
             "psycopg.pool": {"level": "ERROR"},
+            # It tells of each request that waits for a thread.
+            "waitress.queue": {"level": "ERROR"},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR"},
             # A wrong Host header is the client's mistake, and answered as one.

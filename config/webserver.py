@@ -1,165 +1,227 @@
-"""The web server of `manage.py up`: a thread for each request, a connection for each request."""
+"""The web server, on waitress: requests are read by one loop, answered by threads.
 
-import logging
+A connection costs a socket and what has arrived of its request. A thread is taken when a request
+has arrived as a whole, and freed when its answer has been made; slow and idle clients hold none.
+The server runs alone under `manage.py up`, and in each of gunicorn's workers.
+"""
+
+import resource
 import socket
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
-from django.core.servers import basehttp
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer, UnixWSGIServer
+from waitress.task import ThreadedTaskDispatcher
 
-from config.problems import problem
+from config.connections import Connection
 
-logger = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.1
-LINGER_SECONDS = 2.0
-MAX_REQUEST_LINE = 65_536
-
-
-class _Answer(basehttp.ServerHandler):
-    def cleanup_headers(self) -> None:
-        super().cleanup_headers()
-        self.headers["Connection"] = "close"  # type: ignore[attr-defined] # not in its stub
-
-    def close(self) -> None:
-        """Leave out Django's reading of the whole body into memory: the server lingers instead."""
-        super(basehttp.ServerHandler, self).close()
-
-
-class _Handler(basehttp.WSGIRequestHandler):
-    timeout = 30  # seconds that an idle or stalled client may hold a thread
-    server: "_Server"
-    connection: socket.socket  # type: ignore[assignment] # the stub of the base class is wrong
-
-    def handle(self) -> None:
-        with self.server.awaiting(self.connection):
-            arrived = self.rfile.peek(1)  # type: ignore[attr-defined] # a BufferedReader
-        if arrived:
-            self.handle_one_request()
-
-    def handle_one_request(self) -> None:
-        self.raw_requestline = self.rfile.readline(MAX_REQUEST_LINE + 1)
-        if len(self.raw_requestline) > MAX_REQUEST_LINE:
-            self.requestline = self.request_version = self.command = ""
-            self.send_error(414)
-        elif self.parse_request():
-            answer = _Answer(self.rfile, self.wfile, self.get_stderr(), self.get_environ())
-            answer.request_handler = self  # type: ignore[attr-defined] # not in its stub
-            answer.run(self.server.application)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """A request that is no HTTP never reaches Django; it gets its problem here."""
-        response = problem(code, message or explain or "")
-        self.request_version = self.protocol_version  # where it could not be read, headers too
-        self.send_response(code)
-        self.send_header("Content-Type", response["Content-Type"])
-        self.send_header("Content-Length", str(len(response.content)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(response.content)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Requests are not logged; what they lead to is."""
+BACKLOG = 2048
+LOOP_SECONDS = 0.2
+TEND_SECONDS = 1
+STOP_SECONDS = 35.0  # over the longest `Prefer: wait`
+MAX_CONNECTIONS = 4_000
+"""Connections that a process keeps; beyond them the one answered longest ago makes room."""
+MAX_HEADER_BYTES = 65_536
+BUFFERED_BYTES = 65_536
+"""What is kept of a body in memory; the rest of it goes to a temporary file."""
+_OTHER_FILES = 512  # sockets and files of the process that are no client's connection
+_PROBE = "/health/"
 
 
-class _Server(basehttp.ThreadedWSGIServer):
-    # Django's backlog of 10 resets connections when 50 clients arrive at once.
-    request_queue_size = 128
-    application: WSGIHandler
-    # What is being answered is finished before the server closes.
-    daemon_threads = False
-    block_on_close = True
+class _Threads(ThreadedTaskDispatcher):
+    """Threads that answer, and one beside them for what needs no database: liveness, refusals.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._lock = threading.Lock()
-        self._awaiting: set[socket.socket] = set()
-        self._closing = False
-        super().__init__(*args, **kwargs)
+    Args:
+        count: threads that run the application.
+    """
 
-    @contextmanager
-    def awaiting(self, connection: socket.socket) -> Iterator[None]:
-        """Wait for a client's first byte; closing ends the wait (browsers connect ahead)."""
-        with self._lock:
-            self._awaiting.add(connection)
-            if self._closing:
-                _hang_up(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._awaiting.remove(connection)
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.set_thread_count(count)
+        self._quick = ThreadedTaskDispatcher()
+        self._quick.set_thread_count(1)
 
-    def server_close(self) -> None:
-        with self._lock:
-            self._closing = True
-            for connection in self._awaiting:
-                _hang_up(connection)
-        super().server_close()
-
-    def shutdown_request(self, request: Any) -> None:
-        """Read what the client still sends, for a while: closing on it would reset the connection
-        before the client has read the answer."""
-        deadline = time.monotonic() + LINGER_SECONDS
-        with suppress(OSError):
-            request.shutdown(socket.SHUT_WR)
-            while (remaining := deadline - time.monotonic()) > 0:
-                request.settimeout(remaining)
-                if not request.recv(65_536):
-                    break
-        self.close_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base's
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            logger.info("a client went away or stalled: %s", error)
+    def add_task(self, task: Connection) -> None:
+        request = task.requests[0]
+        if request.error is not None or request.path == _PROBE:
+            self._quick.add_task(task)
         else:
-            logger.error("a connection failed", exc_info=error)
+            super().add_task(task)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:  # noqa: FBT001, FBT002 - waitress's own signature
+        self._quick.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
 
 
-def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)
+class _Keeper:
+    """What TCP and Unix listeners have in common: they look after their connections."""
+
+    channel_class: type[HTTPChannel] = Connection
+    active_channels: dict[int, Connection]
+
+    def maintenance(self, now: float) -> None:
+        for connection in list(self.active_channels.values()):
+            connection.tend(now)
+
+    def handle_accept(self) -> None:
+        idle = (each for each in self.active_channels.values() if not each.is_served)
+        if len(self.active_channels) >= _most_connections():
+            oldest = min(idle, key=lambda each: each.held_since, default=None)
+            if oldest is not None:
+                oldest.handle_close()
+        super().handle_accept()  # type: ignore[misc] # of the listener beside it
+
+
+class _TcpListener(_Keeper, TcpWSGIServer):
+    pass
+
+
+class _UnixListener(_Keeper, UnixWSGIServer):
+    pass
+
+
+class Server:
+    """Serves the WSGI application on bound sockets.
+
+    Args:
+        sockets: bound; they are listened on from here on.
+        application: what answers.
+        threads: how many requests are answered at a time.
+    """
+
+    def __init__(
+        self, sockets: Sequence[socket.socket], application: WSGIHandler, *, threads: int
+    ) -> None:
+        self._map: dict[int, Any] = {}
+        self._threads = _Threads(threads)
+        self._listeners = [self._listen(each, application) for each in sockets]
+
+    def _listen(self, bound: socket.socket, application: WSGIHandler) -> Any:
+        is_unix = bound.family == socket.AF_UNIX
+        return (_UnixListener if is_unix else _TcpListener)(
+            application,
+            map=self._map,
+            _sock=bound,
+            dispatcher=self._threads,
+            adj=_adjustments(),
+            sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()),
+            bind_socket=False,
+        )
+
+    def turn(self, seconds: float = LOOP_SECONDS) -> None:
+        """Handle what clients send and take, or wait for it that long."""
+        wasyncore.loop(timeout=seconds, map=self._map, use_poll=True, count=1)
+
+    def wake(self) -> None:
+        """End a wait in `turn` (from any thread, or a signal handler)."""
+        self._listeners[0].pull_trigger()
+
+    def stop(self, *, within: float, alive: Callable[[], object] = lambda: None) -> None:
+        """Take no more connections, finish what is being answered, close.
+
+        Args:
+            within: seconds until what is not finished is dropped.
+            alive: called again and again meanwhile.
+        """
+        deadline = time.monotonic() + within
+        for listener in self._listeners:
+            listener.accepting = False
+            listener.del_channel()
+            listener.socket.close()
+        try:
+            self.turn(0)  # what had arrived already
+            while self._close_unserved() and time.monotonic() < deadline:
+                alive()
+                self.turn()
+        finally:
+            self._threads.shutdown(timeout=0.5)
+            wasyncore.close_all(self._map)
+
+    def _close_unserved(self) -> int:
+        """Close the connections that wait for nothing of ours; returns how many are left."""
+        left = 0
+        for listener in self._listeners:
+            for connection in list(listener.active_channels.values()):
+                if connection.is_served:
+                    left += 1
+                else:
+                    connection.handle_close()
+        return left
 
 
 class WebServer:
-    """Serves the WSGI application with a thread for each request.
+    """The server of `manage.py up`.
+
+    Args:
+        host: address to serve.
+        port: its port; 0 takes a free one.
+        application: what answers.
+        threads: how many requests are answered at a time.
 
     Raises:
         OSError: the address is taken or not ours.
     """
 
-    def __init__(self, host: str, port: int, application: WSGIHandler) -> None:
-        self._server = _Server((host, port), _Handler, ipv6=":" in host)
-        self._server.application = application
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+    def __init__(
+        self, host: str, port: int, application: WSGIHandler, *, threads: int = 16
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self.port = int(self._socket.getsockname()[1])
+        self._application = application
+        self._threads = threads
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until `stop` is set, then finish what is being answered. If serving fails, `stop`
-        is left alone, so that the caller can tell."""
-        over = threading.Event()
-        watching = threading.Thread(target=self._watch, args=(stop, over), name="web stop")
-        watching.start()
+        """Serve until `stop` is set, then finish what is being answered."""
+        server = Server([self._socket], self._application, threads=self._threads)
         try:
-            self._server.serve_forever(POLL_SECONDS)
+            while not stop.is_set():
+                server.turn()
         finally:
-            over.set()
-            watching.join()
-            self._server.server_close()
+            server.stop(within=STOP_SECONDS)
 
     def close(self) -> None:
         """Free the port of a server that never ran."""
-        self._server.server_close()
+        self._socket.close()
 
-    def _watch(self, stop: threading.Event, over: threading.Event) -> None:
-        while not stop.wait(POLL_SECONDS) and not over.is_set():
-            pass
-        self._server.shutdown()
+
+def _adjustments() -> Adjustments:
+    return Adjustments(
+        backlog=BACKLOG,
+        ident=None,
+        asyncore_use_poll=True,
+        log_socket_errors=False,
+        # Set by our own proxy or by nobody: BEHIND_TLS_PROXY decides whether Django believes it.
+        clear_untrusted_proxy_headers=False,
+        cleanup_interval=TEND_SECONDS,
+        connection_limit=1_000_000,  # waitress would stop to accept; a listener makes room instead
+        inbuf_overflow=BUFFERED_BYTES,
+        max_request_header_size=MAX_HEADER_BYTES,
+        max_request_body_size=settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1,
+    )
+
+
+@cache
+def _most_connections() -> int:
+    return min(MAX_CONNECTIONS, max(64, _open_files() - _OTHER_FILES))
+
+
+def _open_files() -> int:
+    """How many files the process may open, once the soft limit has been raised to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + _OTHER_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return most
+    return wanted if soft == resource.RLIM_INFINITY else soft

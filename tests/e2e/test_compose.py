@@ -25,6 +25,7 @@ class Compose:
 
     def __init__(self) -> None:
         port = free_port()
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._project = f"test-{uuid.uuid4().hex[:8]}"
         self._env = os.environ | {"WEB_PORT": str(port)}

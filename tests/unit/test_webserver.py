@@ -1,36 +1,34 @@
 """The web server of `manage.py up`, over real sockets."""
 
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pytest
 import requests
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connections
 
-from config import webserver
+from config import connections, webserver
 from config.health import Readiness
 from config.webserver import WebServer
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("quiet")]
+pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about the server: its threads leave the test's database alone."""
-    monkeypatch.setattr(webserver._Server, "_close_connections", connections.close_all)
+THREADS = 3
 
 
 class Running:
     """A web server in a thread."""
 
     def __init__(self) -> None:
-        self.server = WebServer("127.0.0.1", 0, WSGIHandler())
+        self.server = WebServer("127.0.0.1", 0, WSGIHandler(), threads=THREADS)
         self.url = f"http://127.0.0.1:{self.server.port}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.server.run, args=(self._stop,))
@@ -55,6 +53,12 @@ def server() -> Iterator[Running]:
     running.stop()
 
 
+def length_of(head: bytes) -> int:
+    """The Content-Length that a head names."""
+    [value] = re.findall(rb"(?i)content-length: *([0-9]+)", head)
+    return int(value)
+
+
 def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     """The status and JSON body of the answer, read to its end."""
     with connection.makefile("rb") as stream:
@@ -66,12 +70,22 @@ def test_it_answers(server: Running) -> None:
     response = requests.get(f"{server.url}/health/", timeout=10)
 
     assert response.json() == {"status": "healthy"}
-    assert response.headers["Connection"] == "close"
+
+
+def test_a_connection_is_used_again(server: Running) -> None:
+    with server.connect() as connection, connection.makefile("rb") as stream:
+        for _ in range(2):
+            connection.sendall(b"GET /health/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            assert b" 200 " in head
+            assert stream.read(length_of(head)) == b'{"status": "healthy"}'
 
 
 def test_an_answer_to_head_has_no_body(server: Running) -> None:
     with server.connect() as connection:
-        connection.sendall(b"HEAD /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.sendall(
+            b"HEAD /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         with connection.makefile("rb") as stream:
             head, _, body = stream.read().partition(b"\r\n\r\n")
 
@@ -122,6 +136,47 @@ def test_what_is_no_http_gets_a_problem(server: Running, request_line: bytes, st
     assert code == body["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Content-Length: 2, 2", 400),
+        ("Content-Length: 2\r\nContent-Length: 2", 400),
+        ("Content-Length: 2\r\nContent-Length: 3", 400),
+        ("Content-Length: -1", 400),
+        ("Content-Length: +2", 400),
+        ("Content-Length: 2 2", 400),
+        ("Content-Length: 0x2", 400),
+        ("Content-Length: \xb2", 400),
+        ("Content-Length:", 400),
+        ("Content-Length: " + "9" * 5000, 400),
+        ("Content-Length: " + "9" * 20, 413),
+        ("Content-Length : 2", 400),
+        ("Content-Length: 2\r\nTransfer-Encoding: chunked", 400),
+        ("Transfer-Encoding: chunked", 411),
+        ("Transfer-Encoding: gzip, chunked", 501),
+        ("X-A: a\r\n b: c", 400),
+        ("X-A: a\nX-B: b", 400),
+        ("X-A: \0", 400),
+        ("no colon", 400),
+        ("X-Long: " + "a" * 70_000, 431),
+    ],
+    ids=lambda value: repr(value[:40]) if isinstance(value, str) else str(value),
+)
+def test_malformed_framing_is_refused(server: Running, headers: str, status: int) -> None:
+    with server.connect() as connection:
+        head = f"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{{}}"
+        connection.sendall(head.encode("latin-1"))
+        code, body = answer_of(connection)
+
+    assert code == body["status"] == status
+
+
+def test_a_request_without_a_host_is_refused(server: Running) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /health/ HTTP/1.1\r\n\r\n")
+        assert answer_of(connection)[0] == 400
+
+
 def test_a_body_that_ends_early_is_refused(server: Running) -> None:
     with server.connect() as connection:
         connection.sendall(
@@ -135,7 +190,8 @@ def test_a_body_that_ends_early_is_refused(server: Running) -> None:
 
 
 def test_a_body_that_stalls_is_refused(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webserver._Handler, "timeout", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2)
     with server.connect() as connection:
         connection.sendall(
             b"POST /orders/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
@@ -153,7 +209,8 @@ def test_a_client_that_says_nothing_is_left_without_a_word(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(webserver._Handler, "timeout", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2)
     with server.connect() as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
@@ -195,6 +252,52 @@ def test_stopping_finishes_what_is_being_answered(
     assert [response.status_code for response in responses] == [200]
 
 
+def test_health_answers_while_every_thread_is_busy(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow() -> Readiness:
+        arrived.release()
+        assert go_on.wait(20)
+        return Readiness(status="ready", detail="", checks=[])
+
+    monkeypatch.setattr("config.health.readiness", slow)
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(requests.get, f"{server.url}/health/ready/", timeout=30)
+            for _ in range(THREADS + 1)
+        ]
+        for _ in range(THREADS):
+            assert arrived.acquire(timeout=10)
+        try:
+            assert requests.get(f"{server.url}/health/", timeout=10).status_code == 200
+        finally:
+            go_on.set()
+        assert [each.result().status_code for each in asked] == [200] * (THREADS + 1)
+
+
+def test_the_longest_held_connection_makes_room(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webserver, "_most_connections", lambda: 2)
+    with server.connect() as first, server.connect() as second:
+        first.sendall(b"GET / HT")
+        second.sendall(b"GET / HT")
+        assert requests.get(f"{server.url}/health/", timeout=10).status_code == 200
+        assert first.recv(1) == b""
+        second.sendall(b"TP/1.0\r\n\r\n")
+        assert second.recv(4) == b"HTTP"
+
+
+def test_urgent_data_ends_the_connection(server: Running) -> None:
+    """Left unread, it would wake the server's loop without end."""
+    with server.connect() as connection:
+        connection.send(b"!", socket.MSG_OOB)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
 def test_a_taken_port_is_known_at_once(server: Running) -> None:
     with pytest.raises(OSError, match="in use"):
         WebServer("127.0.0.1", server.server.port, WSGIHandler())
@@ -213,7 +316,7 @@ def test_a_failure_is_told_from_being_stopped(monkeypatch: pytest.MonkeyPatch) -
         raise ZeroDivisionError
 
     server = WebServer("127.0.0.1", 0, WSGIHandler())
-    monkeypatch.setattr(server._server, "_handle_request_noblock", fail)
+    monkeypatch.setattr(webserver.Server, "turn", fail)
     stop = threading.Event()
     with ThreadPoolExecutor() as pool:
         running = pool.submit(server.run, stop)

@@ -17,7 +17,8 @@ from outbox.cli import positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
 
 LOOK_EVERY = 0.1
-THREADED_WAITERS = 64  # this server has a thread for each request
+WAITERS = 64  # requests that may wait for `Prefer: wait` in the one process
+THREADS = WAITERS + 16
 
 
 class Command(BaseCommand):
@@ -46,11 +47,11 @@ class Command(BaseCommand):
     def _embedded(self, broker: Broker, host: str, port: int) -> None:
         from config.wsgi import application
 
-        settings.MAX_WAITING_REQUESTS = THREADED_WAITERS
+        settings.MAX_WAITING_REQUESTS = WAITERS
         with only_relay():
             _prepare()
             try:
-                web = WebServer(host, port, application)
+                web = WebServer(host, port, application, threads=THREADS)
             except OSError as error:
                 raise _taken(host, port, error) from error
             embedded = Embedded(web, broker)

@@ -1,0 +1,141 @@
+"""One client's connection: no thread belongs to it until its request has arrived as a whole."""
+
+import socket
+import time
+from contextlib import suppress
+from http import HTTPStatus
+
+from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask
+
+from config.framing import Refusal, StrictParser
+from config.problems import problem
+from outbox.correlation import correlated, taken_or_made
+
+IDLE_SECONDS = 75.0
+"""How long a connection may be silent between two requests, or not take its answer."""
+REQUEST_SECONDS = 60.0
+"""How long a request may take to arrive, from its first byte to its last."""
+LINGER_SECONDS = 2.0
+"""How long what a client still sends is read and dropped after the last answer: closing on it would
+reset the connection before the client has read the answer."""
+_READ_BYTES = 65_536
+
+
+class ProblemTask(ErrorTask):
+    """Answers a request that never reaches Django with a problem, as Django would."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        code = error.code if error is not None else HTTPStatus.INTERNAL_SERVER_ERROR
+        with correlated(taken_or_made(id=None, traceparent=None)) as correlation:
+            response = problem(code, error.body if isinstance(error, Refusal) else "")
+        self.status = f"{code} {HTTPStatus(code).phrase}"
+        self.response_headers += [
+            ("Content-Type", response["Content-Type"]),
+            ("X-Correlation-ID", correlation.id),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(response.content)
+        self.write(b"" if self.request.command == "HEAD" else response.content)
+
+
+class Connection(HTTPChannel):
+    """Reads requests and writes answers as the client allows, all in the server's own loop."""
+
+    parser_class = StrictParser
+    error_task_class = ProblemTask
+    _arriving_since: float | None = None
+    _answered_at: float | None = None
+    _lingers_until: float | None = None
+
+    def readable(self) -> bool:
+        if self._lingers_until is not None:
+            return not self.will_close
+        return bool(super().readable())
+
+    def handle_read(self) -> None:
+        """Take what the client has sent. Its end, in the middle of a body, is answered too."""
+        try:
+            data = self.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data and self._lingers_until is None:
+            self.last_activity = time.time()
+            self.received(data)
+            self._note_arrival()
+        elif not data and not self.refuse(400, "the body ended early"):
+            self.handle_close()
+
+    def handle_write(self) -> None:
+        """Send what is ready; after the last answer wait for the client's end, for a while."""
+        if not self.close_when_flushed:
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if self.will_close:
+            self.handle_close()
+        elif self.connected and not self.total_outbufs_len:
+            self._linger()
+
+    def handle_expt(self) -> None:
+        """Hang up on urgent data, which HTTP has not: the loop would be woken by it for ever."""
+        self.handle_close()
+
+    def refuse(self, status: int, detail: str) -> bool:
+        """Answer a request whose body does not come; False where there is none to answer."""
+        with self.requests_lock:
+            request = self.request
+            if request is None or not request.headers_finished or self.requests:
+                return False
+            self.request = None
+            request.error, request.completed = Refusal(status, detail), True
+            self.requests.append(request)
+        self.server.add_task(self)
+        return True
+
+    def tend(self, now: float) -> None:
+        """End what takes too long.
+
+        Args:
+            now: Unix time in seconds.
+        """
+        if self._lingers_until is not None:
+            self.will_close = self.will_close or now >= self._lingers_until
+        elif self.requests:
+            return
+        elif self._arriving_since is not None:
+            if now - self._arriving_since > REQUEST_SECONDS:
+                self._arriving_since = None
+                self.will_close = not self.refuse(408, "the request did not arrive in time")
+        elif now - self.last_activity > IDLE_SECONDS:
+            self.will_close = True
+
+    def service(self) -> None:
+        """Answer the request that has arrived, in a thread."""
+        super().service()
+        self._answered_at = time.time()
+
+    @property
+    def is_served(self) -> bool:
+        """Whether an answer to it is being made or sent."""
+        return bool(self.requests or self.total_outbufs_len)
+
+    @property
+    def held_since(self) -> float:
+        """When it was opened, or last answered, in Unix time."""
+        return self._answered_at or self.creation_time
+
+    def _note_arrival(self) -> None:
+        if self.request is None:
+            self._arriving_since = None
+        elif self._arriving_since is None:
+            self._arriving_since = time.time()
+
+    def _linger(self) -> None:
+        self.close_when_flushed = False
+        self._lingers_until = time.time() + LINGER_SECONDS
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)

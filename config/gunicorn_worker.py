@@ -1,0 +1,43 @@
+"""gunicorn's worker: gunicorn keeps the processes, our own server serves in each.
+
+gunicorn's threaded worker gives a thread to a connection whose request is still coming in, so a few
+slow clients hold all of them. Here a thread is taken when the request has arrived.
+"""
+
+import os
+from types import FrameType
+from typing import Any
+
+from gunicorn.workers.base import Worker
+
+from config.webserver import Server
+
+
+class BufferedWorker(Worker):
+    """Serves on gunicorn's sockets until gunicorn says stop, or is gone."""
+
+    _server: Server | None = None
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Say what gunicorn offers and this worker does not."""
+        if cfg.is_ssl:
+            raise RuntimeError("TLS ends at the proxy in front: leave out certfile and keyfile")
+        if cfg.max_requests or cfg.accesslog:
+            log.warning("max_requests and accesslog do nothing with this worker class")
+
+    def run(self) -> None:
+        """Serve; called in the worker's process, once the application is loaded."""
+        # Objects of their own: gunicorn closes its sockets in the middle of a reload.
+        sockets = [each.sock.dup() for each in self.sockets]
+        self._server = Server(sockets, self.wsgi, threads=self.cfg.threads)
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            self._server.turn()
+        self._server.stop(within=self.cfg.graceful_timeout, alive=self.notify)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take SIGTERM: stop at once, not when the next client comes."""
+        super().handle_exit(sig, frame)
+        if self._server is not None:
+            self._server.wake()

@@ -1,0 +1,4 @@
+class Error:
+    code: int
+    body: str
+    def __init__(self, body: str) -> None: ...
