@@ -15,10 +15,13 @@ from brokers.base import (
 from brokers.errors import (
     BrokerConfigurationError,
     BrokerError,
+    BrokerSlow,
     BrokerUnavailable,
+    BrokerUnusable,
     Fenced,
     QueueFull,
 )
+from brokers.starting import await_broker
 from brokers.urls import broker_from_url, require_shared, require_transactions
 
 __all__ = [
@@ -26,7 +29,9 @@ __all__ = [
     "Broker",
     "BrokerConfigurationError",
     "BrokerError",
+    "BrokerSlow",
     "BrokerUnavailable",
+    "BrokerUnusable",
     "Failed",
     "Fenced",
     "Message",
@@ -37,6 +42,7 @@ __all__ = [
     "Report",
     "Subscription",
     "TransactionalPublisher",
+    "await_broker",
     "broker_from_url",
     "require_shared",
     "require_transactions",

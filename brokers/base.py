@@ -54,11 +54,15 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The message may or may not have arrived, and says nothing against it: publish it again.
-    `only_it`: the broker is there, and takes others."""
+    `only_it`: the broker is there, and takes others. `lasting`: the broker is there, and takes none
+    until somebody does what `reason` says; time does not heal it. `in_company`: it was refused
+    together with others, and the next time it will be sent alone."""
 
     token: int
     reason: str
     only_it: bool = False
+    lasting: bool = False
+    in_company: bool = False
 
 
 Report = Acknowledged | Refused | Failed

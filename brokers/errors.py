@@ -1,5 +1,7 @@
 """BrokerError ─┬─ BrokerConfigurationError
-├─ BrokerUnavailable ── QueueFull
+├─ BrokerUnavailable ─┬─ QueueFull
+│                     ├─ BrokerSlow
+│                     └─ BrokerUnusable
 └─ Fenced
 """
 
@@ -14,6 +16,15 @@ class BrokerConfigurationError(BrokerError):
 
 class BrokerUnavailable(BrokerError):  # noqa: N818 - the field's term
     """Raised when no server answers; the same call may work later."""
+
+
+class BrokerSlow(BrokerUnavailable):
+    """Raised when a server answers, but not in time what it was asked."""
+
+
+class BrokerUnusable(BrokerUnavailable):
+    """Raised when a server answers, but not so that it can be used, and time does not heal that:
+    its text says what to do. Once that is done, the same call works."""
 
 
 class QueueFull(BrokerUnavailable):

@@ -5,6 +5,9 @@ import random
 import time
 from collections.abc import Callable
 
+from brokers.errors import BrokerUnusable
+from saga_runtime.text import one_line, one_line_error
+
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 REPORT_EVERY = 10.0
@@ -12,7 +15,8 @@ REPORT_EVERY = 10.0
 
 class Outage:
     """Tells of one server's outages. `failed()` after each failure, `over()` after each success;
-    `count` is how many there have been."""
+    `count` is how many outages there have been. A server that answers, but cannot be used until
+    somebody mends something, is named as that, and not counted."""
 
     def __init__(
         self,
@@ -29,25 +33,31 @@ class Outage:
         self._began: float | None = None
         self._reported = 0.0
         self._failures = 0
+        self._answers = False
         self.count = 0
 
     @property
     def going_on(self) -> bool:
         return self._began is not None
 
-    def failed(self, error: BaseException | str) -> float:
-        """Note a failure; returns the seconds to pause: exponential with jitter, at most 5."""
+    def failed(self, error: BaseException | str, *, answers: bool = False) -> float:
+        """Note a failure; returns the seconds to pause: exponential with jitter, at most 5.
+
+        Args:
+            answers: the server does answer, and time alone will not help.
+        """
         now = self._clock()
-        if self._began is None:
+        answers = answers or isinstance(error, BrokerUnusable)
+        if self._began is None or answers != self._answers:
             self._began = self._reported = now
-            self.count += 1
-            self._logger.warning("%s does not answer, trying on: %s", self._what, _flat(error))
+            self._answers = answers
+            self.count += not answers
+            state = "answers, but cannot be used like this" if answers else "does not answer"
+            self._say(f"{state}, trying on", error)
         elif now - self._reported >= REPORT_EVERY:
             self._reported = now
-            away = now - self._began
-            self._logger.warning(
-                "%s has not answered for %.0f s, trying on: %s", self._what, away, _flat(error)
-            )
+            state = "could not be used" if answers else "has not answered"
+            self._say(f"{state} for {now - self._began:.0f} s, trying on", error)
         self._failures += 1
         longest = min(FIRST_PAUSE * 2.0 ** min(self._failures, 10), LONGEST_PAUSE)
         return longest * (0.5 + self._jitter() / 2)
@@ -56,10 +66,12 @@ class Outage:
         """Note a success."""
         if self._began is not None:
             away = self._clock() - self._began
-            self._logger.warning("%s answers again after %.1f s", self._what, away)
+            state = "can be used again" if self._answers else "answers again"
+            self._logger.warning("%s %s after %.1f s", self._what, state, away)
         self._began = None
         self._failures = 0
 
-
-def _flat(error: BaseException | str) -> str:
-    return " ".join(str(error).split())
+    def _say(self, state: str, error: BaseException | str) -> None:
+        level = logging.ERROR if self._answers else logging.WARNING
+        told = one_line(error) if isinstance(error, str) else one_line_error(error)
+        self._logger.log(level, "%s %s: %s", self._what, state, told)

@@ -25,7 +25,7 @@ class Flight:
         """Lanes of which the broker did not take a message, though it takes others, and why."""
         self.troubles = 0
         """How many messages did not arrive."""
-        self._failure = ""
+        self._failure: Failed | None = None
         self._is_explained = False
         self._acknowledged: list[Row] = []
         self._failed: set[int] = set()
@@ -81,16 +81,19 @@ class Flight:
         if report.only_it:
             self.to_rest[row.lane] = report.reason
             self._is_explained = True
+        elif report.in_company:
+            self._is_explained = True
         else:
-            self._failure = report.reason
+            is_told = self._failure is not None and self._failure.lasting
+            self._failure = self._failure if is_told else report
 
-    def take_failure(self) -> str:
-        """Why messages failed, once every report is in; empty where none did, or where the refusal
-        of another one explains it."""
+    def take_failure(self) -> Failed | None:
+        """Why messages failed, once every report is in, and of several reasons one that time does
+        not heal; None where none did, or where the refusal of another one explains it."""
         if self.unreported:
-            return ""
-        failure = "" if self._is_explained else self._failure
-        self._failure, self._is_explained = "", False
+            return None
+        failure = None if self._is_explained else self._failure
+        self._failure, self._is_explained = None, False
         return failure
 
     def acknowledged(self) -> list[Row]:

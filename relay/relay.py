@@ -194,8 +194,8 @@ class Relay:
             if not self._deleter.is_busy:  # one that is under way may yet fail
                 self._database_outage.over()
             failure = self._flight.take_failure()
-            if failure:
-                stop.wait(self._broker_outage.failed(failure))
+            if failure is not None:
+                stop.wait(self._broker_outage.failed(failure.reason, answers=failure.lasting))
             self.cycles += moved
             self.cycle_seconds += self._clock() - began if moved else 0
             self._pause = SHORTEST_POLL if moved else min(self._pause * 1.5, self._longest_poll)

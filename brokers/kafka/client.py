@@ -1,5 +1,6 @@
 """Connecting kafka-python's clients, and telling its errors apart."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -10,28 +11,34 @@ from kafka.net.connection import KafkaConnection as Connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
-from brokers.errors import BrokerConfigurationError, BrokerError, BrokerUnavailable
+from brokers.errors import (
+    BrokerConfigurationError,
+    BrokerError,
+    BrokerSlow,
+    BrokerUnavailable,
+    BrokerUnusable,
+)
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka.faults import Fault, advised, fault_of
+from saga_runtime.text import error_text, one_line
 
 RECONNECT_BACKOFF_MAX_MS = 1_000
 
 # kafka-python's own event loop also raises RuntimeError and OSError once it is closed or has died.
 CLIENT_ERRORS = (errors.KafkaError, RuntimeError, OSError)
 
-# Judged by the broker, or by the client in its place, about this one message.
-REFUSALS = (
-    errors.MessageSizeTooLargeError,
-    errors.RecordListTooLargeError,
-    errors.UnknownTopicOrPartitionError,
-    errors.InvalidTopicError,
-    errors.InvalidRecordError,
-    errors.InvalidTimestampError,
-    errors.PolicyViolationError,
-    TypeError,
-    ValueError,
+# Those of kafka-python's own errors, without a code, that time does not heal.
+LASTING = (
+    errors.AuthorizationError,
+    errors.IllegalArgumentError,
+    errors.IllegalStateError,
+    errors.KafkaConfigurationError,
+    errors.QuotaViolationError,
+    errors.UnrecognizedBrokerVersion,
+    errors.UnsupportedCodecError,
 )
 
-NOT_ALLOWED = errors.TopicAuthorizationFailedError
+_LATE = (errors.KafkaTimeoutError, errors.RequestTimedOutError)
 
 _CREDENTIALS_REFUSED = (
     errors.SaslAuthenticationFailedError,
@@ -45,14 +52,24 @@ Client = TypeVar("Client")
 
 
 class _Manager(KafkaConnectionManager):
-    """Remembers why a connection failed; kafka-python only logs it, and says that time is up."""
+    """Remembers why a connection failed, and whether one did not; kafka-python only logs it, and
+    says that time is up."""
 
     failure: Exception | None = None
+    is_answered = False
+    """A broker has answered, by the URL or by the address that it gives for itself."""
+    is_answered_at_home = False
+    """By the latter."""
 
     def get_connection(self, node_id: int | str, *args: object, **options: object) -> Connection:
         connection = super().get_connection(node_id, *args, **options)
         connection.init_future.add_errback(self._note)
+        connection.init_future.add_callback(lambda _: self._note_answer(node_id))
         return connection
+
+    def _note_answer(self, node_id: int | str) -> None:
+        self.is_answered = True
+        self.is_answered_at_home = self.is_answered_at_home or isinstance(node_id, int)
 
     def _note(self, error: Exception) -> None:
         if not isinstance(self.failure, _CREDENTIALS_REFUSED):
@@ -93,8 +110,15 @@ def connect(
             reason = manager.failure or reason
             with suppress(*CLIENT_ERRORS):
                 net_client.close()
-        raise connection_error(address, reason) from error
+        answered = any(manager.is_answered and not manager.failure for _, manager in opened)
+        raise connection_error(address, reason, answered=answered) from error
     return client, opened[-1][0]
+
+
+def has_answered(net_client: KafkaNetClient) -> bool:
+    """Whether a broker has ever answered this client by the address that it gives for itself."""
+    manager = net_client._manager  # noqa: SLF001 - what `connect()` gave it
+    return isinstance(manager, _Manager) and manager.is_answered_at_home
 
 
 def is_connected(net_client: KafkaNetClient) -> bool:
@@ -102,17 +126,39 @@ def is_connected(net_client: KafkaNetClient) -> bool:
     return any(net_client.connected(node.node_id) for node in net_client.cluster.brokers())
 
 
-def connection_error(address: KafkaAddress, error: Exception) -> BrokerError:
-    """What an error while connecting means."""
+def connection_error(
+    address: KafkaAddress, error: Exception, *, answered: bool = False
+) -> BrokerError:
+    """What an error of a request means.
+
+    Args:
+        answered: a broker has answered something else before.
+    """
     if isinstance(error, _CREDENTIALS_REFUSED):
         return BrokerConfigurationError(
             f"Kafka at {address} does not let us in: {explained(error)}"
         )
+    if isinstance(error, errors.KafkaError) and fault(error) is not Fault.BROKER:
+        return BrokerUnusable(f"Kafka at {address} answers, and says: {explained(error)}")
+    if answered and isinstance(error, _LATE):
+        return BrokerSlow(
+            f"a Kafka broker answers at {address}, but not in time: {explained(error)}"
+        )
     return BrokerUnavailable(f"no Kafka broker answers at {address}: {explained(error)}")
 
 
+def fault(error: BaseException) -> Fault:
+    """Whose fault an error is, which answers a message or a request."""
+    if isinstance(error, errors.BrokerResponseError) and error.errno is not None:
+        return fault_of(error.errno)
+    if isinstance(error, (TypeError, ValueError)):  # the message could not be written
+        return Fault.MESSAGE
+    return Fault.OURS if isinstance(error, LASTING) else Fault.BROKER
+
+
 def explained(error: BaseException) -> str:
-    """The error on one line, with its name."""
+    """The error on one line, with its name, and with what to do where that is known."""
     name = type(error).__name__
-    text = " ".join(str(error.args[0]).split()) if error.args and error.args[0] else ""
-    return f"{name}: {text.removeprefix(f'{name}: ')}" if text else name
+    text = re.sub(rf"^(\[Error -?\d+\] )?({name}(: )?)?", "", one_line(error_text(error)))
+    told = f"{name}: {text}" if text else name
+    return advised(getattr(error, "errno", None) or 0, told)

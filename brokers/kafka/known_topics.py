@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from brokers.base import Failed, Message, Refused
-from brokers.errors import BrokerError, BrokerUnavailable
+from brokers.errors import BrokerConfigurationError, BrokerUnusable
 from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
 
@@ -102,7 +102,5 @@ class KnownTopics:
     def _asked(self, question: Callable[[KafkaAddress, str], Answer], topic: str) -> Answer:
         try:
             return question(self._address, topic)
-        except BrokerUnavailable:
-            raise
-        except BrokerError as error:
-            raise BrokerUnavailable(str(error)) from error
+        except BrokerConfigurationError as error:
+            raise BrokerUnusable(str(error)) from error

@@ -6,9 +6,15 @@ import time
 from contextlib import suppress
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
-from brokers.errors import BrokerError, BrokerUnavailable, QueueFull
+from brokers.errors import (
+    BrokerConfigurationError,
+    BrokerUnavailable,
+    BrokerUnusable,
+    QueueFull,
+)
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, REFUSALS, explained
+from brokers.kafka.client import CLIENT_ERRORS, explained, fault
+from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import BATCH_BYTES, Run, judged
 from brokers.outage import Outage
@@ -17,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 STALLED_AFTER = 15.0
+BAD_NEWS = "a message before it did not arrive"
 
 
 class KafkaPublisher:
@@ -30,7 +37,7 @@ class KafkaPublisher:
 
     def publish(self, message: Message, *, token: int) -> bool:
         if self._has_bad_news():
-            self._add(Failed(token, "a message before it did not arrive"))
+            self._add(Failed(token, BAD_NEWS))
             return False
         run = self._ready_run()
         topic = self._address.named(message.topic)
@@ -44,11 +51,14 @@ class KafkaPublisher:
             raise QueueFull(f"{run.pending_bytes} bytes wait for {self._address} already")
         try:
             run.send(message, token, topic=topic)
-        except REFUSALS as error:
-            run.land(judged(token, error))
-            return False
-        except CLIENT_ERRORS as error:
+        except (*CLIENT_ERRORS, TypeError, ValueError) as error:
+            if fault(error) is Fault.MESSAGE:
+                run.land(judged(token, error))
+                return False
             run.forget(token)
+            if run.finished:  # it has ended between the question above and this
+                self._add(Failed(token, BAD_NEWS))
+                return False
             raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
         return True
 
@@ -90,8 +100,8 @@ class KafkaPublisher:
         if self._run is None:
             try:
                 self._run = Run(self._address, self._changed)
-            except BrokerError as error:
-                raise BrokerUnavailable(str(error)) from error
+            except BrokerConfigurationError as error:
+                raise BrokerUnusable(str(error)) from error
         return self._run
 
     def _fate(self, run: Run, topic: str, token: int) -> Refused | Failed | None:

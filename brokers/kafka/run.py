@@ -12,19 +12,18 @@ Invariants:
 import threading
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from kafka import KafkaProducer
+from kafka.producer.sender import Sender
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import (
-    CLIENT_ERRORS,
-    NOT_ALLOWED,
-    REFUSALS,
-    connect,
-    explained,
-    is_connected,
-)
+from brokers.kafka.client import CLIENT_ERRORS, connect, explained, fault, is_connected
+from brokers.kafka.faults import Fault
+
+if TYPE_CHECKING:
+    from kafka.producer.sender import ExceptionOf, RecordErrors
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
@@ -55,6 +54,7 @@ class Run:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             metrics_enabled=False,
         )
+        _tell_the_batchs_error(self.producer._sender)  # noqa: SLF001 - nothing is sent before this
         self.partitions: dict[str, int] = {}
         self.pending: dict[int, int] = {}  # token to size
         self.pending_bytes = 0
@@ -125,8 +125,23 @@ class Run:
             self.stop()
 
 
+def _tell_the_batchs_error(sender: Sender) -> None:
+    """Have an error that is no message's fault reach each message of its batch as it is. The broker
+    adds why each record was left out, and kafka-python makes that an InvalidRecordError, whatever
+    the error is: a clock that is wrong would look like so many wrong messages."""
+    of_each = sender._record_exceptions_fn  # noqa: SLF001
+
+    def of_all(error: Exception, records: "RecordErrors", text: str | None) -> "ExceptionOf":
+        if fault(error) is Fault.MESSAGE:
+            return of_each(error, records, text)
+        return lambda _: error
+
+    sender._record_exceptions_fn = of_all  # noqa: SLF001
+
+
 def judged(token: int, error: Exception) -> Report:
     """Refused where the error is about this message, otherwise Failed."""
-    if isinstance(error, REFUSALS):
-        return Refused(token, explained(error))
-    return Failed(token, explained(error), only_it=isinstance(error, NOT_ALLOWED))
+    whose, reason = fault(error), explained(error)
+    if whose is Fault.MESSAGE:
+        return Refused(token, reason)
+    return Failed(token, reason, only_it=whose is Fault.TOPIC, lasting=whose is Fault.OURS)

@@ -8,7 +8,13 @@ from kafka.admin import ConfigResource
 
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, connect, connection_error, explained
+from brokers.kafka.client import (
+    CLIENT_ERRORS,
+    connect,
+    connection_error,
+    explained,
+    has_answered,
+)
 
 ANSWER_TIMEOUT_MS = 4_000
 CREATE_TIMEOUT_MS = 10_000
@@ -25,7 +31,7 @@ _ABSENT = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
 @contextmanager
 def admin(address: KafkaAddress, *, timeout_ms: int) -> Iterator[KafkaAdminClient]:
     """A client for questions; errors leave it as BrokerError."""
-    client, _ = connect(
+    client, net_client = connect(
         KafkaAdminClient,
         address,
         bootstrap_timeout_ms=timeout_ms,
@@ -34,7 +40,7 @@ def admin(address: KafkaAddress, *, timeout_ms: int) -> Iterator[KafkaAdminClien
     try:
         yield client
     except CLIENT_ERRORS as error:
-        raise connection_error(address, error) from error
+        raise connection_error(address, error, answered=has_answered(net_client)) from error
     finally:
         with suppress(*CLIENT_ERRORS):
             client.close()

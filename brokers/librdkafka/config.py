@@ -1,13 +1,14 @@
-"""Making confluent-kafka's clients, and telling librdkafka's errors apart."""
+"""Making confluent-kafka's clients."""
 
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka.address import KafkaAddress
+from brokers.librdkafka.faults import explained
 
 logger = logging.getLogger(__name__)
 
@@ -23,37 +24,6 @@ _NAMES = {
     "ssl_cafile": "ssl.ca.location",
     "client_id": "client.id",
 }
-
-# About the topic, whichever message it was that asked for it.
-TOPIC_REFUSED = frozenset(
-    {
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's own errors are named so
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_EXCEPTION,
-    }
-)
-
-NOT_ALLOWED = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
-
-# About one of the messages of a batch, or all of them together.
-BATCH_REFUSED = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_MSG_SIZE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError.POLICY_VIOLATION,
-    }
-)
-
-FENCED = frozenset(
-    {
-        KafkaError._FENCED,  # noqa: SLF001
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-    }
-)
 
 Client = TypeVar("Client")
 
@@ -93,18 +63,3 @@ def make_client(
         raise BrokerConfigurationError(
             f"librdkafka cannot be used with Kafka at {address}: {explained(error)}"
         ) from error
-
-
-def error_of(exception: KafkaException) -> KafkaError:
-    """What is inside an exception; there is one where librdkafka raised it."""
-    found = exception.args[0] if exception.args else None
-    return found if isinstance(found, KafkaError) else KafkaError(KafkaError._FAIL, str(exception))  # noqa: SLF001
-
-
-def explained(error: BaseException | KafkaError) -> str:
-    """The error on one line, with its name."""
-    if isinstance(error, KafkaException):
-        error = error_of(error)
-    if isinstance(error, KafkaError):
-        return " ".join(f"{error.name()}: {error.str()}".split())
-    return " ".join(f"{type(error).__name__}: {error}".split())

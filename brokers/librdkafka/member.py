@@ -13,7 +13,8 @@ from brokers.base import Headers, Record
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.subscription import MemberLost, Place
-from brokers.librdkafka.config import error_of, explained, make_client
+from brokers.librdkafka.config import make_client
+from brokers.librdkafka.faults import error_of, explained
 
 CONNECT_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 2.0

@@ -10,10 +10,17 @@ import time
 from confluent_kafka import KafkaError, KafkaException
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
-from brokers.errors import BrokerError, BrokerUnavailable, Fenced, QueueFull
+from brokers.errors import (
+    BrokerConfigurationError,
+    BrokerUnavailable,
+    BrokerUnusable,
+    Fenced,
+    QueueFull,
+)
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
-from brokers.librdkafka.config import FENCED, error_of, explained
+from brokers.librdkafka.faults import FENCED, error_of, explained, fault
 from brokers.librdkafka.run import BATCH_BYTES, Run
 from brokers.outage import Outage
 
@@ -138,8 +145,8 @@ class LibrdkafkaPublisher:
                 self._run = Run(
                     self._address, careful=careful, transactional_id=self._transactional_id
                 )
-            except BrokerError as error:
-                raise BrokerUnavailable(str(error)) from error
+            except BrokerConfigurationError as error:
+                raise BrokerUnusable(str(error)) from error
             except KafkaException as error:
                 raise self._unavailable(error_of(error)) from error
         return self._run
@@ -159,7 +166,8 @@ class LibrdkafkaPublisher:
         report = run.judged(token, error, alone=True)
         if isinstance(report, Failed):
             run.finished = True
-            report = Failed(token, BAD_NEWS if error.fatal() else report.reason)
+            if error.fatal():
+                report = Failed(token, BAD_NEWS)
         self._reports.append(report)
 
     def _not_committed(self, run: Run, error: KafkaError) -> None:
@@ -180,10 +188,14 @@ class LibrdkafkaPublisher:
             run.away = None
             self._outage.over()
         elif run.pending and run.away is not None:
-            self._outage.failed(f"what is queued waits until it is back: {explained(run.away)}")
+            self._outage.failed(
+                f"what is queued waits until it is back: {explained(run.away)}",
+                answers=fault(run.away) is Fault.OURS,
+            )
 
     def _unavailable(self, error: KafkaError) -> BrokerUnavailable:
-        return BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}")
+        kind = BrokerUnusable if fault(error) is Fault.OURS else BrokerUnavailable
+        return kind(f"Kafka at {self._address}: {explained(error)}")
 
     def _fence(self) -> Fenced:
         return Fenced(f"another producer took over the transactions of {self._transactional_id}")

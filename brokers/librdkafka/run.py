@@ -20,16 +20,9 @@ from confluent_kafka import Message as Delivered
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
-from brokers.librdkafka.config import (
-    BATCH_REFUSED,
-    FENCED,
-    NOT_ALLOWED,
-    REQUEST_TIMEOUT_MS,
-    TOPIC_REFUSED,
-    error_of,
-    explained,
-    make_client,
-)
+from brokers.kafka.faults import Fault
+from brokers.librdkafka.config import REQUEST_TIMEOUT_MS, make_client
+from brokers.librdkafka.faults import FENCED, TOPIC_REFUSED, error_of, explained, fault
 
 LINGER_MS = 2
 BATCH_BYTES = 131_072  # well below a topic's default max.message.bytes
@@ -159,13 +152,13 @@ class Run:
         """Refused where the error is about this message, otherwise Failed."""
         if error.code() in FENCED:
             self.fenced = True
-        reason = explained(error)
-        if error.code() in TOPIC_REFUSED or (error.code() in BATCH_REFUSED and alone):
+        whose, reason = fault(error), explained(error)
+        if whose is Fault.MESSAGE and (alone or error.code() in TOPIC_REFUSED):
             return Refused(token, reason)
-        if error.code() in BATCH_REFUSED:
+        if whose is Fault.MESSAGE:
             self.refused_in_company = True
-            return Failed(token, f"refused together with others: {reason}")
-        return Failed(token, reason, only_it=error.code() in NOT_ALLOWED)
+            return Failed(token, f"refused together with others: {reason}", in_company=True)
+        return Failed(token, reason, only_it=whose is Fault.TOPIC, lasting=whose is Fault.OURS)
 
     def _init_transactions(self) -> None:
         try:

@@ -10,10 +10,12 @@ from contextlib import closing, suppress
 
 import pytest
 from confluent_kafka import Producer
+from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
 
 from brokers import (
     Acknowledged,
+    BrokerSlow,
     BrokerUnavailable,
     Failed,
     Message,
@@ -22,6 +24,7 @@ from brokers import (
     Refused,
     Report,
     Subscription,
+    await_broker,
     broker_from_url,
     librdkafka,
 )
@@ -253,6 +256,38 @@ class TestAnOutage:
         with pytest.raises(BrokerUnavailable):
             nobody.subscribe(["a"], group="g").receive(timeout=0.1, limit=1)
 
+    def test_one_that_is_slow_answers(
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It says so, and at start-up it is waited for."""
+        monkeypatch.setattr(topics, "CREATE_TIMEOUT_MS", 1_000)
+        real, asked = KafkaAdminClient.list_topics, 0
+
+        def list_topics(client: KafkaAdminClient) -> list[str]:
+            nonlocal asked
+            asked += 1
+            client.describe_cluster()
+            if asked < 3:
+                proxy.stall()
+            try:
+                return real(client)
+            finally:
+                proxy.restore()
+
+        monkeypatch.setattr(KafkaAdminClient, "list_topics", list_topics)
+        with pytest.raises(BrokerSlow, match=r"a Kafka broker answers at .*, but not in time: "):
+            proxied.ensure_topics([topic])
+        await_broker(proxied, topics=[topic])
+        assert asked == 3
+
+    def test_at_start_up_nobody_is_waited_for_who_never_answered(
+        self, client: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topics, "ANSWER_TIMEOUT_MS", 500)
+        nobody = KafkaBroker(KafkaAddress((f"127.0.0.1:{free_port()}",)), client=client)
+        with pytest.raises(BrokerUnavailable, match="no Kafka broker answers"):
+            await_broker(nobody, topics=["a"])
+
     def test_a_queue_that_is_full(
         self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -333,6 +368,26 @@ class TestRefusals:
             [report] = collect(source, 1)
             assert isinstance(report, Refused), "it is sent, and the broker says so"
             assert not report.unsent
+
+    def test_a_clock_that_the_topic_does_not_allow(self, broker: KafkaBroker, topic: str) -> None:
+        """Here it is behind; the broker says the same of one that is ahead. No message is at fault,
+        and once the clocks agree all of them arrive."""
+        set_option(broker, topic, "message.timestamp.before.max.ms", "0")
+        with closing(broker.publisher()) as source:
+            for token in range(20):
+                source.publish(Message(topic, "key", b"x"), token=token)
+            assert {type(report) for report in collect(source, 20)} == {Failed}, "in company"
+            for token in range(3):
+                source.publish(Message(topic, "key", b"x"), token=token)
+                [report] = collect(source, 1)
+                assert isinstance(report, Failed), "alone"
+                assert report.lasting
+                assert not report.only_it
+                assert report.reason.endswith("set the clock")
+            set_option(broker, topic, "message.timestamp.before.max.ms", str(2**62))
+            for token in range(20):
+                source.publish(Message(topic, "key", b"x"), token=token)
+            assert {*collect(source, 20)} == {Acknowledged(token) for token in range(20)}
 
     @pytest.mark.usefixtures("limits_untold")
     def test_nothing_goes_out_before_the_refusal_has_been_heard(
@@ -484,9 +539,13 @@ class TestRefusals:
 
 
 def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:
+    set_option(broker, topic, "max.message.bytes", str(size))
+
+
+def set_option(broker: KafkaBroker, topic: str, name: str, value: str) -> None:
     with topics.admin(broker.address, timeout_ms=5_000) as admin:
-        admin.alter_configs([ConfigResource("TOPIC", topic, {"max.message.bytes": str(size)})])
-    until(lambda: topics.size_limit(broker.address, topic) == size)
+        admin.alter_configs([ConfigResource("TOPIC", topic, {name: value})])
+        until(lambda: topics._config(admin, "TOPIC", topic, name) == value)
 
 
 class TestAGroup:

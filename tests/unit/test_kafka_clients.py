@@ -15,7 +15,8 @@ from brokers.kafka import KafkaBroker, KafkaPublisher, KafkaSubscription
 from brokers.kafka.member import KafkaPythonMember
 from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
-from brokers.librdkafka.config import connection_config, explained, make_client
+from brokers.librdkafka.config import connection_config, make_client
+from brokers.librdkafka.faults import explained
 from brokers.librdkafka.run import Run, producer_config
 
 USED_BY = {

@@ -132,7 +132,8 @@ class Kafka:
             case "refuse" | "unsent":
                 return Refused(token, "too large", unsent=verdict == "unsent")
             case _:
-                return Failed(token, verdict, only_it=verdict == "not now")
+                lasting = verdict == "set the clock"
+                return Failed(token, verdict, only_it=verdict == "not now", lasting=lasting)
 
 
 def drain(broker: Kafka | MemoryBroker, *, batch_size: int = 500) -> int:
@@ -382,6 +383,26 @@ class TestAMessageThatTheBrokerDoesNotTakeNow:
         assert relay.outages["broker"] == 0
         assert not ParkedMessage.objects.exists()
         assert f"lane {murmur2(b'bad') % LANES} waits 0.3 s: not now" in caplog.text
+
+    def test_what_time_does_not_heal_parks_nothing_and_is_named(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Such as a clock that is wrong: every message of every key is refused for it."""
+        verdict = "set the clock"
+        put(*"abcab")
+        broker = Kafka(lambda batch: [verdict, *["given up"] * (len(batch) - 1)])
+        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        with in_thread(relay.run):
+            until(lambda: "set the clock" in caplog.text)
+            put("c")
+            broker.judge = lambda batch: ["ok"] * len(batch)
+            until(lambda: left() == 0)
+        assert not ParkedMessage.objects.exists()
+        assert [broker.order_of(key) for key in "abc"] == [[0, 3], [1, 4], [2, 0]]
+        assert relay.outages["broker"] == 0
+        told = f"the broker {broker.name} answers, but cannot be used like this, trying on: "
+        assert told + verdict in caplog.text
+        assert "does not answer" not in caplog.text
 
     def test_rests_grow_while_they_follow_each_other(self) -> None:
         now = 100.0

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from brokers import Broker, broker_from_url
+from brokers import Broker, await_broker, broker_from_url
 from config.embedded import Embedded
 from config.secret_key import make_secret_key
 from config.supervised import Supervisor, parts
@@ -64,7 +64,7 @@ class Command(BaseCommand):
     def _supervised(self, broker: Broker, host: str, port: int, consumers: int) -> None:
         with only_relay():  # refuses a second `up` on one file; the relay's own process holds it
             _prepare()
-        broker.ensure_topics(settings.BROKER_TOPICS)
+        await_broker(broker, topics=settings.BROKER_TOPICS)
         _check_free(host, port)
         supervisor = Supervisor(
             parts(host=host, port=port, consumers=consumers), say=self.stdout.write

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from brokers import broker_from_url, require_shared, require_transactions
+from brokers import await_broker, broker_from_url, require_shared, require_transactions
 from outbox.cli import positive, sign_of_life, spare_the_collector, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
 from outbox.models import LANES
@@ -57,8 +57,7 @@ class Command(BaseCommand):
         require_shared(broker)
         if transactional:
             require_transactions(broker)
-        broker.check()
-        broker.ensure_topics(settings.BROKER_TOPICS)
+        await_broker(broker, topics=settings.BROKER_TOPICS)
         connection.ensure_connection()
         spare_the_collector()
         try:

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import connection
 
-from brokers import broker_from_url, require_shared
+from brokers import await_broker, broker_from_url, require_shared
 from outbox.cli import positive, sign_of_life, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
 from sagas.metrics import consumer_registry
@@ -34,8 +34,7 @@ class Command(BaseCommand):
     ) -> None:
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
-        broker.check()
-        broker.ensure_topics(settings.BROKER_TOPICS)
+        await_broker(broker, topics=settings.BROKER_TOPICS)
         connection.ensure_connection()
         service = SagaService.from_settings(
             broker, concurrency=concurrency, alive=sign_of_life(alive_file)

@@ -4,6 +4,7 @@ from kafka.net.selector import NetworkSelector
 
 class KafkaNetClient:
     cluster: ClusterMetadata
+    _manager: KafkaConnectionManager
     def __init__(
         self,
         net: NetworkSelector | None = None,
