@@ -116,3 +116,8 @@ def cut(text: str, longest: int) -> str:
     kept = max(longest - len(mark), 0)
     head = kept - kept // 3
     return (text[:head] + mark + text[len(text) - (kept - head) :])[:longest]
+
+
+def says_something(text: object) -> bool:
+    """Tell whether a text has at least one character that is seen."""
+    return isinstance(text, str) and any(char.isprintable() and not char.isspace() for char in text)

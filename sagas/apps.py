@@ -26,6 +26,7 @@ class SagasConfig(AppConfig):
         config.storage = None  # the journal is ours; left out, sagaz would keep one in memory
         configure(config)
         registry.discover()
+        registry.check_references()
         register(checks.check_unfinished_sagas, checks.TAG, deploy=True)
 
 

@@ -169,7 +169,8 @@ class Attempts:
             unless_cancelled=begins,
         )
         # A context of its own: a step beside this one may change the shared one meanwhile.
-        work = _Work(partial(changes, step.function, dict(context)))
+        undoes = step.kind is StepKind.COMPENSATION
+        work = _Work(partial(changes, step.function, dict(context), undoes=undoes))
         do = partial(local.do_locally, entry, work=work, timeout=step.timeout)
         while True:
             try:
@@ -203,7 +204,8 @@ class Attempts:
         )
         reach(Point.STARTED, step.label)
         async with asyncio.timeout(self._limit(step)):
-            result = await changes_of_async(step.function, context)
+            undoes = step.kind is StepKind.COMPENSATION
+            result = await changes_of_async(step.function, context, undoes=undoes)
         encoded = codec.encode(result)
         reach(Point.CALLED, step.label)
         done = tries.entry(step, StepStatus.DONE, result=encoded)

@@ -1,10 +1,12 @@
 """Which messages cancel which sagas, as the apps declare it."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sagas.errors import SagaDefinitionError
+from sagas.identity import check_name
 
 KeyRule = str | Callable[[Any], str]
 
@@ -33,14 +35,31 @@ def cancel_on(
         reason: a function of the payload; its text is kept with the saga.
 
     Raises:
-        SagaDefinitionError: messages of that type cancel already.
+        SagaDefinitionError: messages of that type cancel already, or one of these cannot be used.
     """
+    check_name(saga, where=f"the saga that {source!r} cancels")
+    for name, given in (("idempotency_key", idempotency_key), ("reason", reason)):
+        is_field = name == "idempotency_key" and isinstance(given, str) and given != ""
+        if not (is_field or _is_plain_function(given) or (name == "reason" and given is None)):
+            raise SagaDefinitionError(
+                f"{name} of the messages {source!r}, which cancel {saga}, is {given!r:.80}: use a "
+                "function of the payload, or for idempotency_key a field's name; none that is async"
+            )
     if source in _rules:
         raise SagaDefinitionError(
             f"messages of type {source!r} cancel {_rules[source].saga_name} already: give those "
             f"that cancel {saga} another type"
         )
     _rules[source] = CancelRule(saga, idempotency_key, reason or (lambda _payload: ""))
+
+
+def _is_plain_function(given: object) -> bool:
+    return callable(given) and not inspect.iscoroutinefunction(given)
+
+
+def cancelled_sagas() -> dict[str, str]:
+    """Map the types of messages that cancel to the names of the sagas that they mean."""
+    return {source: rule.saga_name for source, rule in _rules.items()}
 
 
 def cancel_rule(source: str) -> CancelRule | None:

@@ -10,21 +10,23 @@ import math
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from sagas import moments
 from sagas.errors import UnstorableValue
 
-_Writer = Callable[[Any], str]
-_Reader = Callable[[str], Any]
+_Writer = Callable[[Any], Any]
+_Reader = Callable[[Any], Any]
 
 _TICK = timedelta(microseconds=1)
 
 _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (Decimal, "$decimal", str, Decimal),
-    (datetime, "$datetime", datetime.isoformat, datetime.fromisoformat),
+    (datetime, "$datetime", moments.write, partial(moments.read, datetime)),
     (date, "$date", date.isoformat, date.fromisoformat),
-    (time, "$time", time.isoformat, time.fromisoformat),
+    (time, "$time", moments.write, partial(moments.read, time)),
     (timedelta, "$microseconds", lambda d: str(d // _TICK), lambda s: int(s) * _TICK),
     (UUID, "$uuid", str, UUID),
     (bytes, "$bytes", lambda b: base64.b64encode(b).decode(), base64.b64decode),
@@ -68,6 +70,8 @@ def _plain(value: Any, where: str) -> Any:
         return {"$tuple": [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]}
     if kind is dict:
         return _plain_dict(value, where)
+    if isinstance(value, datetime | time):
+        moments.check(value, where)
     if kind in _WRITERS:
         tag, write = _WRITERS[kind]
         return {tag: write(value)}

@@ -3,15 +3,21 @@ it changed there and what it returned."""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from sagas import codec
 from sagas.errors import UnstorableValue
 
 
-def changes(function: Callable[[dict[str, Any]], Any], context: dict[str, Any]) -> dict[str, Any]:
-    """Call a step with a context of its own; returns what it changed there and what it returned."""
+def changes(
+    function: Callable[[dict[str, Any]], Any], context: dict[str, Any], *, undoes: bool = False
+) -> dict[str, Any]:
+    """Call a step with a context of its own; returns what it changed there and what it returned.
+
+    Args:
+        undoes: it is a compensation. A result of it that is no dict is passed over, as in sagaz.
+    """
     own, before = _own(context)
     try:
         result = function(own)
@@ -19,14 +25,14 @@ def changes(function: Callable[[dict[str, Any]], Any], context: dict[str, Any]) 
         raise
     except BaseException as error:
         raise _as_failure(error) from error
-    if inspect.iscoroutine(result):
-        result.close()
-        raise UnstorableValue("the step returned a coroutine: declare it `async def`")
-    return _merged(result, own, before, context)
+    return _merged(_returned(result, undoes=undoes), own, before, context)
 
 
 async def changes_of_async(
-    function: Callable[[dict[str, Any]], Awaitable[Any]], context: dict[str, Any]
+    function: Callable[[dict[str, Any]], Awaitable[Any]],
+    context: dict[str, Any],
+    *,
+    undoes: bool = False,
 ) -> dict[str, Any]:
     """The same for an async step; a CancelledError of its own is a failure like any other."""
     context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
@@ -40,7 +46,31 @@ async def changes_of_async(
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
         raise _as_failure(error) from error
-    return _merged(result, own, before, context)
+    return _merged(_returned(result, undoes=undoes), own, before, context)
+
+
+def _returned(result: Any, *, undoes: bool) -> dict[str, Any]:
+    """Return what a step has returned, as a dict.
+
+    Raises:
+        UnstorableValue: no later step would see it, or what it stands for has never run.
+    """
+    if result is None or isinstance(result, dict):
+        return result or {}
+    kind = type(result).__name__
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise UnstorableValue(
+            f"the step returned a {kind}, which nobody has run: declare it `async def`, and await "
+            "what it calls"
+        )
+    if undoes:
+        return {}
+    raise UnstorableValue(
+        f"the step returned {result!r:.80} of type {kind}, which no later step would see: return a "
+        "dict, or nothing"
+    )
 
 
 def _as_failure(error: BaseException) -> RuntimeError:
@@ -59,7 +89,7 @@ def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _merged(
-    result: Any, own: dict[str, Any], before: dict[str, str], context: dict[str, Any]
+    result: dict[str, Any], own: dict[str, Any], before: dict[str, str], context: dict[str, Any]
 ) -> dict[str, Any]:
     changed = {
         key: value
@@ -70,9 +100,13 @@ def _merged(
             else key not in context or value is not context[key]
         )
     }
-    return changed | (dict(result) if isinstance(result, dict) else {})
+    return changed | dict(result)
 
 
-def visible(context: dict[str, Any]) -> dict[str, Any]:
-    """The context without what sagaz keeps in it for itself."""
-    return {key: value for key, value in context.items() if not key.startswith("__")}
+def visible(context: dict[str, Any], steps: Iterable[str]) -> dict[str, Any]:
+    """Return the context without what sagaz keeps in it for itself, which it names after steps."""
+    own = {key.format(step) for step in steps for key in _SAGAZ_KEYS}
+    return {key: value for key, value in context.items() if key not in own}
+
+
+_SAGAZ_KEYS = ("__{}_completed", "__{}_compensated", "__{}_compensation_error")

@@ -65,6 +65,11 @@ def call_start_hooks() -> None:
         hook()
 
 
+def names_with_hooks() -> set[str]:
+    """Name the sagas at whose end an app wants a function called."""
+    return {*_finish_hooks, *_park_hooks}
+
+
 def has_hook(saga_name: str, ending: Ending) -> bool:
     """Whether an app wants to take part in this ending's transaction."""
     return saga_name in (_park_hooks if ending is Ending.PARKED else _finish_hooks)

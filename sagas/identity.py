@@ -1,13 +1,55 @@
+"""Derive the ids of sagas and the idempotency keys of their steps."""
+
 import uuid
 
+from saga_runtime.text import is_storable
+from sagas.errors import SagaDefinitionError
+
 NAMESPACE = uuid.UUID("5f0c6f0e-8f1d-5c0e-9f5e-3a5a6d1d6b0a")
+LONGEST_NAME = 255
 
 
 def saga_id(saga_name: str, key: str) -> uuid.UUID:
-    """The id of the saga of that name with that business key: the same in every process."""
+    """Return the id of the saga of that name with that business key: the same in every process.
+
+    Raises:
+        SagaDefinitionError: the name holds `:`, and the id could be another saga's.
+    """
+    if ":" in saga_name:
+        check_name(saga_name, where="the saga's name")
     return uuid.uuid5(NAMESPACE, f"{saga_name}:{key}")
 
 
 def step_key(saga: uuid.UUID, step: str, kind: str) -> str:
-    """The idempotency key of a step: the same for every attempt, worker and deploy."""
+    """Return the idempotency key of a step: the same for every attempt, worker and deploy."""
     return f"{saga}:{step}:{kind}"
+
+
+def key_of_message(source: str, message_id: str) -> str:
+    """Return the business key of a message whose trigger names none.
+
+    Sources hold colons. Where an id does too, it is written so that the last colon parts the two.
+    """
+    if ":" in message_id or "%" in message_id:
+        message_id = message_id.replace("%", "%25").replace(":", "%3A")
+    return f"{source}:{message_id}"
+
+
+def check_name(name: object, *, where: str) -> None:
+    """Refuse a saga's name that makes no safe id.
+
+    Args:
+        where: what is called so, for the sentence.
+
+    Raises:
+        SagaDefinitionError: it is no text of 1 to 255 characters, or holds `:`.
+    """
+    if not name or not is_storable(name, longest=LONGEST_NAME):
+        raise SagaDefinitionError(
+            f"{where} is {name!r:.80}: use a text of 1 to {LONGEST_NAME} characters, without NUL"
+        )
+    if ":" in str(name):
+        raise SagaDefinitionError(
+            f"{where} is {name!r}: leave out the ':'. A saga's id is made of its name, ':' and its "
+            "business key, and two sagas must not share one"
+        )

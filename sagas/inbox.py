@@ -9,7 +9,8 @@ import base64
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,12 +22,12 @@ from django.utils import timezone
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
 from outbox.away import AWAY
-from saga_runtime.text import error_text
+from saga_runtime.text import describe_error, error_text
 from sagas import codec, metrics
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
-from sagas.identity import saga_id
+from sagas.identity import key_of_message, saga_id
 from sagas.models import InboxMessage, RefusedCommand, Saga
 from sagas.points import Point, reach
 from sagas.registry import SagaType, trigger_for
@@ -170,14 +171,8 @@ def _command(record: Record) -> _Command:
 
 def _cancel_of(rule: CancelRule, payload: object, event: CloudEvent) -> _Cancel:
     key = _business_key(rule.key, payload, event)
-    try:
+    with _refusing("the reason for the cancel cannot be read"):
         reason = str(rule.reason(payload))
-    except StepRejected as error:
-        raise CommandRefused(error_text(error)) from error
-    except AWAY:
-        raise  # what it says could not be compared: no reason to refuse it
-    except Exception as error:
-        raise CommandRefused(f"the reason for the cancel cannot be read: {error}") from error
     return _Cancel(rule.saga_name, key, reason)
 
 
@@ -190,32 +185,39 @@ def _payload(event: CloudEvent) -> object:
 
 def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
     """The saga's first context as the trigger makes it, encoded; None where it wants none."""
-    try:
+    with _refusing(f"{saga_type.name}.{method} cannot read it"):
         context = getattr(saga_type.saga_class(), method)(payload)
         if inspect.iscoroutine(context):
             context = asyncio.run(context)
-        return None if context is None else codec.encode(dict(context))
-    except StepRejected as error:
-        raise CommandRefused(error_text(error)) from error
+        try:
+            return None if context is None else codec.encode(dict(context))
+        except UnstorableValue as error:
+            raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Refuse the command where an app's function raises, whatever that is: a CancelledError or a
+    SystemExit of its own must not end the consumer. Ctrl-C is nobody's own."""
+    try:
+        yield
+    except (CommandRefused, KeyboardInterrupt):
+        raise
     except AWAY:
         raise  # what it says could not be compared: no reason to refuse it
-    except UnstorableValue as error:
-        raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
-    except Exception as error:
-        raise CommandRefused(
-            f"{saga_type.name}.{method} cannot read it: {type(error).__name__}: {error}"
-        ) from error
+    except StepRejected as error:
+        raise CommandRefused(error_text(error)) from error
+    except BaseException as error:
+        raise CommandRefused(f"{what}: {describe_error(error)}") from error
 
 
 def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
     key: Any
     if rule is None:
-        key = f"{event.source}:{event.id}"
+        key = key_of_message(event.source, event.id)
     else:
-        try:
+        with _refusing(f"the business key {rule!r} is not in the payload"):
             key = rule(payload) if callable(rule) else payload[rule]  # type: ignore[index]
-        except Exception as error:
-            raise CommandRefused(f"the business key {rule!r} is not in the payload") from error
     text = str(key) if isinstance(key, str | int | UUID) and not isinstance(key, bool) else ""
     if not text or not _is_storable(text):
         raise CommandRefused(

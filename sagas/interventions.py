@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from saga_runtime.text import says_something
 from sagas import codec
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, SagasError
@@ -34,10 +35,19 @@ class InterventionRefused(SagasError):  # noqa: N818 - states the fact
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """Who intervenes, and why."""
+    """Who intervenes, and why.
+
+    Raises:
+        InterventionRefused: one of them is blank.
+    """
 
     who: str
     why: str
+
+    def __post_init__(self) -> None:
+        """Refuse to do anything that nobody can account for."""
+        if not (says_something(self.who) and says_something(self.why)):
+            raise InterventionRefused("say who does it, and why: neither may be blank")
 
 
 def find(reference: str) -> Saga:

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from sagas import codec
-from sagas.contexts import visible
 from sagas.models import ACTIVE, Saga, SagaStep, StepKind, StepStatus
 
 ACTIVE_STATUSES = frozenset(status.value for status in ACTIVE)
@@ -29,7 +28,7 @@ def final_context(saga: Saga, steps: Iterable[SagaStep] | None = None) -> dict[s
     context: dict[str, Any] = codec.decode(saga.input) | {"saga_id": str(saga.id)}
     for row in sorted(settled, key=_finishing_order):
         context.update(codec.decode(row.result) or {})
-    return visible(context)
+    return context
 
 
 _WITH_RESULT = (StepStatus.DONE, StepStatus.SKIPPED)

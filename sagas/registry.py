@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
-from itertools import combinations
 from typing import Any
 
 from django.apps import apps
@@ -14,10 +13,14 @@ from django.utils.module_loading import autodiscover_modules
 from sagaz import Saga as SagaClass
 from sagaz.core.triggers import RegisteredTrigger, TriggerRegistry
 
-from sagas.cancel_rules import cancel_rule
+from sagas import validation
+from sagas.cancel_rules import cancel_rule, cancelled_sagas
+from sagas.doors import is_made_by_hand
 from sagas.errors import SagaDefinitionError
+from sagas.hooks import names_with_hooks
 from sagas.kinds import is_external
 from sagas.pattern import Pattern
+from sagas.validation import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,26 @@ def discover() -> None:
     autodiscover_modules("sagas")
     _types.clear()
     for saga_class in dict.fromkeys(_classes()):
-        register(saga_class)
+        if not validation.is_base(saga_class):
+            register(saga_class)
     for source in TriggerRegistry.get_all():
         _check_source(source)
+
+
+def check_references() -> None:
+    """Check that what is hung onto a saga, by its name, is hung onto one that there is.
+
+    Raises:
+        SagaDefinitionError: a function of `on_finish` or `on_park`, or a cancel, names none.
+    """
+    named = dict.fromkeys(names_with_hooks(), "a function of sagas.on_finish or sagas.on_park")
+    named |= {name: f"cancel_on({source!r})" for source, name in cancelled_sagas().items()}
+    for name, what in named.items():
+        if name not in _types:
+            known = ", ".join(sorted(_types)) or "none"
+            raise SagaDefinitionError(
+                f"{what} is for the saga {name!r}, which is none of those that there are: {known}"
+            )
 
 
 def register(saga_class: type[SagaClass]) -> SagaType:
@@ -63,8 +83,8 @@ def register(saga_class: type[SagaClass]) -> SagaType:
     if twin is not described:
         raise SagaDefinitionError(
             f"{saga_class.__qualname__} and {twin.saga_class.__qualname__} share the name "
-            f"{described.name!r} and version {described.version}: give one another saga_name, or a "
-            "changed saga a higher version"
+            f"{described.name!r} and version {described.version}: give one another saga_name, a "
+            "changed saga a higher version, or a base of others `abstract = True`"
         )
     return described
 
@@ -88,7 +108,7 @@ def trigger_for(message_type: str) -> tuple[SagaType, RegisteredTrigger] | None:
 
 def _started_by(message_type: str) -> Iterator[tuple[SagaType, RegisteredTrigger]]:
     for trigger in TriggerRegistry.get_triggers(message_type):
-        found = saga_type(_name(trigger.saga_class))
+        found = saga_type(name_of(trigger.saga_class))
         if found is not None and found.saga_class is trigger.saga_class:
             yield found, trigger
 
@@ -119,8 +139,13 @@ def _classes() -> Iterator[type[SagaClass]]:
             module = import_module(f"{config.name}.sagas")
         except ModuleNotFoundError:
             continue
-        for value in vars(module).values():
-            if _is_saga(value) and f"{value.__module__}.".startswith(f"{module.__name__}."):
+        for name, value in vars(module).items():
+            if is_made_by_hand(value):
+                raise SagaDefinitionError(
+                    f"{module.__name__}.{name} is a saga made by hand, of which nothing would be "
+                    "run: write it as a class, with methods that have @action(…) and @compensate(…)"
+                )
+            if _is_saga(value) and f"{value.__module__}.".startswith(f"{config.name}."):
                 yield value
 
 
@@ -128,112 +153,19 @@ def _is_saga(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, SagaClass) and value is not SagaClass
 
 
-def _name(saga_class: type[SagaClass]) -> str:
-    return saga_class.saga_name or saga_class.__name__
-
-
 def _described(saga_class: type[SagaClass]) -> SagaType:
-    saga = saga_class()
-    steps = saga.get_steps()
-    if not steps:
-        raise SagaDefinitionError(f"{saga_class.__qualname__} has no steps")
-    _check_steps(saga_class, [step.step_id for step in steps], steps)
-    _check_order(saga)
-    _check_roots(saga, steps)
-    _check_compensations(saga, [step.step_id for step in steps])
+    saga = validation.made(saga_class)
+    validation.check(saga)
     definition = sorted(
         (step.step_id, sorted(step.depends_on), is_external(step.forward_fn), step.pivot)
-        for step in steps
+        for step in saga.get_steps()
     )
-    digest = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
-    version = getattr(saga_class, "version", 1)
-    if type(version) is not int or version < 1:
-        raise SagaDefinitionError(
-            f"{saga_class.__qualname__}.version is {version!r}: use 1, 2, 3 …"
-        )
     return SagaType(
-        _name(saga_class), version, digest, saga_class, Pattern(saga_class),
-        _deadline(saga_class), _most(saga_class),
-    )  # fmt: skip
-
-
-def _deadline(saga_class: type[SagaClass]) -> timedelta | None:
-    deadline = getattr(saga_class, "deadline", None)
-    if deadline is None or (isinstance(deadline, timedelta) and deadline > timedelta(0)):
-        return deadline
-    raise SagaDefinitionError(
-        f"{saga_class.__qualname__}.deadline is {deadline!r}: use a timedelta above zero"
+        name_of(saga_class),
+        validation.checked_version(saga_class),
+        hashlib.sha256(json.dumps(definition).encode()).hexdigest(),
+        saga_class,
+        Pattern(saga_class),
+        validation.checked_deadline(saga_class),
+        validation.checked_most(saga_class),
     )
-
-
-def _most(saga_class: type[SagaClass]) -> int | None:
-    """`max_concurrent` of its triggers; of several, the lowest."""
-    methods = (getattr(saga_class, name) for name in dir(saga_class))
-    metadata = [getattr(method, "_trigger_metadata", None) for method in methods]
-    limits = [each.max_concurrent for each in metadata if each and each.max_concurrent is not None]
-    if any(type(limit) is not int or limit < 1 for limit in limits):
-        raise SagaDefinitionError(
-            f"{saga_class.__qualname__}: max_concurrent must be 1 or more, or left out"
-        )
-    return min(limits, default=None)
-
-
-def _check_steps(saga_class: type[SagaClass], names: list[str], steps: list[Any]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SagaDefinitionError(f"{saga_class.__qualname__} has two steps named {twice[0]!r}")
-    for step in steps:
-        unknown = sorted(set(step.depends_on) - set(names))
-        if unknown:
-            raise SagaDefinitionError(
-                f"{saga_class.__qualname__}.{step.step_id} depends on {unknown[0]!r}, "
-                f"which is none of its steps: {', '.join(names)}"
-            )
-
-
-def _check_order(saga: SagaClass) -> None:
-    try:
-        saga.get_execution_order()
-    except ValueError as error:
-        raise SagaDefinitionError(
-            f"the steps of {type(saga).__qualname__} depend on each other in a circle"
-        ) from error
-
-
-def _check_roots(saga: SagaClass, steps: list[Any]) -> None:
-    """sagaz runs steps that depend on nothing side by side. Where a later step waits for both, that
-    is meant; where none does, somebody has left out `depends_on`."""
-    if getattr(saga, "parallel_roots", False):
-        return
-    behind = {step.step_id: set(step.depends_on) for step in steps}
-    for level in saga.get_execution_order():
-        for step in level:
-            behind[step.step_id] |= {far for near in step.depends_on for far in behind[near]}
-    roots = [step.step_id for step in steps if not step.depends_on]
-    for first, second in combinations(sorted(roots), 2):
-        if not any({first, second} <= before for before in behind.values()):
-            raise SagaDefinitionError(
-                f"{type(saga).__qualname__}: {first!r} and {second!r} would run side by side, and "
-                "no step waits for both: give one of them depends_on=[…], or say "
-                "`parallel_roots = True` in the class where it is meant"
-            )
-
-
-def _check_compensations(saga: SagaClass, names: list[str]) -> None:
-    """sagaz passes over a compensation that is for no step, and takes the last of several."""
-    undone: dict[str, str] = {}
-    for attribute in dir(type(saga)):
-        method = getattr(type(saga), attribute)
-        meta = getattr(method, "_saga_compensation_meta", None)
-        where = f"{type(saga).__qualname__}.{attribute}"
-        if attribute.startswith("_") and (meta or hasattr(method, "_saga_step_meta")):
-            raise SagaDefinitionError(f"{where}: sagaz passes over names that begin with '_'")
-        if meta is None:
-            continue
-        if meta.for_step not in names:
-            raise SagaDefinitionError(
-                f"{where} undoes {meta.for_step!r}, which is none of its steps: {', '.join(names)}"
-            )
-        twin = undone.setdefault(meta.for_step, where)
-        if twin != where:
-            raise SagaDefinitionError(f"{where} and {twin} both undo {meta.for_step!r}")

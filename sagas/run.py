@@ -118,7 +118,8 @@ class SagaRun:
         elif self._state.suspended:
             logger.info("%s %s: %s", self._claimed.name, self._claimed.key, self._state.suspended)
             return None
-        return await self._finish(ending, visible(self._state.context))
+        names = [step.step_id for step in self._saga.get_steps()]
+        return await self._finish(ending, visible(self._state.context, names))
 
     async def _finish(self, ending: Ending, context: Context) -> Ending | None:
         """Raises:

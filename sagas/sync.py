@@ -17,6 +17,7 @@ from sagaz import Saga as SagaClass
 
 from outbox.away import AWAY
 from outbox.correlation import current, taken_or_made
+from saga_runtime.text import is_storable
 from sagas import codec
 from sagas.errors import (
     CannotRunHere,
@@ -30,6 +31,7 @@ from sagas.identity import saga_id
 from sagas.models import ACTIVE, Saga, SagaStatus
 from sagas.queries import final_context
 from sagas.registry import SagaType, saga_type
+from sagas.validation import name_of
 
 SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
 LONGEST_LOOK = 0.2
@@ -65,9 +67,11 @@ def run_saga_sync(
         SagaDefinitionError: the class is not registered.
         UnstorableValue: the journal cannot keep the context.
         CannotRunHere: inside a transaction, or where an event loop runs.
-        ValueError: the key is none.
+        ValueError: the key is none, or the timeout no number of seconds.
     """
     _check_place()
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
     found = _registered(saga if isinstance(saga, type) else type(saga))
     row = _row(found, context, str(uuid.uuid4()) if key is None else key)
     Saga.objects.bulk_create([row], ignore_conflicts=True)
@@ -91,8 +95,13 @@ def _check_place() -> None:
 
 
 def _registered(saga_class: type[SagaClass]) -> SagaType:
-    name = saga_class.saga_name or saga_class.__name__
-    found = saga_type(name, getattr(saga_class, "version", 1))
+    if saga_class is SagaClass:
+        raise SagaDefinitionError(
+            "Saga is not registered, and one made by hand, of add_step(…), cannot be journalled: "
+            "write a class, with methods that have @action(…) and @compensate(…), in the sagas.py "
+            "of an app"
+        )
+    found = saga_type(name_of(saga_class), getattr(saga_class, "version", 1))
     if found is None or found.saga_class is not saga_class:
         raise SagaDefinitionError(
             f"{saga_class.__qualname__} is not registered: put it into the sagas.py of an app that "
@@ -102,7 +111,7 @@ def _registered(saga_class: type[SagaClass]) -> SagaType:
 
 
 def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
-    if not 0 < len(key) <= LONGEST_KEY or codec.printable(key) != key:
+    if not key or not is_storable(key, longest=LONGEST_KEY):
         raise ValueError(f"the key {key!r:.80} must be a text of 1 to 255 characters, without NUL")
     correlation = taken_or_made(id=current().id, traceparent=current().traceparent)
     return Saga(

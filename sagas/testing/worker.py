@@ -165,9 +165,12 @@ def _register_sagas_of(module: str) -> None:
     from sagaz import Saga as SagaClass
 
     from sagas import registry
+    from sagas.validation import is_base
 
     for value in vars(import_module(module)).values():
         if isinstance(value, type) and issubclass(value, SagaClass) and value.__module__ == module:
+            if is_base(value):
+                continue
             name, version = value.saga_name or value.__name__, getattr(value, "version", 1)
             known = registry.saga_type(name, version)
             if known is None or known.saga_class is not value:

@@ -1,10 +1,11 @@
 import json
 from collections import OrderedDict
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,10 @@ def everything(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 ANYTHING = st.text(st.characters(codec=None, categories=None)) | st.characters(categories=["Cs"])
+ZONES = st.sampled_from(
+    [UTC, timezone(timedelta(hours=-3, minutes=-30)), ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")]
+)
+FOLDS = st.sampled_from([0, 1])
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -33,9 +38,11 @@ VALUES = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | ANYTHING
     | st.decimals(allow_nan=False)
-    | st.datetimes(timezones=st.none() | st.just(UTC))
+    | st.datetimes(timezones=st.none() | ZONES)
+    | st.builds(lambda moment, fold: moment.replace(fold=fold), st.datetimes(), FOLDS)
     | st.dates()
-    | st.times()
+    | st.times(timezones=st.none() | ZONES)
+    | st.builds(lambda moment, fold: moment.replace(fold=fold), st.times(), FOLDS)
     | st.timedeltas()
     | st.uuids()
     | st.binary(),
@@ -52,6 +59,8 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, datetime | time):
+        return (one, one.fold, one.tzinfo) == (other, other.fold, other.tzinfo)
     return bool(one == other)
 
 
@@ -142,3 +151,44 @@ def test_one_that_holds_itself() -> None:
     loop.append(loop)
     with pytest.raises(UnstorableValue, match="nested too deeply"):
         codec.encode(loop)
+
+
+class TestAMomentWithAZone:
+    @pytest.mark.parametrize("fold", [0, 1])
+    def test_keeps_its_zone_and_which_of_two_hours_it_is(self, fold: int) -> None:
+        moment = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+        back = codec.decode(codec.encode(moment))
+        assert (back.tzinfo, back.fold) == (moment.tzinfo, fold)
+        assert back.utcoffset() == timedelta(hours=2 - fold)
+        assert same(codec.decode(codec.encode(moment.timetz())), moment.timetz())
+
+    def test_is_read_as_the_release_before_wrote_it(self) -> None:
+        before = '{"$datetime":"2026-10-25T02:30:00+01:00"}'
+        assert codec.decode(before) == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+        assert codec.decode('{"$time":"02:30:00"}') == time(2, 30)
+
+    def test_of_an_offset_that_never_changes_is_kept(self) -> None:
+        moment = datetime(2026, 10, 25, 2, 30, tzinfo=Elsewhere(timedelta(hours=5)))
+        assert codec.decode(codec.encode(moment)) == moment
+
+    @pytest.mark.parametrize("kind", [datetime, time])
+    def test_that_cannot_be_named_is_refused(self, kind: type) -> None:
+        moment: Any = datetime(2026, 10, 25, 2, 30, tzinfo=Elsewhere(None))
+        with pytest.raises(UnstorableValue, match=r"zone the journal cannot keep: use zoneinfo"):
+            codec.encode({"at": moment if kind is datetime else moment.timetz()})
+
+
+class Elsewhere(tzinfo):
+    """A zone of a library's own, with this offset for all the year, or none that is the same."""
+
+    def __init__(self, offset: timedelta | None) -> None:
+        self._offset = offset
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return self._offset if moment is None or self._offset else timedelta(hours=1)
+
+    def dst(self, _: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, _: datetime | None) -> str | None:
+        return None

@@ -32,6 +32,7 @@ from tests.unit.waiting import until
 __all__ = ["register"]
 
 Change = Callable[[Context], Any]
+NAMES = ["first", "second", "third"]
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
@@ -224,7 +225,55 @@ def test_an_external_step_changes_nothing_that_it_did_not_touch() -> None:
 
 
 def test_what_sagaz_keeps_for_itself_is_not_visible() -> None:
-    assert visible({"a": 1, "__a_completed": True, "_b": 2}) == {"a": 1, "_b": 2}
+    own = {
+        "__pay_completed": True, "__pay_compensated": True, "__pay_compensation_error": "no",
+    }  # fmt: skip
+    of_others = {"a": 1, "_b": 2, "__typename": "Order", "__a_completed": 3, "__pay": 4}
+    assert visible(of_others | own, ["pay"]) == of_others
+
+
+class TestAResultThatIsNoDict:
+    @pytest.mark.parametrize("result", ["ch_1", 7, ["a"], [], "", False, len])
+    def test_fails_the_step(self, result: Any) -> None:
+        async def external(_: Context) -> Any:
+            return result
+
+        with pytest.raises(UnstorableValue, match=r"which no later step would see: return a"):
+            changes(lambda _: result, {})
+        with pytest.raises(UnstorableValue, match=r"which no later step would see: return a"):
+            changing(external)
+
+    @pytest.mark.parametrize("result", ["ch_1", 7, [], None])
+    def test_of_a_compensation_is_passed_over(self, result: Any) -> None:
+        async def external(ctx: Context) -> Any:
+            return local(ctx)
+
+        def local(ctx: Context) -> Any:
+            ctx["refunded"] = True
+            return result
+
+        assert changes(local, {}, undoes=True) == {"refunded": True}
+        assert changing(external, undoes=True) == {"refunded": True}
+
+    @pytest.mark.parametrize("undoes", [False, True])
+    def test_that_has_never_run_fails_it(self, undoes: bool) -> None:  # noqa: FBT001
+        async def inner() -> Context:
+            return {}
+
+        async def forgets_to_await(_: Context) -> Any:
+            return inner()
+
+        def forgets_to_iterate(_: Context) -> Any:
+            return (n for n in [1])
+
+        with pytest.raises(UnstorableValue, match=r"returned a coroutine, which nobody has run"):
+            changing(forgets_to_await, undoes=undoes)
+        with pytest.raises(UnstorableValue, match=r"returned a generator, which nobody has run"):
+            changes(forgets_to_iterate, {}, undoes=undoes)
+
+
+def changing(step: Callable[[Context], Any], *, undoes: bool = False) -> Context:
+    return asyncio.run(changes_of_async(step, {}, undoes=undoes))
 
 
 @contextmanager
@@ -256,7 +305,7 @@ class TestThroughSteps:
             return {"when": MOMENT, "nested": {"$decimal": "1"}}
 
         def second(ctx: Context) -> None:
-            seen.append(deepcopy(visible(ctx)))
+            seen.append(deepcopy(visible(ctx, NAMES)))
             ctx["text"] = "5"
             ctx["stops"][0] = "Zoë"
             ctx["nested"]["$decimal"] = Decimal(1)
@@ -264,7 +313,7 @@ class TestThroughSteps:
         script.acts = {
             "first": first,
             "second": second,
-            "third": lambda ctx: seen.append(deepcopy(visible(ctx))),
+            "third": lambda ctx: seen.append(deepcopy(visible(ctx, NAMES))),
         }
         register(
             script.saga(

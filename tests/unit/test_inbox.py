@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import json
 from datetime import timedelta
@@ -16,8 +17,10 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
-from sagas import claims, codec, inbox
+from sagas import cancel_rules, claims, codec, inbox
+from sagas.cancel_rules import cancel_on
 from sagas.consumer import SagaConsumer
+from sagas.errors import SagaDefinitionError
 from sagas.identity import saga_id
 from sagas.models import InboxMessage, RefusedCommand, Saga
 from tests.unit.saga_running import Context, Register, register
@@ -83,8 +86,103 @@ def record(
     )
 
 
+class Fragile(SagaClass):
+    """Its trigger and its keys raise what the payload says, by name."""
+
+    saga_name = "fragile"
+
+    @trigger(source="fragile.sync", idempotency_key="n")
+    def on_sync(self, event: Context) -> Context:
+        raise RAISED[event["raises"]]
+
+    @trigger(source="fragile.async", idempotency_key="n")
+    async def on_async(self, event: Context) -> Context:
+        raise RAISED[event["raises"]]
+
+    @trigger(source="fragile.key", idempotency_key=lambda event: raising(event["raises"]))
+    def on_key(self, event: Context) -> Context:
+        return event
+
+    @action("one")
+    def one(self, ctx: Context) -> None: ...
+
+
+class Unspeakable(Exception):  # noqa: N818 - what it is
+    def __str__(self) -> str:
+        raise ValueError("it has no text")
+
+
+RAISED: dict[str, BaseException] = {
+    "CancelledError": asyncio.CancelledError(),
+    "GeneratorExit": GeneratorExit(),
+    "SystemExit": SystemExit(3),
+    "RecursionError": RecursionError("too deep"),
+    "StopIteration": StopIteration(),
+    "Unspeakable": Unspeakable(),
+    "BaseExceptionGroup": BaseExceptionGroup("several", [SystemExit(1)]),
+}
+
+
+def raising(name: str) -> str:
+    raise RAISED[name]
+
+
 def accept(*records: Record, consumer: str = "sagas") -> int:
     return inbox.accept(records, consumer=consumer)
+
+
+@pytest.mark.django_db
+class TestWhatAnAppsFunctionRaises:
+    @pytest.mark.parametrize("name", RAISED)
+    @pytest.mark.parametrize("source", ["sync", "async", "key"])
+    def test_refuses_its_command_and_no_other(
+        self, source: str, name: str, register: Register
+    ) -> None:
+        register(Fragile)
+        bad = record({"n": "1", "raises": name}, ce_type=f"fragile.{source}")
+        assert accept(bad, record({"trip": "T-1"}, offset=1)) == 1
+        reason = RefusedCommand.objects.get().reason
+        assert name in reason or (source, name) == ("async", "StopIteration")
+        assert ("not in the payload" if source == "key" else "cannot read it") in reason
+
+    @pytest.mark.parametrize("name", RAISED)
+    def test_of_a_cancel_too(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cancel_rules, "_rules", {})
+        cancel_on(
+            "travel.off", saga="travel", idempotency_key="trip", reason=lambda _: raising(name)
+        )
+        assert accept(record({"trip": "T-1"}, ce_type="travel.off")) == 0
+        assert "the reason for the cancel cannot be read" in RefusedCommand.objects.get().reason
+
+    def test_is_let_through_where_a_person_stops_it(
+        self, register: Register, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(RAISED, "KeyboardInterrupt", KeyboardInterrupt())
+        register(Fragile)
+        with pytest.raises(KeyboardInterrupt):
+            accept(record({"n": "1", "raises": "KeyboardInterrupt"}, ce_type="fragile.sync"))
+
+
+@pytest.mark.django_db
+class TestTwoMessagesThatAreNotOne:
+    def test_of_sources_and_ids_with_colons(self) -> None:
+        """Of a trigger without a key."""
+        pairs = [("/a", "b:c"), ("/a:b", "c"), ("/a", "b%3Ac"), ("/a:b:c", "d"), ("/a:b", "c:d")]
+        commands = [
+            record({}, ce_type="travel.keyless", ce_source=source, ce_id=message_id, offset=n)
+            for n, (source, message_id) in enumerate(pairs)
+        ]
+        assert accept(*commands) == len(pairs)
+        assert Saga.objects.count() == len(pairs)
+
+    def test_keep_the_ids_that_they_had(self) -> None:
+        accept(record({}, ce_type="travel.keyless", ce_source="/a:b", ce_id="77"))
+        assert Saga.objects.get().key == "/a:b:77"
+        assert str(saga_id("order", "refund:1")) == "2dbf07f4-6478-5325-a0e9-3cc23fc4eb0e"
+
+    def test_no_name_takes_part_of_a_key(self) -> None:
+        with pytest.raises(SagaDefinitionError, match="leave out the ':'"):
+            saga_id("order:refund", "1")
 
 
 @pytest.mark.django_db

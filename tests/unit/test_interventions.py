@@ -192,6 +192,30 @@ class TestByHand:
         assert Saga.objects.get(id=beyond).status == "parked"
         assert not Intervention.objects.exists()
 
+    @pytest.mark.parametrize("why", ["", " ", "\t\n", "\u200b", "\0"])
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("retry", "P-1"),
+            ("resolve", "P-1", "hand_over"),
+            ("skip", "P-1", "pack"),
+            ("cancel", "P-1"),
+            ("pause", "P-1"),
+            ("resume", "P-1"),
+        ],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_without_a_reason_nothing_is_done(
+        self, beyond: UUID, arguments: tuple[str, ...], why: str
+    ) -> None:
+        with pytest.raises(CommandError, match="say who does it, and why: neither may be blank"):
+            sagas(*arguments, "--why", why)
+        with pytest.raises(CommandError, match="neither may be blank"):
+            sagas(*arguments, "--why", "because", "--by", why)
+
+        assert Saga.objects.get(id=beyond).status == "parked"
+        assert not Intervention.objects.exists()
+
     def test_only_parked_sagas_are_retried(self) -> None:
         begin("parcel", key="P-9")
         with pytest.raises(CommandError, match="P-9 is pending"):

@@ -231,6 +231,22 @@ def test_what_cannot_be_done(
     assert not ParkedIntervention.objects.exists()
 
 
+@pytest.mark.parametrize("why", ["", " ", "\t\n", "\u200b"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["retry", "bad"], ["retry", "--all"], ["edit", "ID", "--topic", "t"], ["skip", "ID"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_without_a_reason_nothing_is_done(ids: list[int], arguments: list[str], why: str) -> None:
+    command = [str(ids[1]) if each == "ID" else each for each in arguments]
+    with pytest.raises(CommandError, match="say who does it, and why: neither may be blank"):
+        call_command("outbox", *command, "--why", why)
+    with pytest.raises(CommandError, match="neither may be blank"):
+        call_command("outbox", *command, "--why", "because", "--by", why)
+    assert ParkedMessage.objects.count() == 2
+    assert not ParkedIntervention.objects.exists()
+
+
 @pytest.mark.on_postgresql
 def test_the_relay_parks_nothing_behind_what_is_being_put_back(ids: list[int]) -> None:
     """It only tries the key's lock; the row stays in the outbox, and follows what was put back."""

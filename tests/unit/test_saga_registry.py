@@ -255,3 +255,47 @@ class TestRefusedAtStartUp:
             def one(self, ctx: Context) -> None: ...
 
         assert "version" in self.refusal(Versioned, monkeypatch=monkeypatch)
+
+    @pytest.mark.parametrize("name", ["travel:back", "", "n" * 256, 7])
+    def test_a_cancel_of_what_can_be_no_saga(
+        self, name: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cancel_rules, "_rules", {})
+        with pytest.raises(SagaDefinitionError, match=r"the saga that 'travel\.off' cancels is"):
+            cancel_on("travel.off", saga=name, idempotency_key="trip")
+
+    @pytest.mark.parametrize(
+        "given", [{"idempotency_key": 7}, {"idempotency_key": ""}, {"reason": "r"}]
+    )
+    def test_a_cancel_that_cannot_be_read(
+        self, given: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cancel_rules, "_rules", {})
+        with pytest.raises(SagaDefinitionError, match="use a function of the payload"):
+            cancel_on("travel.off", saga="travel", **{"idempotency_key": "trip", **given})
+
+
+class TestWhatIsHungOntoNoSaga:
+    """By a name that is mistyped: it would never be called, or cancel nothing."""
+
+    @pytest.fixture(autouse=True)
+    def _none(self, monkeypatch: pytest.MonkeyPatch, register: Register) -> None:
+        monkeypatch.setattr(hooks, "_finish_hooks", {})
+        monkeypatch.setattr(hooks, "_park_hooks", {})
+        monkeypatch.setattr(cancel_rules, "_rules", {})
+        register(Travel)
+
+    @pytest.mark.parametrize("register_hook", [on_finish, on_park])
+    def test_a_function(self, register_hook: Callable[[str], Callable[[Hook], Hook]]) -> None:
+        register_hook("travel")(lambda _: None)
+        registry.check_references()
+        register_hook("travle")(lambda _: None)
+        with pytest.raises(SagaDefinitionError, match=r"on_park is for the saga 'travle'.*travel"):
+            registry.check_references()
+
+    def test_a_cancel(self) -> None:
+        cancel_on("travel.off", saga="travel", idempotency_key="trip")
+        registry.check_references()
+        cancel_on("travel.away", saga="travle", idempotency_key="trip")
+        with pytest.raises(SagaDefinitionError, match=r"cancel_on\('travel\.away'\) is for"):
+            registry.check_references()

@@ -6,9 +6,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import OperationalError, connections, transaction
@@ -145,7 +146,9 @@ class TestTheResult:
         assert context["dough"] == (1, 2)
 
     def test_is_without_what_sagaz_keeps_for_itself(self) -> None:
-        assert "__mine" not in run_saga_sync(Cake, {"__mine": 1})
+        result = run_saga_sync(Cake, {"__mine": 1})
+        assert result["__mine"] == 1
+        assert not {f"__{step}_completed" for step in ("mix", "bake", "ice")} & result.keys()
 
     def test_of_steps_side_by_side_the_last_to_finish_counts(self, register: Register) -> None:
         class Sides(SagaClass):
@@ -475,3 +478,40 @@ def test_the_package_can_be_imported_before_there_are_models() -> None:
     )
     last = done.stderr.strip().splitlines()[-1]
     assert last == "AttributeError: module 'sagas' has no attribute 'run_saga'", done.stderr
+
+
+class TestWhatTheResultHolds:
+    def test_every_key_of_the_users_own(self) -> None:
+        Cake.script["mix"] = lambda _: {"__typename": "Cake", "__mix": 1, "_own": 2}
+        result = run_saga_sync(Cake, {"__schema": "v1"}, key="C-1")
+        assert {"__typename", "__mix", "_own", "__schema"} <= result.keys()
+        assert not {key for key in result if key.endswith("_completed")}
+
+    @pytest.mark.parametrize("name", ["bake", "ice"])
+    def test_nothing_that_would_be_lost(self, name: str) -> None:
+        Cake.script[name] = lambda _: "CAKE-1"
+        with pytest.raises(SagaFailed, match="returned 'CAKE-1' of type str"):
+            run_saga_sync(Cake, {}, key="C-1")
+
+    def test_a_moment_as_the_step_returned_it(self) -> None:
+        at = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+        Cake.script["bake"] = lambda _: {"at": at}
+        result = run_saga_sync(Cake, {}, key="C-1")
+        assert (result["at"].tzinfo, result["at"].fold) == (at.tzinfo, 1)
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "a\0b", "\ud800", 7])
+def test_a_key_that_is_none(key: Any) -> None:
+    with pytest.raises(ValueError, match="must be a text of 1 to 255 characters"):
+        run_saga_sync(Cake, {}, key=key)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_a_timeout_that_is_none(timeout: float) -> None:
+    with pytest.raises(ValueError, match="give seconds from 0 on, or None"):
+        run_saga_sync(Cake, {}, timeout=timeout)
+
+
+def test_a_saga_made_by_hand() -> None:
+    with pytest.raises(SagaDefinitionError, match="made by hand"):
+        run_saga_sync(SagaClass(name="trip"), {})

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from sagaz.core.execution.graph import CompensationType
+
 class SagaStepDefinition:
     step_id: str
     forward_fn: Callable[[dict[str, Any]], Any]
@@ -10,5 +12,6 @@ class SagaStepDefinition:
     compensation_timeout_seconds: float | None
     max_retries: int
     pivot: bool
+    compensation_type: CompensationType
 
 def forward_recovery(for_step: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...

@@ -9,6 +9,7 @@ class TriggerMetadata:
     source: str
     config: dict[str, Any]
     max_concurrent: int | None
+    rate_limit: float | None
     idempotency_key: str | Callable[[Any], str] | None
 
 class RegisteredTrigger:

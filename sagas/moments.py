@@ -1,0 +1,55 @@
+"""Write and read the moments of the journal, with their zone and fold.
+
+A moment is its ISO text, as in `"2026-10-25T02:30:00+00:00"`. One whose zone has a name, or that is
+the second of an hour that comes twice, is a list of text, name (or null) and fold:
+`["2026-10-25T02:30:00", "Europe/Berlin", 1]`.
+"""
+
+from datetime import datetime, time, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sagas.errors import UnstorableValue
+
+Moment = datetime | time
+
+
+def check(moment: Moment, where: str) -> None:
+    """Refuse a moment whose zone has no name, and no offset that is the same all year.
+
+    Args:
+        where: the value's place, for the sentence.
+
+    Raises:
+        UnstorableValue: it would come back without its zone.
+    """
+    zone = moment.tzinfo
+    if zone is None or type(zone) is timezone or _name(zone) or zone.utcoffset(None) is not None:
+        return
+    raise UnstorableValue(
+        f"{where} is {moment!r:.80}, whose zone the journal cannot keep: use zoneinfo.ZoneInfo(…), "
+        "or UTC"
+    )
+
+
+def write(moment: Moment) -> str | list[Any]:
+    """Return the moment as a value of JSON."""
+    name = _name(moment.tzinfo)
+    if name is None and not moment.fold:
+        return moment.isoformat()
+    bare = moment if name is None else moment.replace(tzinfo=None)
+    return [bare.isoformat(), name, moment.fold]
+
+
+def read(kind: type[Moment], written: str | list[Any]) -> Moment:
+    """Return the moment, a datetime or a time, that `write` was given."""
+    if isinstance(written, str):
+        return kind.fromisoformat(written)
+    text, name, fold = written
+    moment = kind.fromisoformat(text)
+    zone = moment.tzinfo if name is None else ZoneInfo(name)
+    return moment.replace(tzinfo=zone, fold=fold)
+
+
+def _name(zone: tzinfo | None) -> str | None:
+    return zone.key if type(zone) is ZoneInfo else None

@@ -1,0 +1,3 @@
+from sagaz import SagaConfig
+
+def get_config() -> SagaConfig: ...
