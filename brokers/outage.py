@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from brokers.errors import BrokerUnusable
+from saga_runtime.logs import VisibleLogger
 from saga_runtime.text import one_line, one_line_error
 
 FIRST_PAUSE = 0.1
@@ -22,7 +23,7 @@ class Outage:
         self,
         what: str,
         *,
-        logger: logging.Logger,
+        logger: VisibleLogger,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:

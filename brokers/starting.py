@@ -1,14 +1,14 @@
 """Waiting at start-up for a broker that is there, but slow."""
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 
 from brokers.base import Broker
 from brokers.errors import BrokerSlow, BrokerUnavailable, BrokerUnusable
 from brokers.outage import Outage
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def await_broker(

@@ -3,7 +3,6 @@
 A part that dies takes the others down with it: half a service is worse than none.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from brokers import Broker
 from config.webserver import WebServer
 from relay.listening import woken_by_commits
 from relay.relay import Relay
+from saga_runtime.logs import get_logger
 from sagas import claims
 from sagas.service import SagaService
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CONCURRENCY = 20
 POLL_SECONDS = 0.2

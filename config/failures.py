@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 
 from brokers import BrokerError
+from saga_runtime.text import one_line_error
 
 _CLEARER = {
     "The SECRET_KEY setting must not be empty": "SECRET_KEY is not set: set it, "
@@ -36,8 +37,8 @@ def one_line(error: Exception) -> str | None:
 
 
 def flat(error: BaseException) -> str:
-    """The error's text in one line."""
-    return " ".join(str(error).split()).rstrip(".?")
+    """The error's text in one line that a terminal cannot obey."""
+    return one_line_error(error).rstrip(".?")
 
 
 def _reason(error: Exception) -> str:

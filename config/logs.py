@@ -11,7 +11,13 @@ def logging_config(*, level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"correlation": {"()": "outbox.correlation.CorrelationFilter"}},
-        "formatters": {"line": {"format": FORMAT, "style": "{"}},
+        "formatters": {
+            "line": {
+                "class": "saga_runtime.logs.OneLineFormatter",
+                "format": FORMAT,
+                "style": "{",
+            }
+        },
         "handlers": {
             "console": {
                 "class": "logging.StreamHandler",

@@ -1,7 +1,6 @@
 """Every error is `application/problem+json` (RFC 9457), whichever route and status."""
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -12,8 +11,9 @@ from django.http import HttpRequest, HttpResponse
 
 from outbox.away import AWAY
 from outbox.correlation import current
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from saga_runtime.text import visible
+
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 STEADY_AFTER = 30.0
@@ -162,4 +164,4 @@ def _died(code: int) -> str:
 
 
 def _prefixed(say: Say, name: str) -> Say:
-    return lambda line: say(f"{name} | {line}")
+    return lambda line: say(f"{name} | {visible(line)}")

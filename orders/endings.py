@@ -1,14 +1,14 @@
 """What becomes of an order when its saga ends, in the saga's last transaction."""
 
-import logging
 from typing import assert_never
 
 from orders.messages import EVENTS, ORDER_CANCELLED, ORDER_FULFILLED, ORDER_REJECTED
 from orders.models import Order, OrderStatus
 from outbox import enqueue
+from saga_runtime.logs import get_logger
 from sagas import Ending, SagaOutcome
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def end_order(outcome: SagaOutcome) -> None:

@@ -18,8 +18,6 @@ from outbox.correlation import current
 from outbox.deadlocks import retry_deadlocks
 from sagas import saga_id
 
-CENT = Decimal("0.01")
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -49,7 +47,7 @@ def place_order(
         OrderConflict: the id is taken by an order with other content.
         ValueError: the amount has more than two decimals, and would be stored as another.
     """
-    if amount != amount.quantize(CENT):
+    if amount != round(amount, 2):
         raise ValueError(f"the amount {amount} has more than two decimals")
     check_known([item.product_id for item in items])
     order = _new(order_id or f"ORD-{uuid.uuid4().hex.upper()}", user_id, items, amount)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from saga_runtime.text import visible
+
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -41,6 +43,14 @@ def correlated(correlation: Correlation) -> Iterator[Correlation]:
         _current.reset(token)
 
 
+def usable(*, id: str, traceparent: str) -> Correlation:  # noqa: A002
+    """Return what a message brought, each where it is usable, and empty where it is not."""
+    return Correlation(
+        id=id if _ID.fullmatch(id) else "",
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+    )
+
+
 def taken_or_made(*, id: str | None, traceparent: str | None) -> Correlation:  # noqa: A002
     """What the caller sent, where it is usable, and new values where it is not."""
     return Correlation(
@@ -61,5 +71,5 @@ class CorrelationFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "correlation_id"):
-            record.correlation_id = current().id or "-"
+            record.correlation_id = visible(current().id) or "-"
         return True

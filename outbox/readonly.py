@@ -1,10 +1,15 @@
+import re
 from typing import Any
 
 from django.core.paginator import Paginator
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 from django.utils.functional import cached_property
 
+from saga_runtime.text import visible
+
 COUNTED = 10_000
+_LAYOUT = re.compile(r"([\n\t]+)")
 
 
 class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic when it runs
@@ -18,9 +23,22 @@ class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic whe
 
 
 class ReadOnlyAdmin:
-    """For admin pages that only show: their rows change through services, which keep them right."""
+    """For admin pages that only show: their rows change through services, which keep them right.
+
+    Nothing in the stored text hides or reorders what stands on the page: Django escapes HTML, and
+    what is left, such as the marks that turn the direction of writing, is written out here.
+    """
 
     paginator: type = _CountsSome
+
+    def changelist_view(self, *args: Any, **kwargs: Any) -> Any:
+        return _written_out(super().changelist_view(*args, **kwargs))  # type: ignore[misc]
+
+    def changeform_view(self, *args: Any, **kwargs: Any) -> Any:
+        return _written_out(super().changeform_view(*args, **kwargs))  # type: ignore[misc]
+
+    def history_view(self, *args: Any, **kwargs: Any) -> Any:
+        return _written_out(super().history_view(*args, **kwargs))  # type: ignore[misc]
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ARG002
         return False
@@ -30,3 +48,15 @@ class ReadOnlyAdmin:
 
     def has_delete_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ARG002
         return False
+
+
+def _written_out(response: HttpResponseBase) -> HttpResponseBase:
+    """Let a page be written out once it is rendered; whatever is no page stays as it is."""
+    if isinstance(response, SimpleTemplateResponse):
+        response.add_post_render_callback(_write_out)
+    return response
+
+
+def _write_out(response: SimpleTemplateResponse) -> None:
+    parts = _LAYOUT.split(response.content.decode())
+    response.content = "".join(part if _LAYOUT.match(part) else visible(part) for part in parts)

@@ -5,7 +5,6 @@ would do a third of what they can.
 Relays poll all the same: what fails here costs some time, and nobody hears of it but the log.
 """
 
-import logging
 import os
 import threading
 import time
@@ -16,8 +15,9 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from outbox import direct
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEBOUNCE = 0.01  # seconds between two notifications
 RETRY_AFTER = 1.0

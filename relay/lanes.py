@@ -5,7 +5,6 @@ What some of them may not take is shared among the others.
 Lease rows, no session locks: those break behind a transaction pooler.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
@@ -13,8 +12,9 @@ from typing import Protocol
 from django.db import connection, transaction
 
 from outbox.models import LANES
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LEASE = 10.0
 

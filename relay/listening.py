@@ -1,6 +1,5 @@
 """Listens for the outbox's wake-ups, on PostgreSQL, on a connection and in a thread of its own."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from django.db import connection
 
 from brokers.outage import Outage
 from outbox import direct
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LOOK_EVERY = 0.25  # seconds between two looks at whether it is over
 

@@ -1,13 +1,13 @@
 """Keys with a parked message: what else they have in the outbox waits behind it, parked too. Left
 in the outbox, it would hide every good row behind the limit of a read."""
 
-import logging
 from collections.abc import Collection, Mapping
 
 from relay import rows
 from relay.rows import Row
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class ParkedKeys:

@@ -11,7 +11,6 @@ Invariants:
 - A message is parked only when it was refused alone, or unsent: a refused batch judges no message.
 """
 
-import logging
 import os
 import random
 import socket
@@ -39,8 +38,9 @@ from relay.settling import Settling
 from relay.suspects import Suspects
 from relay.transactions import LanePublishers, TransactionalLanes
 from relay.wire import wire_messages
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SHORTEST_POLL = 0.005
 LONGEST_POLL = {"postgresql": 0.7, "sqlite": 0.25}

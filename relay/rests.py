@@ -1,11 +1,12 @@
 """Lanes that wait, because the broker does not take one of their messages now, though it takes
 others: it knows no such topic yet, or does not let us see it."""
 
-import logging
 import time
 from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+from saga_runtime.logs import get_logger
+
+logger = get_logger(__name__)
 
 SHORTEST_REST = 0.3
 LONGEST_REST = 30.0

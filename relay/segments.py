@@ -10,14 +10,15 @@ the lock; then truncate. To look first loses a row that commits in between, and 
 lets every insert wait behind it.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from django.db import OperationalError, connection, transaction
 
-logger = logging.getLogger(__name__)
+from saga_runtime.logs import get_logger
+
+logger = get_logger(__name__)
 
 EVERY = 2.0  # seconds
 LONGEST_PAUSE = 60.0  # while nothing new comes

@@ -8,7 +8,6 @@ Invariants:
 - What is reported as acknowledged has been committed.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,9 @@ from brokers import (
 )
 from outbox.models import LANES
 from relay.lanes import Lanes
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 COMMIT_TIMEOUT = 2.0
 

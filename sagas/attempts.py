@@ -5,7 +5,6 @@ side either the pivot sees the failure and does not begin, or the failure sees t
 """
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from outbox.away import AWAY
+from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 from sagas import codec, journal, local
 from sagas.contexts import changes, changes_of_async
@@ -27,7 +27,7 @@ from sagas.state import Decided, RunState, Suspended
 from sagas.steps import Step, Tries
 from sagas.writer import Writer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0

@@ -1,4 +1,3 @@
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
@@ -7,10 +6,11 @@ from django.db import connection
 from brokers import Broker, BrokerUnavailable, Subscription
 from brokers.outage import Outage
 from outbox.away import AWAY
+from saga_runtime.logs import get_logger
 from sagas import inbox
 from sagas.sequences import Sequences
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RECEIVE_TIMEOUT = 0.25
 BATCH_SIZE = 500

@@ -1,7 +1,6 @@
 """Claims sagas and runs them side by side, on one event loop and a few threads."""
 
 import asyncio
-import logging
 import os
 import random
 import socket
@@ -16,6 +15,7 @@ from uuid import UUID
 from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
+from saga_runtime.logs import get_logger
 from sagas import claims, terminal
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost
@@ -28,7 +28,7 @@ from sagas.state import Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SHORTEST_POLL = 0.02
 LONGEST_POLL = 0.5

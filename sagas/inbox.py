@@ -8,7 +8,6 @@ import asyncio
 import base64
 import inspect
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from django.utils import timezone
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
 from outbox.away import AWAY
+from outbox.correlation import usable
+from saga_runtime.logs import get_logger
 from saga_runtime.text import describe_error, error_text
 from sagas import codec, metrics
 from sagas.cancel_rules import CancelRule, cancel_rule
@@ -33,7 +34,7 @@ from sagas.points import Point, reach
 from sagas.registry import SagaType, trigger_for
 from sagas.sequences import Sequences
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _MAX_TEXT = 255
 
@@ -235,6 +236,7 @@ def _is_storable(text: str) -> bool:
 
 
 def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Saga:
+    correlation = usable(id=event.correlation_id, traceparent=event.traceparent)
     return Saga(
         id=saga_id(saga_type.name, key),
         name=saga_type.name,
@@ -244,8 +246,8 @@ def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Sag
         deadline=timezone.now() + saga_type.deadline if saga_type.deadline else None,
         input=context,
         next_run_at=Now(),  # by the clock that claims go by
-        correlation_id=event.correlation_id[:128].replace("\0", ""),
-        traceparent=event.traceparent[:64].replace("\0", ""),
+        correlation_id=correlation.id,
+        traceparent=correlation.traceparent,
     )
 
 

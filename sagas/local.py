@@ -1,6 +1,5 @@
 """A local step: its writes, its journal row and the fence commit together."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +9,14 @@ from typing import Any
 from django.db import transaction
 
 from outbox.away import AWAY
+from saga_runtime.logs import get_logger
 from sagas import codec, libpq, rows, sql
 from sagas.entries import BeginPivot, Entry, StepEntry
 from sagas.errors import CancelRequested, LeaseLost
 from sagas.outages import is_of_another, is_outage
 from sagas.points import Point, reach
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) -> tuple[Any, str]:

@@ -6,12 +6,12 @@ running it once more from the start.
 """
 
 import asyncio
-import logging
 from functools import partial
 from typing import Any
 
 from sagaz.core.decorators import SagaStepDefinition
 
+from saga_runtime.logs import get_logger
 from sagas import journal, terminal
 from sagas.attempts import Attempts, told
 from sagas.claims import Claimed, StepRecord
@@ -30,7 +30,7 @@ from sagas.steps import Step, Tries, backward, forward
 from sagas.threads import Threads
 from sagas.writer import Writer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 HOOK_ATTEMPTS = 5
 

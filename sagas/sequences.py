@@ -5,14 +5,14 @@ Only what is new to the inbox is looked at: a message that comes again, after a 
 consumer, is out of no order.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 
 from brokers.cloudevents import CloudEvent
+from saga_runtime.logs import get_logger
 from sagas import metrics
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MOST_KEYS = 50_000
 

@@ -1,12 +1,12 @@
 """The last transaction of a saga of which its app wants to be told, or that parks."""
 
-import logging
 from contextlib import nullcontext
 
 from django.db import Error, connection, transaction
 from django.utils import timezone
 
 from outbox.away import AWAY
+from saga_runtime.logs import get_logger
 from sagas import codec, rows, sql
 from sagas.claims import Claimed
 from sagas.errors import CancelRequested, HookFailed, LeaseLost
@@ -15,7 +15,7 @@ from sagas.models import ACTIVE, Saga, SagaStatus
 from sagas.outages import is_conflict, is_of_another, is_outage, our_outage
 from sagas.points import Point, reach
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def finish(saga: Claimed, outcome: SagaOutcome) -> None:

@@ -1,12 +1,12 @@
 """How a run writes to the journal: again while the database is away, and heeding the verdict."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from brokers.outage import Outage
 from outbox.away import AWAY
+from saga_runtime.logs import get_logger
 from sagas import sql
 from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
 from sagas.errors import CancelRequested, LeaseLost
@@ -16,7 +16,7 @@ from sagas.state import RunState, Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BUSY_PAUSE = 0.02  # seconds; a cancel or a person holds a saga's row for no longer
 

@@ -1,6 +1,5 @@
 """Publishing to Kafka: one producer after another, and what they do not report."""
 
-import logging
 import threading
 import time
 from contextlib import suppress
@@ -18,8 +17,9 @@ from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import BATCH_BYTES, Run, judged
 from brokers.outage import Outage
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 STALLED_AFTER = 15.0

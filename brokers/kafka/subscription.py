@@ -1,6 +1,5 @@
 """Receiving from Kafka as a member of a consumer group, through either client."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -8,8 +7,9 @@ from typing import Protocol
 from brokers.base import Record
 from brokers.errors import BrokerError, BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Place = tuple[str, int]
 """A topic, by its name on the servers, and a partition of it."""

@@ -1,6 +1,5 @@
 """Making confluent-kafka's clients."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -9,8 +8,9 @@ from confluent_kafka import KafkaException
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka.address import KafkaAddress
 from brokers.librdkafka.faults import explained
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RECONNECT_BACKOFF_MAX_MS = 1_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated

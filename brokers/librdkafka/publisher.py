@@ -4,7 +4,6 @@ It is here for its speed: `benchmarks/producing.py` measures it. What is done fo
 in the first lines of `publish()`, in `Run.send()` and in `Run`'s callback, and nowhere else.
 """
 
-import logging
 import time
 
 from confluent_kafka import KafkaError, KafkaException
@@ -23,8 +22,9 @@ from brokers.kafka.known_topics import KnownTopics
 from brokers.librdkafka.faults import FENCED, error_of, explained, fault
 from brokers.librdkafka.run import BATCH_BYTES, Run
 from brokers.outage import Outage
+from saga_runtime.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BAD_NEWS = "a message before it did not arrive"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from brokers import Broker, await_broker, broker_from_url
 from config.embedded import Embedded
@@ -15,13 +15,14 @@ from config.webserver import WebServer
 from orders.stock import load_sample_stock
 from outbox.cli import positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
+from saga_runtime.commands import VisibleCommand
 
 LOOK_EVERY = 0.1
 WAITERS = 64  # requests that may wait for `Prefer: wait` in the one process
 THREADS = WAITERS + 16
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Runs everything on this machine: database, sample stock, web server, relay, consumer."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ class Command(BaseCommand):
                 self._supervised(broker, host, port, consumers)
         except AlreadyRunning as error:
             raise CommandError(str(error)) from error
-        self.stdout.write("Stopped.")
+        self.say("Stopped.")
 
     def _embedded(self, broker: Broker, host: str, port: int) -> None:
         from config.wsgi import application
@@ -66,9 +67,7 @@ class Command(BaseCommand):
             _prepare()
         await_broker(broker, topics=settings.BROKER_TOPICS)
         _check_free(host, port)
-        supervisor = Supervisor(
-            parts(host=host, port=port, consumers=consumers), say=self.stdout.write
-        )
+        supervisor = Supervisor(parts(host=host, port=port, consumers=consumers), say=self.say)
         over = stop_on_signals(then=supervisor.stop)
         supervisor.start()
         while not over.is_set() and not _answers(host, port):
@@ -78,7 +77,7 @@ class Command(BaseCommand):
         supervisor.join()
 
     def _ready(self, host: str, port: int) -> None:
-        self.stdout.write(f"Ready: {_url(host, port)}")
+        self.say(f"Ready: {_url(host, port)}")
         self.stdout.flush()
 
 

@@ -1,17 +1,16 @@
 import argparse
-import json
 import sys
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from orders.audit import Audit, audit_orders
+from saga_runtime.commands import VisibleCommand
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Checks orders, stock, payments and shipments against each other (exit 1: they differ)."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ class Command(BaseCommand):
         max_age = timedelta(seconds=settings.ORDER_MAX_AGE)
         audit = audit_orders(now=timezone.now(), max_age=max_age)
         if options["json"]:
-            self.stdout.write(json.dumps(audit.as_dict()))
+            self.say_json(audit.as_dict())
         else:
             self._print(audit)
         if audit.contradictions:
@@ -29,10 +28,10 @@ class Command(BaseCommand):
 
     def _print(self, audit: Audit) -> None:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(audit.orders.items()))
-        self.stdout.write(f"orders: {counts or 'none'}")
+        self.say(f"orders: {counts or 'none'}")
         if audit.cleaned:
-            self.stdout.write(f"sagas: {audit.cleaned} of orders that ended long ago are deleted")
+            self.say(f"sagas: {audit.cleaned} of orders that ended long ago are deleted")
         for contradiction in audit.contradictions:
-            self.stdout.write(f"{contradiction.about}: {contradiction.what}")
+            self.say(f"{contradiction.about}: {contradiction.what}")
         count = len(audit.contradictions)
-        self.stdout.write(f"{count} contradiction(s)" if count else "clean")
+        self.say(f"{count} contradiction(s)" if count else "clean")

@@ -1,13 +1,12 @@
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from orders.models import Product
 from orders.stock import load_sample_stock
+from saga_runtime.commands import VisibleCommand
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Puts the sample products into stock where they are missing."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -17,4 +16,4 @@ class Command(BaseCommand):
 
     def handle(self, *, if_empty: bool, **_: Any) -> None:
         new = 0 if if_empty and Product.objects.exists() else load_sample_stock()
-        self.stdout.write(f"{new} sample product(s) put into stock")
+        self.say(f"{new} sample product(s) put into stock")

@@ -1,15 +1,16 @@
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orders.load import Load, Summary
 from outbox.cli import positive
+from saga_runtime.commands import VisibleCommand
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Places many orders over HTTP, follows each to its end, and sums up."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -57,9 +58,9 @@ class Command(BaseCommand):
         answers = ", ".join(f"{n} x {status}" for status, n in sorted(summary.answers.items()))
         ends = ", ".join(f"{n} {status}" for status, n in sorted(summary.ends.items()))
         per_second = count / summary.placing_seconds
-        self.stdout.write(f"answers: {answers}")
-        self.stdout.write(f"orders:  {ends or 'none'}")
-        self.stdout.write(
+        self.say(f"answers: {answers}")
+        self.say(f"orders:  {ends or 'none'}")
+        self.say(
             f"placed in {summary.placing_seconds:.1f} s ({per_second:.0f}/s), "
             f"ended after {summary.ending_seconds:.1f} s"
         )

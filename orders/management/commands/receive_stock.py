@@ -2,14 +2,13 @@ import argparse
 import re
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from orders.schemas import ID_PATTERN
 from orders.services import receive_stock
 from outbox.cli import positive
+from saga_runtime.commands import VisibleCommand
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Puts a quantity of a product into stock; a new product is made."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *, product_id: str, quantity: int, name: str, **_: Any) -> None:
         product = receive_stock(product_id=product_id, name=name or product_id, quantity=quantity)
-        self.stdout.write(f"{product.product_id}: {product.on_hand} on hand")
+        self.say(f"{product.product_id}: {product.on_hand} on hand")
 
 
 def _product_id(text: str) -> str:

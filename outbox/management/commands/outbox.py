@@ -1,19 +1,17 @@
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from rich.console import Console
-from rich.table import Table
+from django.core.management.base import CommandError
 
 from outbox import interventions, reports
 from outbox.cli import positive, whoever
 from outbox.errors import OutboxError
 from outbox.interventions import By
+from saga_runtime.commands import VisibleCommand
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Looks at the outbox and at parked messages, and intervenes."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -61,12 +59,12 @@ class Command(BaseCommand):
     def _status(self, *, as_json: bool) -> None:
         status = reports.status()
         if as_json:
-            self._json(status)
+            self.say_json(status)
             return
         status["waiting"] = f"about {status['waiting']}"
         for name, value in status.items():
             if name != "relays" and value is not None:
-                self.stdout.write(f"{name:16} {value}")
+                self.say(f"{name:16} {value}")
         self._table(status["relays"], as_json=False)
 
     def _intervene(self, action: str, *, by: str, why: str, **options: Any) -> None:
@@ -86,33 +84,26 @@ class Command(BaseCommand):
             case _:
                 count = interventions.skip(options["message"], by=who)
         if options["json"]:
-            self._json({"put_back": count})
+            self.say_json({"put_back": count})
         else:
-            self.stdout.write(f"{count} message(s) of the key are back in the outbox")
+            self.say(f"{count} message(s) of the key are back in the outbox")
 
     def _retry_many(self, by: By, *, topic: str | None, json: bool, **_: Any) -> None:
         put_back = interventions.retry_many(topic=topic, by=by)
         if json:
-            self._json({"keys": len(put_back), "put_back": put_back.total()})
+            self.say_json({"keys": len(put_back), "put_back": put_back.total()})
         else:
-            self.stdout.write(
+            self.say(
                 f"{put_back.total()} message(s) of {len(put_back)} key(s) are back in the outbox"
             )
 
-    def _json(self, value: object) -> None:
-        self.stdout.write(json.dumps(value))
-
     def _table(self, rows: list[dict[str, Any]], *, as_json: bool) -> None:
         if as_json:
-            self._json(rows)
-            return
-        if not rows:
-            self.stdout.write("none")
-            return
-        table = Table(*rows[0], box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
-        Console(file=self.stdout, width=200, soft_wrap=True).print(table)  # type: ignore[arg-type]
+            self.say_json(rows)
+        elif rows:
+            self.say_table(rows, list(rows[0]))
+        else:
+            self.say("none")
 
 
 def _retry(by: By, *, reference: str, key: str | None, message: int | None, **_: Any) -> int:
@@ -121,13 +112,3 @@ def _retry(by: By, *, reference: str, key: str | None, message: int | None, **_:
     if message is not None:
         return interventions.retry_message(message, by=by)
     return interventions.retry(reference, by=by)
-
-
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case dict():
-            return json.dumps(value)
-        case _:
-            return str(value)

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection
 
 from brokers import await_broker, broker_from_url, require_shared, require_transactions
@@ -14,11 +14,12 @@ from relay.listening import woken_by_commits
 from relay.metrics import relay_registry
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
+from saga_runtime.commands import VisibleCommand
 
 MAX_BATCH_SIZE = 10_000
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Publishes the outbox to SAGAZ_BROKER_URL until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -78,13 +79,13 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _drain(self, relay: Relay) -> None:
-        self.stdout.write(f"published {relay.drain(stop_on_signals())} message(s)")
+        self.say(f"published {relay.drain(stop_on_signals())} message(s)")
 
     def _run(self, relay: Relay) -> None:
         stop = stop_on_signals()
-        self.stdout.write("relay: ready")
+        self.say("relay: ready")
         relay.run(stop)
-        self.stdout.write(f"relay: stopped, published {relay.published} message(s)")
+        self.say(f"relay: stopped, published {relay.published} message(s)")
 
 
 def _lanes(text: str) -> int:

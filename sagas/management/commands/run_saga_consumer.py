@@ -3,17 +3,17 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 from django.db import connection
 
 from brokers import await_broker, broker_from_url, require_shared
 from outbox.cli import positive, sign_of_life, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
+from saga_runtime.commands import VisibleCommand
 from sagas.metrics import consumer_registry
 from sagas.service import SagaService
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Accepts saga commands from SAGAZ_BROKER_URL and runs sagas until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,6 @@ class Command(BaseCommand):
         )
         with metrics_served(consumer_registry(), port=metrics_port, address=metrics_address):
             stop = stop_on_signals()
-            self.stdout.write("consumer: ready")
+            self.say("consumer: ready")
             service.run(stop)
-        self.stdout.write("consumer: stopped")
+        self.say("consumer: stopped")

@@ -1,21 +1,19 @@
 import argparse
-import json
 import re
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
-from rich.console import Console
-from rich.table import Table
 
 from outbox.cli import positive, whoever
+from saga_runtime.commands import VisibleCommand
 from sagas import cleaning, interventions, reports
 from sagas.interventions import By, InterventionRefused
 from sagas.models import SagaStatus, StepKind
 
 
-class Command(BaseCommand):
+class Command(VisibleCommand):
     help = "Looks at sagas and refused commands, intervenes, and deletes what is old."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -67,16 +65,16 @@ class Command(BaseCommand):
     def _list(self, *, status: str | None, name: str | None, limit: int, **options: Any) -> None:
         rows = reports.listing(status=status, name=name, limit=limit)
         if options["json"]:
-            self.stdout.write(json.dumps(rows))
+            self.say_json(rows)
             return
-        self._table(rows, ("id", "name", "key", "status", "reason", "created_at"))
+        self.say_table(rows, ("id", "name", "key", "status", "reason", "created_at"))
 
     def _refused(self, *, limit: int, **options: Any) -> None:
         rows = reports.refused(limit=limit)
         if options["json"]:
-            self.stdout.write(json.dumps(rows))
+            self.say_json(rows)
             return
-        self._table(rows, ("received_at", "topic", "partition", "offset", "key", "reason"))
+        self.say_table(rows, ("received_at", "topic", "partition", "offset", "key", "reason"))
 
     def _clean(self, *, older_than: timedelta, **options: Any) -> None:
         before = timezone.now() - older_than
@@ -86,27 +84,27 @@ class Command(BaseCommand):
             "inbox": cleaning.clean_inbox(older_than=before),
         }
         if options["json"]:
-            self.stdout.write(json.dumps(deleted))
+            self.say_json(deleted)
             return
-        self.stdout.write(
+        self.say(
             f"deleted: {deleted['sagas']} ended saga(s), {deleted['inbox']} row(s) of the inbox"
         )
 
     def _show(self, *, saga: str, **options: Any) -> None:
         report = reports.full(interventions.find(saga))
         if options["json"]:
-            self.stdout.write(json.dumps(report))
+            self.say_json(report)
             return
         for title, value in report["saga"].items():
             if value not in ("", None, False):
-                self.stdout.write(f"{title:16} {value}")
-        self._table(report["steps"], ("step", "kind", "status", "attempt", "key", "result"))
-        self._table(
+                self.say(f"{title:16} {value}")
+        self.say_table(report["steps"], ("step", "kind", "status", "attempt", "key", "result"))
+        self.say_table(
             report["timeline"],
             ("started_at", "step", "kind", "attempt", "status", "seconds", "worker", "error"),
         )
         if report["interventions"]:
-            self._table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
+            self.say_table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
 
     def _intervene(self, action: str, *, saga: str, by: str, why: str, **options: Any) -> None:
         found = interventions.find(saga)
@@ -127,18 +125,10 @@ class Command(BaseCommand):
                 interventions.resume(found.id, by=who)
         found.refresh_from_db()
         if options["json"]:
-            self.stdout.write(json.dumps(reports.summary(found)))
+            self.say_json(reports.summary(found))
             return
         paused = ", paused" if found.paused else ""
-        self.stdout.write(f"{found.name} {found.key}: {found.status}{paused}")
-
-    def _table(self, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-        table = Table(*columns, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(
-                *(str(row[column] if row[column] is not None else "") for column in columns)
-            )
-        Console(file=self.stdout, width=200, soft_wrap=True).print(table)  # type: ignore[arg-type]
+        self.say(f"{found.name} {found.key}: {found.status}{paused}")
 
 
 def _days(text: str) -> timedelta:
