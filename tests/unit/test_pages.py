@@ -106,7 +106,7 @@ def test_not_ready_says_that_the_outbox_is_old(client: Client, settings: Setting
 
 
 def test_not_ready_when_migrations_are_missing(client: Client) -> None:
-    MigrationRecorder(connection).record_unapplied("orders", "0001_initial")
+    MigrationRecorder(connection).record_unapplied("orders", "0002_cancel_requests")
 
     problem = assert_problem(client.get("/health/ready/"), 503)
     assert "manage.py migrate" in problem["detail"]
