@@ -23,7 +23,7 @@ class Outage:
         self,
         what: str,
         *,
-        logger: VisibleLogger,
+        logger: logging.Logger | VisibleLogger,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
