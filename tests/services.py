@@ -57,6 +57,16 @@ def kafka_server_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def logical_postgres_url() -> Iterator[str]:
+    """The URL of a database, as a superuser, on a PostgreSQL whose log can be decoded."""
+    if not docker_answers():
+        do_without("needs Docker, for a PostgreSQL with wal_level=logical")
+    container = PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17"))
+    with container.with_command("postgres -c wal_level=logical -c fsync=off"):
+        yield str(container.get_connection_url(driver=None))
+
+
+@pytest.fixture(scope="module")
 def own_kafka() -> Iterator[str]:
     """The kafka:// URL of a broker that a module's tests may stop. It makes no topic by itself."""
     if not docker_answers():
@@ -79,10 +89,10 @@ def kafka_broker_url(kafka_server_url: str, topic_name: Callable[[str], str]) ->
     separator = "&" if "?" in kafka_server_url else "?"
     url = f"{kafka_server_url}{separator}prefix={topic_name('')}"
     yield url
-    _delete_topics(url)
+    delete_topics(url)
 
 
-def _delete_topics(url: str) -> None:
+def delete_topics(url: str) -> None:
     """Those with the URL's prefix."""
     broker = broker_from_url(url)
     assert isinstance(broker, KafkaBroker)
