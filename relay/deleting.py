@@ -22,6 +22,7 @@ class Deleter:
         self._owner = owner
         self._batch: Sequence[Row] = ()
         self._under_way: Future[None] | None = None
+        self._may_delete = False
         self._thread: ThreadPoolExecutor | None = None
         if connection.vendor == "postgresql":
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="deletes")
@@ -31,6 +32,18 @@ class Deleter:
         """One is under way, or has ended and `deleted()` has yet to tell of it."""
         return self._under_way is not None
 
+    def make_sure(self) -> None:
+        """Delete nothing, before anything is published and after a delete has failed: what could
+        not be deleted would be published again by the next relay. PostgreSQL checks rights and
+        replica identity before it looks for rows.
+
+        Raises:
+            what every delete would raise.
+        """
+        if not self._may_delete:
+            rows.delete_nothing(self._owner)
+            self._may_delete = True
+
     def start(self, batch: Sequence[Row], held: Mapping[int, int]) -> None:
         """Only while it is not busy.
 
@@ -39,7 +52,9 @@ class Deleter:
         """
         self._batch = batch
         if self._thread is None:
+            self._may_delete = False
             rows.delete(batch, held, self._owner)
+            self._may_delete = True
             self._under_way = Future()
             self._under_way.set_result(None)
         else:
@@ -60,6 +75,7 @@ class Deleter:
         if not self._under_way.done():
             return ()
         ended, self._under_way = self._under_way, None
+        self._may_delete = ended.exception() is None
         ended.result()
         return self._batch
 

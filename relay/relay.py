@@ -8,6 +8,7 @@ Invariants:
   or about to be.
 - After a failure nothing more is published in that lane until every report of what is in flight in
   it is in, so that a later message of a key cannot overtake an earlier one.
+- Nothing is published before a delete of nothing has succeeded, nor after one that failed.
 - A message is parked only when it was refused alone, or unsent: a refused batch judges no message.
 """
 
@@ -19,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from django.db import connection
+from django.db import Error, connection
 
 from brokers import Broker, BrokerUnavailable, QueueFull
 from brokers.outage import Outage
@@ -31,6 +32,7 @@ from relay.flight import Flight
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
 from relay.reading import Reading
+from relay.refusals import Refusal, is_refusal
 from relay.rests import Rests
 from relay.segments import Segments
 from relay.sending import Sending
@@ -39,6 +41,7 @@ from relay.suspects import Suspects
 from relay.transactions import LanePublishers, TransactionalLanes
 from relay.wire import wire_messages
 from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
@@ -124,6 +127,7 @@ class Relay:
         )
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
+        self._refusal = Refusal(clock=clock)
         self._alive = alive
         self._woken = woken or threading.Event()
         self._clock = clock
@@ -165,10 +169,15 @@ class Relay:
         self._woken.set()
 
     def drain(self, stop: threading.Event) -> int:
-        """Relay until the outbox is empty or `stop` is set; returns how many went out."""
+        """Relay until the outbox is empty or `stop` is set; returns how many went out.
+
+        Raises:
+            django.db.Error: the database refuses what the relay needs.
+        """
         try:
             while not stop.is_set():
-                if self._guarded_cycle(stop) or self._flight.rows or self._suspects:
+                moved = self._guarded_cycle(stop, bears_refusals=False)
+                if moved or self._flight.rows or self._suspects:
                     continue
                 if not rows.any_left():
                     break
@@ -178,21 +187,23 @@ class Relay:
             self._close()
         return self.published
 
-    def _guarded_cycle(self, stop: threading.Event) -> bool:
-        """One cycle; an outage pauses and spends nothing. Returns whether there was work."""
+    def _guarded_cycle(self, stop: threading.Event, *, bears_refusals: bool = True) -> bool:
+        """One cycle; an outage or a refusal pauses and spends nothing. Returns whether there was
+        work."""
         self._alive()
         began = self._clock()
         try:
             moved = self._cycle()
         except BrokerUnavailable as error:
             stop.wait(self._broker_outage.failed(error))
-        except AWAY as error:
+        except Error as error:
             connection.close()
             self._reading.start_over()
-            stop.wait(self._database_outage.failed(error))
+            stop.wait(self._pause_after(error, bears_refusals=bears_refusals))
         else:
             if not self._deleter.is_busy:  # one that is under way may yet fail
                 self._database_outage.over()
+                self._refusal.over()
             failure = self._flight.take_failure()
             if failure is not None:
                 stop.wait(self._broker_outage.failed(failure.reason, answers=failure.lasting))
@@ -202,9 +213,18 @@ class Relay:
             return moved
         return True
 
+    def _pause_after(self, error: Error, *, bears_refusals: bool) -> float:
+        """Returns the seconds to pause; raises what neither a pause nor a person can mend."""
+        if is_refusal(error) and bears_refusals:
+            return self._refusal.refused(error)
+        if is_refusal(error) or not isinstance(error, AWAY):
+            raise error
+        return self._database_outage.failed(error)
+
     def _cycle(self) -> bool:
         self._more = False
         self._tend()
+        self._deleter.make_sure()
         judging = self._suspects.is_turn()
         busy = judging or bool(self._suspects)
         try:
@@ -303,15 +323,18 @@ class Relay:
             self._forget_deleted(timeout=None)
             self._delete_acknowledged()
             self._forget_deleted(timeout=None)
-        except (BrokerUnavailable, *AWAY) as error:
-            logger.warning("stopping with messages in flight, they will be sent again: %s", error)
+        except (BrokerUnavailable, Error) as error:
+            logger.warning(
+                "stopping with messages in flight, they will be sent again: %s",
+                one_line_error(error),
+            )
 
     def _close(self) -> None:
         try:
             self._sending.close()
             self._deleter.close()
             self._lanes.release()
-        except AWAY as error:
-            logger.warning("lanes not released, their leases run out: %s", error)
+        except Error as error:
+            logger.warning("lanes not released, their leases run out: %s", one_line_error(error))
         finally:
             connection.close()

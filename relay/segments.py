@@ -5,6 +5,9 @@ over them. So the table is partitioned by a segment, new rows go into the curren
 others are emptied as a whole. One that is empty becomes the current one; one that somebody keeps
 from being emptied does not, and so grows no more.
 
+That is housekeeping: where the relay's role may not do it, one line says so now and then, and
+publishing goes on. Deleted rows are then vacuumed like those of any other table.
+
 The order of the three statements is what keeps messages: lock, without waiting; then look, under
 the lock; then truncate. To look first loses a row that commits in between, and to wait for the lock
 lets every insert wait behind it.
@@ -14,9 +17,11 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from django.db import OperationalError, connection, transaction
+from django.db import Error, OperationalError, connection, transaction
 
+from relay.refusals import is_refusal
 from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
@@ -24,10 +29,13 @@ EVERY = 2.0  # seconds
 LONGEST_PAUSE = 60.0  # while nothing new comes
 REPORT_BYTES = 64 * 1024 * 1024
 REPORT_EVERY = 60.0
+REFUSED_PAUSE = 600.0  # where the database does not let us
 
 LOCK_NOT_AVAILABLE = "55P03"
 
 _PREFIX = "outbox_message_"
+_GRANT = """GRANT SELECT, TRUNCATE ON outbox_message_0, outbox_message_1, outbox_message_2, \
+outbox_message_3 TO "{role}"; GRANT SELECT, UPDATE ON SEQUENCE outbox_segment TO "{role}";"""
 _SEGMENTS = f"""
 SELECT child.relname::text, pg_relation_size(child.oid),
     child.relname = '{_PREFIX}' || (SELECT last_value FROM outbox_segment)
@@ -59,12 +67,13 @@ class Segments:
         self._due = 0.0
         self._pause = EVERY
         self._report_due = 0.0
+        self._is_refused = False
         self._is_clean = connection.vendor != "postgresql"
 
     def used(self) -> None:
         """Rows have been deleted: there will be something to empty."""
         self._is_clean = connection.vendor != "postgresql"
-        if self._pause != EVERY:
+        if self._pause != EVERY and not self._is_refused:
             self._pause = EVERY
             self._due = min(self._due, self._clock() + EVERY)
 
@@ -73,9 +82,23 @@ class Segments:
         return not self._is_clean and self._clock() >= self._due
 
     def tend(self) -> None:
+        """Empty what can be emptied, if it is time to. What the database does not allow is logged,
+        and raises nothing."""
         now = self._clock()
         if self._is_clean or now < self._due:
             return
+        try:
+            self._tend(now)
+        except Error as error:
+            if not is_refusal(error):
+                raise
+            self._is_refused = True
+            self._due = now + REFUSED_PAUSE
+            _report_refusal(error)
+        else:
+            self._is_refused = False
+
+    def _tend(self, now: float) -> None:
         self._due = now + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         segments = _segments()
@@ -100,6 +123,17 @@ class Segments:
         logger.warning(
             "the outbox has grown to %d MB, %s cannot be emptied: %s", size // 2**20, name, who
         )
+
+
+def _report_refusal(error: Error) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        (role,) = cursor.fetchone()
+    logger.warning(
+        "the outbox's segments cannot be emptied, publishing goes on: %s. What this role lacks: %s",
+        one_line_error(error),
+        _GRANT.format(role=role),
+    )
 
 
 def _segments() -> list[Segment]:

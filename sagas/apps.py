@@ -10,6 +10,7 @@ JOURNAL_URL = "django://"
 
 class SagasConfig(AppConfig):
     name = "sagas"
+    default_auto_field = "django.db.models.BigAutoField"
     verbose_name = "Sagas"
 
     def ready(self) -> None:

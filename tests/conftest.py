@@ -1,1 +1,6 @@
-pytest_plugins = ["tests.databases", "tests.services", "tests.relaying.fixtures"]
+pytest_plugins = [
+    "tests.databases",
+    "tests.services",
+    "tests.postgres_versions",
+    "tests.relaying.fixtures",
+]

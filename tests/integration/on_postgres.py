@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from django.db import connection, connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 from pytest_django.plugin import DjangoDbBlocker
 
 from config import environment
@@ -63,6 +64,9 @@ def other(postgres: None) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 def default_database(url: str) -> Iterator[None]:
     """Within the block, Django's default database is at this URL."""
     wrapper, before = connections["default"], connections.databases["default"]
+    if isinstance(wrapper, DatabaseWrapper):  # one within another: Django keeps one pool an alias
+        wrapper.close()
+        wrapper.close_pool()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", url)
         patch.setattr(environment, "IDLE_IN_TRANSACTION_SECONDS", IDLE_IN_TRANSACTION_SECONDS)

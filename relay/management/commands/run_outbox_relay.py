@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import Error, connection
 
 from brokers import await_broker, broker_from_url, require_shared, require_transactions
 from outbox.cli import positive, sign_of_life, spare_the_collector, stop_on_signals
@@ -12,6 +12,7 @@ from outbox.metrics import add_metrics_arguments, metrics_served
 from outbox.models import LANES
 from relay.listening import woken_by_commits
 from relay.metrics import relay_registry
+from relay.refusals import is_refusal, sentence
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 from saga_runtime.commands import VisibleCommand
@@ -79,7 +80,13 @@ class Command(VisibleCommand):
             raise CommandError(str(error)) from error
 
     def _drain(self, relay: Relay) -> None:
-        self.say(f"published {relay.drain(stop_on_signals())} message(s)")
+        try:
+            count = relay.drain(stop_on_signals())
+        except Error as error:
+            if not is_refusal(error):
+                raise
+            raise CommandError(sentence(error)) from error
+        self.say(f"published {count} message(s)")
 
     def _run(self, relay: Relay) -> None:
         stop = stop_on_signals()

@@ -1,0 +1,88 @@
+"""What the database refuses, as opposed to its being away: time alone does not mend a right that
+the role lacks, a table that is not migrated, or a replica identity that PostgreSQL does not take.
+
+A relay waits it out and publishes nothing meanwhile. To end would be worse: started again, it would
+publish again what it could not delete.
+"""
+
+import time
+from collections.abc import Callable
+
+from django.db import Error
+
+from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
+
+logger = get_logger(__name__)
+
+FIRST_PAUSE = 0.5  # seconds
+LONGEST_PAUSE = 5.0  # shorter than a lease, which is renewed between two pauses
+REPORT_EVERY = 60.0
+
+# PostgreSQL's classes of errors that may be gone by themselves: connection, transaction state,
+# conflicts, resources, operator, system. And two that speak of what others do now.
+_PASSING = ("08", "25", "40", "53", "57", "58")
+_BUSY = ("55P03", "55006")
+
+_MISSING = ("42P01", "42703", "42883")
+_DENIED = "42501"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the database has answered that it will not do this."""
+    state = sqlstate(error)
+    return bool(state) and state[:2] not in _PASSING and state not in _BUSY
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return PostgreSQL's code of an error of Django's; of any other an empty text."""
+    return getattr(error.__cause__, "sqlstate", None) or ""
+
+
+def what_to_do(error: BaseException) -> str:
+    """Name the way out of a refusal."""
+    state = sqlstate(error)
+    if state == _DENIED:
+        return "give the relay's role the rights that docs/deploy.md lists under Roles"
+    if state in _MISSING:
+        return "run manage.py migrate"
+    if "replica identity" in str(error).lower():
+        return "run manage.py migrate, which gives the outbox the replica identity that it lacks"
+    return "mend it, and the relay goes on by itself"
+
+
+class Refusal:
+    """Tells of what the database refuses: `refused()` after each failure, `over()` after each
+    success."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._report_due = 0.0
+
+    def refused(self, error: Error) -> float:
+        """Log the refusal, once and then now and then.
+
+        Returns:
+            The seconds to pause before the next attempt.
+        """
+        now = self._clock()
+        if not self._failures or now >= self._report_due:
+            self._report_due = now + REPORT_EVERY
+            logger.error("%s", sentence(error))
+        self._failures += 1
+        return min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10), LONGEST_PAUSE)
+
+    def over(self) -> None:
+        """Note a success."""
+        if self._failures:
+            logger.warning("the database no longer refuses, publishing goes on")
+        self._failures = 0
+
+
+def sentence(error: Error) -> str:
+    """Say in one line what is refused, what follows, and what to do."""
+    return (
+        f"the database refuses what the relay needs, nothing is published until it does not: "
+        f"{one_line_error(error)}: {what_to_do(error)}"
+    )
