@@ -25,7 +25,10 @@ class Message(NamedTuple):  # a tuple is made in half the time of a frozen datac
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is received: a message's parts and the place where the broker keeps it."""
+    """What is received: a message's parts and the place where the broker keeps it.
+
+    `unreadable` says what of it the client could not read; the other parts are as they came.
+    """
 
     topic: str
     partition: int
@@ -33,6 +36,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    unreadable: str = ""
 
 
 class Acknowledged(NamedTuple):  # there is one for each message
@@ -126,7 +130,9 @@ class TransactionalPublisher(Publisher, Protocol):
 
 class Subscription(Protocol):
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
-        """Up to `limit` records; waits up to `timeout` seconds for the first.
+        """Up to `limit` records; waits up to `timeout` seconds for the first. One that cannot be
+        read wholly is received too, and says so; a partition where nothing can be read any more is
+        named in the log and tried again, while the others go on.
 
         Raises:
             BrokerUnavailable: no server answers; the same subscription may be used again.

@@ -60,6 +60,8 @@ def from_record(record: Record) -> CloudEvent:
     Raises:
         NotACloudEvent: a required header is missing or unreadable.
     """
+    if record.unreadable:
+        raise NotACloudEvent(record.unreadable)
     headers = _texts(record.headers)
     missing = [name for name in _REQUIRED if not headers.get(name)]
     if missing:

@@ -161,4 +161,6 @@ def explained(error: BaseException) -> str:
     name = type(error).__name__
     text = re.sub(rf"^(\[Error -?\d+\] )?({name}(: )?)?", "", one_line(error_text(error)))
     told = f"{name}: {text}" if text else name
+    if isinstance(error, errors.UnsupportedCodecError):
+        return f"{told}: install kafka-python[lz4,snappy,zstd]"
     return advised(getattr(error, "errno", None) or 0, told)

@@ -12,8 +12,11 @@ from kafka.structs import MemberState
 from brokers.base import Record
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, connect, explained, is_connected
-from brokers.kafka.subscription import MemberLost, Place
+from brokers.kafka.broken import BrokenPartitions, Place
+from brokers.kafka.client import CLIENT_ERRORS, connect, explained, fault, is_connected
+from brokers.kafka.faults import Fault
+from brokers.kafka.subscription import NOT_UTF8, MemberLost
+from brokers.kafka.tolerant import NotUtf8, TolerantRecords, UnreadableBatch
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
@@ -54,15 +57,24 @@ class KafkaPythonMember:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             metrics_enabled=False,
         )
+        self._consumer._fetcher.PartitionRecords = TolerantRecords  # noqa: SLF001 - no other way in
+        self._broken = BrokenPartitions()
         self._answered_at = self._settled_at = time.monotonic()
         self._consumer.subscribe(topics)
         self._await_metadata(topics)
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        self._resume_due()
         try:
             found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
+        except UnreadableBatch as error:
+            self._stand_still(error)
+            return []
         except CLIENT_ERRORS as error:
-            raise MemberLost(f"Kafka at {self._address}: {explained(error)}") from error
+            lasting = fault(error) is not Fault.BROKER
+            raise MemberLost(self._told(error), lasting=lasting) from error
+        except Exception as error:  # a fault of the client's: the next member may meet it too
+            raise MemberLost(self._told(error), lasting=True) from error
         if found:
             self._answered_at = self._settled_at = time.monotonic()
         return [_record(each) for records in found.values() for each in records]
@@ -81,6 +93,9 @@ class KafkaPythonMember:
         except CLIENT_ERRORS as error:
             raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
         return []
+
+    is_turned_away = False
+    """kafka-python keeps it to itself, until it connects anew."""
 
     @property
     def trouble(self) -> str:
@@ -108,6 +123,22 @@ class KafkaPythonMember:
         with suppress(*CLIENT_ERRORS):
             self._net_client.close()
 
+    def _told(self, error: Exception) -> str:
+        return f"Kafka at {self._address}: {explained(error)}"
+
+    def _stand_still(self, error: UnreadableBatch) -> None:
+        """Read nothing of that partition for a while: the others would wait for it each time."""
+        reason = explained(error.__cause__ or error)
+        self._broken.add((error.place.topic, error.place.partition), error.offset, reason)
+        if error.place in self._consumer.assignment():
+            self._consumer.pause(error.place)
+
+    def _resume_due(self) -> None:
+        mine = self._consumer.assignment()
+        for place in map(TopicPartition._make, self._broken.due()):
+            if place in mine:
+                self._consumer.resume(place)
+
     def _await_metadata(self, topics: Sequence[str]) -> None:
         """Whoever joins before it knows the topics' partitions joins twice, and may be stuck."""
         cluster = self._net_client.cluster
@@ -126,4 +157,5 @@ def _record(found: ConsumerRecord) -> Record:
         key=found.key,
         value=found.value,
         headers=tuple((name, value or b"") for name, value in found.headers),
+        unreadable=NOT_UTF8 if any(type(name) is NotUtf8 for name, _ in found.headers) else "",
     )

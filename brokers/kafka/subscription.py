@@ -5,18 +5,28 @@ from dataclasses import replace
 from typing import Protocol
 
 from brokers.base import Record
-from brokers.errors import BrokerError, BrokerUnavailable
+from brokers.errors import (
+    BrokerConfigurationError,
+    BrokerError,
+    BrokerUnavailable,
+    BrokerUnusable,
+)
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka.broken import Place
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
 
-Place = tuple[str, int]
-"""A topic, by its name on the servers, and a partition of it."""
+NOT_UTF8 = "a header's name is not UTF-8"
 
 
 class MemberLost(BrokerError):  # noqa: N818 - states the fact
-    """Raised when a member cannot go on: another one has to join."""
+    """Raised when a member cannot go on: another one has to join. `lasting`: the broker is there,
+    and the next one will not do better until somebody does what the text says."""
+
+    def __init__(self, reason: str, *, lasting: bool) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
 
 
 class Member(Protocol):
@@ -29,6 +39,10 @@ class Member(Protocol):
     @property
     def is_stuck(self) -> bool:
         """It will never be given a partition again."""
+
+    @property
+    def is_turned_away(self) -> bool:
+        """Somebody answers, but not to us, and time does not heal that: `trouble` says why."""
 
     @property
     def trouble(self) -> str:
@@ -83,7 +97,8 @@ class KafkaSubscription:
             found = member.receive(timeout=timeout, limit=limit)
         except MemberLost as error:
             self._leave()
-            raise BrokerUnavailable(str(error)) from error
+            kind = BrokerUnusable if error.lasting else BrokerUnavailable
+            raise kind(str(error)) from error
         if not found:
             self._look_after(member)
         return [self._with_our_name(record) for record in found] if self._address.prefix else found
@@ -109,14 +124,16 @@ class KafkaSubscription:
         if self._member is None:
             try:
                 self._member = self._join(self._address, self._topics, self._group)
-            except BrokerError as error:
-                raise BrokerUnavailable(str(error)) from error
+            except BrokerConfigurationError as error:
+                raise BrokerUnusable(str(error)) from error
         return self._member
 
     def _look_after(self, member: Member) -> None:
         """A member whose broker is away is kept: it comes back by itself, and sooner than a new
         one could join."""
         if member.is_away:
+            if member.is_turned_away:
+                raise BrokerUnusable(f"Kafka at {self._address}: {member.trouble}")
             raise BrokerUnavailable(f"no Kafka broker answers at {self._address}: {member.trouble}")
         if member.is_stuck:
             logger.warning("joining group %s does not end; joining again", self._group)

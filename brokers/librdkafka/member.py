@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import methodcaller
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -12,9 +13,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from brokers.base import Headers, Record
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.subscription import MemberLost, Place
+from brokers.kafka.broken import BrokenPartitions, Place
+from brokers.kafka.faults import Fault
+from brokers.kafka.subscription import NOT_UTF8, MemberLost
 from brokers.librdkafka.config import make_client
-from brokers.librdkafka.faults import error_of, explained
+from brokers.librdkafka.faults import error_of, explained, fault
 
 CONNECT_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 2.0
@@ -35,6 +38,24 @@ _TAKEN_AWAY = frozenset(
 )
 
 
+# What librdkafka says of a batch that it cannot read, or whose checksum is wrong.
+_UNREADABLE = frozenset(
+    {
+        KafkaError._BAD_COMPRESSION,  # noqa: SLF001
+        KafkaError._BAD_MSG,  # noqa: SLF001
+        KafkaError._NOT_IMPLEMENTED,  # noqa: SLF001
+        KafkaError._UNDERFLOW,  # noqa: SLF001
+        KafkaError.INVALID_MSG,
+    }
+)
+
+
+# confluent-kafka returns its headers with an error set where it could not make one of them. Python
+# notices that, and raises SystemError, only where the call goes by its general way: one that stands
+# in the code is made faster once it is hot, and hands out a list with holes.
+_read_headers = methodcaller("headers")
+
+
 class LibrdkafkaMember:
     """
     Raises:
@@ -46,6 +67,7 @@ class LibrdkafkaMember:
         self._address = address
         self._answered_at = time.monotonic()
         self._trouble: KafkaError | None = None
+        self._broken = BrokenPartitions()
         self._consumer = make_client(
             Consumer,
             address,
@@ -58,6 +80,7 @@ class LibrdkafkaMember:
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
                 "fetch.wait.max.ms": 100,
+                "check.crcs": True,
                 # Members with kafka-python may be in the same group.
                 "partition.assignment.strategy": "range,roundrobin",
                 "statistics.interval.ms": STATISTICS_INTERVAL_MS,
@@ -75,18 +98,30 @@ class LibrdkafkaMember:
         return time.monotonic() - self._answered_at >= AWAY_AFTER
 
     @property
+    def is_turned_away(self) -> bool:
+        return self._trouble is not None and fault(self._trouble) is Fault.OURS
+
+    @property
     def trouble(self) -> str:
         return explained(self._trouble) if self._trouble is not None else "no connection"
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
         try:
+            self._resume_due()
             first = self._consumer.poll(timeout)
             if first is None:
                 return []
             found = [first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())]
-            return [_record(message) for message in found if self._is_good(message)]
+            return self._readable(found)
         except (KafkaException, RuntimeError) as error:
-            raise MemberLost(f"Kafka at {self._address}: {explained(error)}") from error
+            lasting = (
+                isinstance(error, KafkaException) and fault(error_of(error)) is not Fault.BROKER
+            )
+            told = f"Kafka at {self._address}: {explained(error)}"
+            raise MemberLost(told, lasting=lasting) from error
+        except Exception as error:  # a fault of the client's: the next member may meet it too
+            told = f"Kafka at {self._address}: {explained(error)}"
+            raise MemberLost(told, lasting=True) from error
 
     def assigned(self) -> set[Place]:
         return {(each.topic, each.partition) for each in self._consumer.assignment()}
@@ -126,14 +161,39 @@ class LibrdkafkaMember:
             raise BrokerUnavailable(f"no Kafka broker answers at {address}: {reason}") from error
         self._answered_at = time.monotonic()
 
-    def _is_good(self, message: Message) -> bool:
-        error = message.error()
-        if error is None:
-            return True
-        if error.fatal():
+    def _readable(self, found: Sequence[Message]) -> list[Record]:
+        """What is behind a batch that cannot be read is left for later: librdkafka would step over
+        such a batch, and lose what is in it."""
+        broken: set[Place] = set()
+        records = []
+        for message in found:
+            place = message.topic() or "", message.partition() or 0
+            error = message.error()
+            if error is not None and error.code() in _UNREADABLE:
+                if place not in broken:
+                    self._stand_still(place, message.offset() or 0, explained(error))
+                    broken.add(place)
+            elif error is not None:
+                self._heed(error)
+            elif place not in broken:
+                records.append(_record(message))
+        return records
+
+    def _heed(self, error: KafkaError) -> None:
+        if error.fatal() or fault(error) in (Fault.OURS, Fault.TOPIC):
             raise KafkaException(error)
         self._note(error)
-        return False
+
+    def _stand_still(self, place: Place, offset: int, reason: str) -> None:
+        """Read nothing of that partition for a while, and then from that offset on."""
+        self._broken.add(place, offset, reason)
+        if place in self.assigned():
+            self._consumer.pause([TopicPartition(*place)])
+            self._consumer.seek(TopicPartition(*place, offset))
+
+    def _resume_due(self) -> None:
+        mine = self.assigned() if (due := self._broken.due()) else set()
+        self._consumer.resume([TopicPartition(*place) for place in due if place in mine])
 
     def _look(self, statistics: str) -> None:
         brokers = json.loads(statistics)["brokers"].values()
@@ -145,16 +205,25 @@ class LibrdkafkaMember:
 
 
 def _record(message: Message) -> Record:
+    headers, unreadable = _headers(message)
     return Record(
         topic=message.topic() or "",
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         key=message.key(),
         value=message.value(),
-        headers=_headers(message),
+        headers=headers,
+        unreadable=unreadable,
     )
 
 
-def _headers(message: Message) -> Headers:
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return tuple((name, value or b"") for name, value in headers)
+def _headers(message: Message) -> tuple[Headers, str]:
+    """The headers, and what keeps them from being read: confluent-kafka hands out none of them
+    where the name of one is not UTF-8, and says so by a SystemError."""
+    try:
+        headers = cast("list[tuple[str, bytes | None]]", _read_headers(message) or [])
+    except SystemError:
+        return (), f"{NOT_UTF8}; this client keeps none of its headers"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the record must be stepped over
+        return (), f"its headers cannot be read: {explained(error)}"
+    return tuple((name, value or b"") for name, value in headers), ""

@@ -1,4 +1,7 @@
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kafka import TopicPartition
 
 class ConsumerRecord(NamedTuple):
     topic: str
@@ -14,3 +17,11 @@ class ConsumerRecord(NamedTuple):
     serialized_key_size: int
     serialized_value_size: int
     serialized_header_size: int
+
+class Fetcher:
+    class PartitionRecords:
+        next_fetch_offset: int
+        def drain(self) -> None: ...
+        def _unpack_records(
+            self, tp: TopicPartition, records: Any, *deserializers: Any
+        ) -> Iterator[ConsumerRecord]: ...

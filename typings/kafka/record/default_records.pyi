@@ -1,0 +1,6 @@
+class DefaultRecord: ...
+
+class DefaultRecordBatch:
+    _buffer: bytearray
+    _pos: int
+    def _read_msg(self) -> DefaultRecord: ...
