@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -46,9 +47,11 @@ class _Conflict(Exception):  # noqa: N818 - states the fact
 class _Work:
     """Calls a local step, and keeps what it raised: the journal's own errors are another matter."""
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], Any], finished_at: Callable[[], datetime]) -> None:
         self._call = call
+        self._finished_at = finished_at
         self.error: BaseException | None = None
+        self.finished_at: datetime | None = None
 
     def __call__(self) -> Any:
         try:
@@ -56,6 +59,11 @@ class _Work:
         except BaseException as error:
             self.error = error
             raise
+
+    def finish(self) -> datetime:
+        """Note and return when it ended."""
+        self.finished_at = self._finished_at()
+        return self.finished_at
 
 
 class Attempts:
@@ -170,8 +178,9 @@ class Attempts:
         )
         # A context of its own: a step beside this one may change the shared one meanwhile.
         undoes = step.kind is StepKind.COMPENSATION
-        work = _Work(partial(changes, step.function, dict(context), undoes=undoes))
-        do = partial(local.do_locally, entry, work=work, timeout=step.timeout)
+        call = partial(changes, step.function, dict(context), undoes=undoes)
+        work = _Work(call, self._state.finished_at)
+        do = partial(local.do_locally, entry, work=work, timeout=step.timeout, finish=work.finish)
         while True:
             try:
                 result, cancel_reason = await self._writer.call_once(do)
@@ -187,13 +196,13 @@ class Attempts:
             else:
                 self._state.note_cancel(cancel_reason)
                 reach(Point.STEP_DONE, step.label)
-                return dict(result)
+                return self._state.newest(result, work.finished_at)
             record = await self._writer.call(
                 journal.step_record, self._claimed, step.name, step.kind
             )
             if record is not None and record.status == StepStatus.DONE:
                 reach(Point.STEP_DONE, step.label)
-                return dict(record.result)
+                return self._state.newest(record.result, record.finished_at)
 
     async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
         begins = step.is_pivot and step.kind is StepKind.FORWARD
@@ -208,11 +217,12 @@ class Attempts:
             result = await changes_of_async(step.function, context, undoes=undoes)
         encoded = codec.encode(result)
         reach(Point.CALLED, step.label)
-        done = tries.entry(step, StepStatus.DONE, result=encoded)
+        at = self._state.finished_at()
+        done = tries.entry(step, StepStatus.DONE, result=encoded, finished_at=at)
         self._writer.post(step=done, then=partial(reach, Point.STEP_DONE, step.label))
         if not self._state.is_alone:  # what comes next may take its time
             await self._writer.settle()
-        return dict(codec.decode(encoded))
+        return self._state.newest(codec.decode(encoded), at)
 
     def _limit(self, step: Step) -> float | None:
         """The step's timeout, or less where the deadline comes before it."""

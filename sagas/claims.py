@@ -22,13 +22,15 @@ _LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory l
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A step as the journal has it. `failures`: how many retries are spent."""
+    """A step as the journal has it. `failures`: how many retries are spent. `finished_at`: when the
+    last attempt ended; of the steps of one saga, no two are the same."""
 
     status: str
     attempt: int
     failures: int
     result: Any
     error: str
+    finished_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -278,7 +280,7 @@ def _steps_of(ids: Collection[UUID]) -> dict[UUID, dict[tuple[str, str], StepRec
 
 def record(row: SagaStep) -> StepRecord:
     result = codec.decode(row.result) if row.result else None
-    return StepRecord(row.status, row.attempt, row.failures, result, row.error)
+    return StepRecord(row.status, row.attempt, row.failures, result, row.error, row.finished_at)
 
 
 def _update(clause: str, params: Collection[Any]) -> None:

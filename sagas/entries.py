@@ -10,7 +10,8 @@ from sagas.models import StepStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEntry:
-    """What became of an attempt at a step. `result`: encoded. `failures`: with this one."""
+    """What became of an attempt at a step. `result`: encoded. `failures`: with this one.
+    `finished_at`: when it ended, where that tells which of two steps ended last."""
 
     step: str
     kind: str
@@ -20,6 +21,7 @@ class StepEntry:
     started_at: datetime
     result: str = ""
     error: str = ""
+    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from outbox.away import AWAY
 from saga_runtime.logs import get_logger
@@ -19,12 +22,19 @@ from sagas.points import Point, reach
 logger = get_logger(__name__)
 
 
-def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) -> tuple[Any, str]:
+def do_locally(
+    entry: Entry,
+    *,
+    work: Callable[[], Any],
+    timeout: float | None,
+    finish: Callable[[], datetime] = timezone.now,
+) -> tuple[Any, str]:
     """Do a local step: its writes, its journal row and the fence commit together.
 
     Args:
         entry: what the journal shall have, but for the result.
         timeout: seconds that a statement, and a pause between two, may take.
+        finish: called when the work is done; the moment that the journal shall have.
 
     Returns:
         The result as the journal keeps it, and the reason of a cancel that waits.
@@ -44,7 +54,7 @@ def do_locally(entry: Entry, *, work: Callable[[], Any], timeout: float | None) 
                 libpq.limit_statements(timeout)
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
-            cancel_reason = _write_local(entry, step, result)
+            cancel_reason = _write_local(entry, replace(step, finished_at=finish()), result)
     except Exception:
         if not committed.is_set():
             raise

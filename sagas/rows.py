@@ -37,8 +37,15 @@ def step_values(saga: Claimed, step: StepEntry, *, result: str = "") -> list[Any
         codec.printable(step.error),
         "",
         sql.text_of(step.started_at),
-        None if step.status is StepStatus.STARTED else sql.text_of(timezone.now()),
+        finished_at(step),
     ]
+
+
+def finished_at(step: StepEntry) -> str | None:
+    """When the attempt ended, as this database takes it; None where it has only begun."""
+    if step.status is StepStatus.STARTED:
+        return None
+    return sql.text_of(step.finished_at or timezone.now())
 
 
 def upsert(rows: Sequence[list[Any]]) -> sql.Statement:

@@ -183,7 +183,7 @@ class SagaRun:
         self._state.context = context
         record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status == StepStatus.DONE:
-            return record.result
+            return self._state.newest(record.result, record.finished_at)
         self._state.stop_if_suspended()
         if self._state.failure:
             return self._replay_failure(step, record)
@@ -200,7 +200,7 @@ class SagaRun:
         self._state.stop_if_suspended()
         record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status in (StepStatus.DONE, StepStatus.SKIPPED):
-            context.update(record.result or {})
+            context.update(self._state.newest(record.result, record.finished_at))
             return
         try:
             context.update(await self._attempts.until_done(step, context, Tries.of(record)))

@@ -1,10 +1,18 @@
 """What the steps of one saga in this worker know of each other."""
 
 import asyncio
+import threading
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.utils import timezone
+
 from sagas.claims import Claimed
+
+Context = dict[str, Any]
+
+TICK = timedelta(microseconds=1)  # what both databases keep of a moment
 
 
 class Suspended(Exception):  # noqa: N818 - states the fact
@@ -34,9 +42,40 @@ class RunState:
         self.hurry = asyncio.Event()
         self.busy = 0
         self.resting: dict[str, float] = {}
+        ends = [step.finished_at for step in claimed.steps.values() if step.finished_at]
+        self._last_end = max(ends, default=None)
+        self._clock = threading.Lock()
+        self._written_at: dict[str, datetime] = {}
         self._deadline = (
             None if claimed.seconds_left is None else time.monotonic() + claimed.seconds_left
         )
+
+    def finished_at(self) -> datetime:
+        """Return now as the end of an attempt: later than every other end of the saga, whatever
+        this machine's clock says, so that the ends tell the order. For any thread."""
+        with self._clock:
+            now = timezone.now()
+            if self._last_end is not None:
+                now = max(now, self._last_end + TICK)
+            self._last_end = now
+            return now
+
+    def newest(self, result: Context | None, finished_at: datetime | None) -> Context:
+        """Return of a step's result what belongs into the context now: of two steps that write one
+        key the last to finish counts, whichever comes here first. sagaz takes results in the order
+        in which they come, and on a replay they come in the order of a set.
+
+        To be called last: between this and the context nothing may be awaited.
+        """
+        newer = {
+            key: value
+            for key, value in (result or {}).items()
+            if key not in self._written_at
+            or (finished_at is not None and finished_at >= self._written_at[key])
+        }
+        if finished_at is not None:
+            self._written_at |= dict.fromkeys(newer, finished_at)
+        return newer
 
     @property
     def is_alone(self) -> bool:

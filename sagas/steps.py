@@ -55,7 +55,13 @@ class Tries:
         self.started_at = datetime.now(UTC)
 
     def entry(
-        self, step: Step, status: StepStatus, *, result: str = "", error: str = ""
+        self,
+        step: Step,
+        status: StepStatus,
+        *,
+        result: str = "",
+        error: str = "",
+        finished_at: datetime | None = None,
     ) -> StepEntry:
         """What the journal shall have of this attempt."""
         return StepEntry(
@@ -67,6 +73,7 @@ class Tries:
             started_at=self.started_at or datetime.now(UTC),
             result=result,
             error=error,
+            finished_at=finished_at,
         )
 
 

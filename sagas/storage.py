@@ -238,7 +238,7 @@ def _steps(saga: Saga, rows: Iterable[SagaStep]) -> list[State]:
     by_kind = {(row.step, row.kind): row for row in sorted(rows, key=lambda row: row.pk)}
     found = saga_type(saga.name, saga.version)
     levels = found.saga_class().get_execution_order() if found else []
-    names = [step.step_id for level in levels for step in level]
+    names = [name for level in levels for name in sorted(step.step_id for step in level)]
     return [
         _step(
             saga,

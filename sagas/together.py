@@ -86,6 +86,6 @@ def _values(n: int, entry: Entry, at: str) -> dict[str, Any]:
         "step": step.step, "kind": step.kind, "status": step.status, "attempt": step.attempt,
         "failures": step.failures, "key": step_key(saga.id, step.step, step.kind),
         "result": step.result, "error": codec.printable(step.error), "resolved_by": "",
-        "started_at": sql.text_of(step.started_at), "finished_at": at if is_over else None,
+        "started_at": sql.text_of(step.started_at), "finished_at": rows.finished_at(step),
         "forgiven": bool(is_over and saga.takeovers),
     }  # fmt: skip
