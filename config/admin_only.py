@@ -1,19 +1,50 @@
 """Sessions, users and messages are for the admin: the API's requests go past them."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest, HttpResponseBase
+from django.db import DataError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
+
+from config.problems import problem
 
 ADMIN_PATH = "/admin/"
 
 
+def is_admin(request: HttpRequest) -> bool:
+    return request.path_info.startswith(ADMIN_PATH)
+
+
+class AdminValuesMiddleware:
+    """Refuses what the database cannot take, where Django's admin would answer 500: NUL in
+    addresses and cookies (the admin itself writes it as `_00` in an address), numbers out of range
+    in filters."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if is_admin(request):
+            path, query = request.path_info, unquote(request.META.get("QUERY_STRING", ""))
+            if "_00" in path or any(
+                "\0" in text for text in (path, query, *request.COOKIES.values())
+            ):
+                return problem(400, "the request holds a NUL character")
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if isinstance(error, (OverflowError, DataError)) and is_admin(request):
+            return problem(400, "the request holds a value that is out of range")
+        return None
+
+
 class _AdminOnly(MiddlewareMixin):
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if request.path_info.startswith(ADMIN_PATH):
+        if is_admin(request):
             return super().__call__(request)
         return self.get_response(request)
 

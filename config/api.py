@@ -5,15 +5,16 @@ from typing import Any
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
-from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from config import health
+from config.openapi import ProblemApi
+from config.origins import guarded
 from config.parsing import StrictJSONParser
 from config.problems import Problem, problem, too_big, unavailable
 from orders.api import ApiError, router
 
-api = NinjaAPI(
+api = ProblemApi(
     title="django-saga-outbox",
     version="1.0.0",
     description="An order service that cannot lose an order.",
@@ -21,6 +22,7 @@ api = NinjaAPI(
     openapi_url="/api/openapi.json",
     parser=StrictJSONParser(),
 )
+api.add_decorator(guarded, mode="view")  # before anything of the request is read
 api.add_router("/orders", router)
 
 _PARAMETER_PLACES = ("body", "query", "path", "header", "form")

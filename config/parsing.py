@@ -8,8 +8,10 @@ from django.http import HttpRequest
 from ninja.parser import Parser
 
 from config.problems import Problem
+from saga_runtime.text import cut, visible
 
 _MAX_DIGITS = 100
+_MAX_NAME = 100
 
 
 class StrictJSONParser(Parser):
@@ -24,11 +26,22 @@ class StrictJSONParser(Parser):
                 parse_int=_integer,
                 parse_float=_fraction,
                 parse_constant=_no_constant,
+                object_pairs_hook=_object,
             )
         except RecursionError:
             raise Problem(400, "the body is nested too deeply") from None
         except ValueError as error:
             raise Problem(400, f"the body is not JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Names stand once in an object: which of two values counts, each reader decides otherwise."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise Problem(400, f"the name {cut(visible(twice), _MAX_NAME)!r} stands twice in an object")
+    return found
 
 
 def _integer(text: str) -> int | Decimal:

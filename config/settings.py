@@ -36,6 +36,7 @@ MIDDLEWARE = [
     "config.problems.ProblemMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.admin_only.AdminValuesMiddleware",
     "config.admin_only.AdminSessionMiddleware",
     "config.slashes.SafeSlashMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -17,7 +17,7 @@ from orders.models import Order, OrderStatus
 from orders.prefer import applied, wanted_wait
 from orders.schemas import ID_PATTERN, CancelIn, DiagramOut, OrderIn, OrderOut, OrderPage
 from orders.services import Item, place_order
-from orders.waiting import waiting_room
+from orders.waiting import release_connection, waiting_room
 from outbox.away import AWAY
 from sagas.diagrams import diagram_of
 
@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 @router.post(
     "/",
-    response={200: OrderOut, 201: OrderOut, 202: OrderOut},
+    response={200: OrderOut, 201: OrderOut, 202: OrderOut, 409: None},
     url_name="list_orders",
     summary="Place an order",
 )
@@ -101,29 +101,38 @@ def list_orders(
     )
 
 
-@router.get("/{order_id}/", response=OrderOut, url_name="get_order", summary="Look at an order")
+@router.get(
+    "/{order_id}/",
+    response={200: OrderOut, 404: None},
+    url_name="get_order",
+    summary="Look at an order",
+)
 def get_order(request: HttpRequest, order_id: str) -> OrderOut:
     return OrderOut.of(_order(order_id))
 
 
 @router.get(
     "/{order_id}/diagram/",
-    response=DiagramOut,
+    response={200: DiagramOut, 404: None},
     url_name="get_diagram",
     summary="The path an order took",
 )
-def get_diagram(request: HttpRequest, order_id: str) -> DiagramOut | HttpResponse:
+def get_diagram(
+    request: HttpRequest, response: HttpResponse, order_id: str
+) -> DiagramOut | HttpResponse:
     """A Mermaid flowchart; with `Accept: text/vnd.mermaid` the text alone."""
     order = _order(order_id)
     diagram = diagram_of(order.saga_id, name=SAGA_NAME)
     if request.get_preferred_type(["application/json", MERMAID]) == MERMAID:
-        return HttpResponse(diagram, content_type=f"{MERMAID}; charset=utf-8")
+        content_type = f"{MERMAID}; charset=utf-8"
+        return HttpResponse(diagram, content_type=content_type, headers={"Vary": "Accept"})
+    response["Vary"] = "Accept"
     return DiagramOut(order_id=order.order_id, diagram=diagram)
 
 
 @router.post(
     "/{order_id}/cancel/",
-    response={202: OrderOut},
+    response={202: OrderOut, 404: None, 409: None},
     url_name="cancel_order",
     summary="Cancel an order",
 )
@@ -160,6 +169,7 @@ def _wait_until_ended(order_id: str, *, seconds: float) -> None:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return
+        release_connection()
         time.sleep(min(pause, remaining))
         pause = min(pause * 1.5, LONGEST_LOOK)
 

@@ -1,21 +1,45 @@
 """The `wait` preference of the Prefer header (RFC 7240, section 4.3)."""
 
 import re
+from collections.abc import Iterator
 
 MAX_WAIT = 30
 
-_WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.IGNORECASE)
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 - the grammar's name for a word
+_WORD = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
+_VALUE = rf"(?:[ \t]*=[ \t]*({_WORD})?)?"
+# A name with a value or without, then parameters, which `wait` has none of.
+_PREFERENCE = re.compile(
+    rf"[ \t]*({_TOKEN}){_VALUE}(?:[ \t]*;[ \t]*(?:{_TOKEN}{_VALUE})?)*[ \t]*(?:,|$)"
+)
+_EMPTY = re.compile(r"[ \t,]*")
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def wanted_wait(header: str) -> int | None:
-    """The seconds to wait, at most 30; None where the client asks for none."""
-    for preference in header.split(","):
-        found = _WAIT.fullmatch(preference.split(";")[0].strip())
-        if found:
-            return min(int(found[1]), MAX_WAIT)
+    """Return the seconds to wait, at most 30; None where the client asks for none.
+
+    Args:
+        header: the value of Prefer. What comes after something that is no preference is left out.
+    """
+    for name, value in _preferences(header):
+        if name.lower() == "wait":  # the first one counts
+            text = re.sub(r"\\(.)", r"\1", value.removeprefix('"').removesuffix('"'))
+            return min(int(text), MAX_WAIT) if _SECONDS.fullmatch(text) else None
     return None
 
 
 def applied(wait: int) -> str:
     """The value of Preference-Applied."""
     return f"wait={wait}"
+
+
+def _preferences(header: str) -> Iterator[tuple[str, str]]:
+    position = 0
+    while position < len(header):
+        empty = _EMPTY.match(header, position)
+        found = _PREFERENCE.match(header, empty.end() if empty else position)
+        if found is None:
+            return
+        yield found[1], found[2] or ""
+        position = found.end()

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from django.conf import settings
+from django.db import connection
 
 
 @contextmanager
@@ -18,6 +19,13 @@ def waiting_room() -> Iterator[bool]:
     finally:
         if has_place:
             places.release()
+
+
+def release_connection() -> None:
+    """Give the connection back to its pool: those that wait must not keep others from theirs. A
+    file has no pool, and there it would be opened anew each time."""
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        connection.close()
 
 
 @cache

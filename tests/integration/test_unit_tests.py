@@ -28,6 +28,8 @@ FILES = [
         "cancel_orders",
         "services",
         "orders_api",
+        "bad_admin_addresses",
+        "waiting_requests",
         "forged_commands",
     )
 ]

@@ -149,6 +149,26 @@ def test_a_body_that_is_not_json_is_refused(client: Client, body: bytes) -> None
     assert_nothing_stored()
 
 
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        (('"amount": 99.99', '"amount": 1, "amount": 9000'), "amount"),
+        (('"quantity": 2', '"quantity": 2, "quantity": 2'), "quantity"),
+        (('"amount"', '"a\\u006dount": 1, "amount"'), "amount"),
+        (('"amount"', '"x": [{"\\u001b[1m": {}, "\\u001b[1m": 1}], "amount"'), r"\x1b[1m"),
+    ],
+)
+def test_a_name_stands_once_in_an_object(
+    client: Client, changed: tuple[str, str], name: str
+) -> None:
+    body = json.dumps(seed.ORDER)
+    assert changed[0] in body
+
+    problem = assert_problem(post(client, body.replace(*changed)), 400)
+    assert name in problem["detail"].replace("\\\\", "\\")
+    assert_nothing_stored()
+
+
 def test_a_deep_body_that_can_be_read_is_refused_too(client: Client) -> None:
     body = json.dumps(seed.ORDER)[:-1] + ', "deep": ' + "[" * 400 + "]" * 400 + "}"
 

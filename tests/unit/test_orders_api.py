@@ -181,6 +181,16 @@ def test_waiting_for_an_order_placed_before_answers_200(client: Client) -> None:
         ("wait=-1", None),
         ("wait=soon", None),
         ("return=minimal", None),
+        ('foo="a, wait=1"', None),
+        ('foo="a, wait=1", wait=2', "wait=2"),
+        ('foo="a \\", wait=1"', None),
+        ('foo; bar="x, wait=1", wait=3', "wait=3"),
+        ("wait=4, wait=5", "wait=4"),
+        ("wait=soon, wait=5", None),
+        (", ,wait=6", "wait=6"),
+        ('foo="unclosed, wait=1', None),
+        ("foo=(, wait=1", None),
+        ("wait", None),
     ],
 )
 def test_the_wait_preference_is_read(

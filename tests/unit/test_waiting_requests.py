@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import Settings
 
@@ -72,3 +72,19 @@ def test_head_is_answered_wherever_get_is(client: Client) -> None:
     answer = client.head("/health/")
 
     assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.on_postgresql
+@pytest.mark.django_db(transaction=True)
+def test_waiting_keeps_no_connection(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool has 20: as many that wait would leave none for new orders."""
+    kept: list[bool] = []
+
+    def sleep(_: float) -> None:
+        kept.append(connection.connection is not None)
+        Order.objects.update(status="fulfilled")
+
+    monkeypatch.setattr("orders.api.time.sleep", sleep)
+
+    assert post(client, Prefer="wait=5").status_code == 201
+    assert kept == [False]

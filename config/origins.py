@@ -1,0 +1,73 @@
+"""Which requests may change something: those of our own pages, and of clients that are no browser.
+
+A page of another site can have a browser send a form, or nothing, to any address, without asking.
+It cannot have `application/json` sent without a CORS preflight, which is not answered here.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.http import is_same_domain
+
+from config.problems import problem
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+BODY_TYPES = ("application/json", "")  # the second: no Content-Type, as curl sends with no body
+_FOREIGN_SITES = ("cross-site", "same-site")
+
+Run = Callable[..., Any]
+
+
+def guarded(run: Run) -> Run:
+    """Refuse changes that a page of another site could have caused (a decorator of operations)."""
+
+    @wraps(run)
+    def run_guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return _refusal(request) or run(request, *args, **kwargs)
+
+    return run_guarded
+
+
+def _refusal(request: HttpRequest) -> HttpResponse | None:
+    if request.method in SAFE_METHODS:
+        return None
+    if _is_foreign(request):
+        return problem(
+            403,
+            "a page of another site may change nothing here; if it is yours, name its origin in "
+            "CSRF_TRUSTED_ORIGINS",
+        )
+    if request.content_type not in BODY_TYPES:
+        return problem(415, "send Content-Type: application/json")
+    return None
+
+
+def _is_foreign(request: HttpRequest) -> bool:
+    """Whether a browser says that a page of another origin has sent it. Browsers send `Origin` with
+    every POST; `Sec-Fetch-Site` speaks where something has removed it."""
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin is None:
+        return request.META.get("HTTP_SEC_FETCH_SITE") in _FOREIGN_SITES
+    try:
+        host = urlsplit(origin).netloc.lower()
+    except ValueError:
+        return True
+    return host != request.get_host().lower() and not _is_trusted(origin.lower())
+
+
+def _is_trusted(origin: str) -> bool:
+    """As Django reads CSRF_TRUSTED_ORIGINS: whole origins, and `https://*.example.com`."""
+    if origin in settings.CSRF_TRUSTED_ORIGINS:
+        return True
+    scheme, _, host = origin.partition("://")
+    patterns = (trusted.split("://*", 1) for trusted in settings.CSRF_TRUSTED_ORIGINS)
+    return any(
+        len(pattern) == len(("scheme", "domain"))
+        and pattern[0] == scheme
+        and is_same_domain(host, pattern[1])
+        for pattern in patterns
+    )
