@@ -123,7 +123,7 @@ def _bare_loop(job: Job, connection: psycopg.Connection[Any], producer: "Produce
                 source,
                 ("ce_time", at),
                 ("ce_subject", key),
-                ("ce_sequence", b"%d" % number),
+                ("ce_sequence", b"%020d" % number),
                 content,
                 ("x-correlation-id", correlation),
                 ("traceparent", trace),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from brokers.base import Headers, Message, Record
+from saga_runtime.headers import is_reserved
 
 SPECVERSION = "1.0"
 JSON = "application/json"
@@ -20,7 +21,8 @@ class NotACloudEvent(Exception):  # noqa: N818 - says what the record is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEvent:
-    """One event. `sequence` only rises within a subject; `data` is the body, byte for byte."""
+    """One event. `sequence` only rises within a subject; `data` is the body, byte for byte; of
+    `extra` headers none displaces the event's own."""
 
     id: str
     type: str
@@ -44,14 +46,21 @@ def to_message(event: CloudEvent, *, topic: str) -> Message:
         "ce_source": event.source,
         "ce_time": event.time.isoformat() if event.time else "",
         "ce_subject": event.subject,
-        "ce_sequence": "" if event.sequence is None else str(event.sequence),
+        "ce_sequence": "" if event.sequence is None else sequence_text(event.sequence),
         "content-type": event.content_type,
         "x-correlation-id": event.correlation_id,
         "traceparent": event.traceparent,
-        **dict(event.extra),
     }
-    headers: Headers = tuple((name, text.encode()) for name, text in fields.items() if text)
+    fields = {name: text for name, text in fields.items() if text}
+    fields |= {name: text for name, text in event.extra if not is_reserved(name)}
+    headers: Headers = tuple((name, text.encode()) for name, text in fields.items())
     return Message(topic=topic, key=event.subject, value=event.data, headers=headers)
+
+
+def sequence_text(sequence: int) -> str:
+    """A sequence as CloudEvents' extension of that name wants it: a text that sorts as the number
+    does, by twenty digits."""
+    return f"{sequence:020d}"
 
 
 def from_record(record: Record) -> CloudEvent:
@@ -97,7 +106,8 @@ def _key(record: Record) -> str:
 
 
 def _sequence(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+    """With or without leading zeros: there were none before, and both may be in a topic."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
 
 
 def _time(text: str) -> datetime | None:

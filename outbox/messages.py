@@ -20,6 +20,7 @@ from outbox.inserting import insert
 from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
 from outbox.waking import wake_after_commit
+from saga_runtime.headers import is_reserved
 
 if TYPE_CHECKING:
     from outbox.models import OutboxMessage
@@ -58,7 +59,7 @@ def enqueue(
         key: messages with one key are published in the order of their commits.
         type: the CloudEvents type, such as `orders.place`.
         payload: anything JSON can hold; Decimals become strings.
-        headers: further headers, lower case; `ce_…` is taken.
+        headers: further headers, lower case; those of `saga_runtime.headers` are taken.
         after: new rows that the message tells of. They are inserted before it, without signals; on
             PostgreSQL in the same round trip.
 
@@ -121,8 +122,10 @@ def _check(message: NewMessage) -> None:
         if not _is_storable(text) or not 0 < len(text) <= _MAX_TEXT:
             raise PayloadError(f"the {name} {text!r} must be 1 to 255 characters without NUL")
     for name, text in message.headers.items():
-        if not _HEADER.fullmatch(name) or name.startswith("ce_") or not _is_storable(text):
+        if not _is_storable(name) or not _HEADER.fullmatch(name) or not _is_storable(text):
             raise PayloadError(f"the header {name!r}: {text!r} cannot be sent")
+        if is_reserved(name):
+            raise PayloadError(f"the header {name!r} is set by the outbox itself: leave it out")
 
 
 def _is_storable(text: object) -> bool:

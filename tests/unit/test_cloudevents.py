@@ -1,5 +1,6 @@
 """The wire form, read back by the CloudEvents project's own package."""
 
+import dataclasses
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -9,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brokers import Message, Record
-from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record, to_message
+from brokers.cloudevents import (
+    CloudEvent,
+    NotACloudEvent,
+    from_record,
+    sequence_text,
+    to_message,
+)
 
 EVENT = CloudEvent(
     id="0195-7",
@@ -47,7 +54,7 @@ def test_the_reference_package_reads_what_we_write() -> None:
     assert read.get_time() == EVENT.time
     assert read.get_datacontenttype() == "application/json"
     assert read.get_data() == {"amount": "10.50"}
-    assert read.get_extension("sequence") == "42"
+    assert read.get_extension("sequence") == "00000000000000000042"
 
 
 def test_the_parts_of_a_message() -> None:
@@ -62,7 +69,7 @@ def test_the_parts_of_a_message() -> None:
         "ce_source": b"/orders",
         "ce_time": b"2026-01-02T03:04:05.678901+00:00",
         "ce_subject": b"ORD-001",
-        "ce_sequence": b"42",
+        "ce_sequence": b"00000000000000000042",
         "content-type": b"application/json",
         "x-correlation-id": b"req-1",
         "traceparent": EVENT.traceparent.encode(),
@@ -80,6 +87,39 @@ def test_what_is_empty_is_left_out() -> None:
         "ce_subject",
         "content-type",
     ]
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
+def test_sequences_sort_as_texts(one: int, other: int) -> None:
+    assert (sequence_text(one) < sequence_text(other)) == (one < other)
+
+
+@pytest.mark.parametrize("text", ["42", "00000000000000000042"])
+def test_a_sequence_is_read_as_it_was_sent_before_too(text: str) -> None:
+    headers = (*to_message(EVENT, topic="t").headers, ("ce_sequence", text.encode()))
+    assert from_record(Record("t", 0, 0, b"k", b"", headers)).sequence == 42
+
+
+OURS = [
+    "ce_id",
+    "CE_Id",
+    "ce_more",
+    "Content-Type",
+    "traceparent",
+    "TraceState",
+    "X-Correlation-ID",
+]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_further_headers_displace_none_of_ours(name: str) -> None:
+    extra = ((name, "theirs"), ("x-empty", ""), ("x-tenant", "green"))
+    message = to_message(dataclasses.replace(EVENT, extra=extra), topic="t")
+    assert message.headers == (
+        *to_message(EVENT, topic="t").headers,
+        ("x-empty", b""),
+        ("x-tenant", b"green"),
+    )
 
 
 def test_there_and_back() -> None:

@@ -106,9 +106,9 @@ class TestTheEnvelope:
         assert (row.correlation_id, row.traceparent) == ("", "")
 
     def test_keeps_further_headers(self) -> None:
-        row = put(headers={"x-tenant": "green"})
+        row = put(headers={"x-tenant": "green", "x-empty": ""})
         row.refresh_from_db()
-        assert row.headers == {"x-tenant": "green"}
+        assert row.headers == {"x-tenant": "green", "x-empty": ""}
 
     def test_each_message_has_an_id_of_its_own(self) -> None:
         assert put().message_id != put().message_id
@@ -136,6 +136,12 @@ class TestTheEnvelope:
             {"ce_id": "1"},
             {"ce_": "1"},
             {"X-Upper": "1"},
+            {"content-type": "text/plain"},
+            {"Content-Type": "text/plain"},
+            {"traceparent": "1"},
+            {"tracestate": "1"},
+            {"x-correlation-id": "1"},
+            {5: "1"},
             {"": "1"},
             {"a b": "1"},
             {"x": "a\0b"},

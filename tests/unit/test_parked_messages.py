@@ -50,8 +50,8 @@ def ids() -> list[int]:
     return ids
 
 
-def sent(broker: Kafka) -> list[tuple[Any, bytes]]:
-    return [(json.loads(m.value), dict(m.headers)["ce_sequence"]) for m in broker.accepted]
+def sent(broker: Kafka) -> list[tuple[Any, int]]:
+    return [(json.loads(m.value), int(dict(m.headers)["ce_sequence"])) for m in broker.accepted]
 
 
 def test_status(ids: list[int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_retry_sends_in_order_with_the_original_ids(
     broker = Kafka()
     drain(broker)
     wanted = [(1, ids[1]), (3, ids[3]), (0, later[0])]
-    assert sent(broker) == [(payload, str(id_).encode()) for payload, id_ in wanted]
+    assert sent(broker) == [(payload, id_) for payload, id_ in wanted]
     assert not ParkedMessage.objects.exists()
     row = ParkedIntervention.objects.get()
     assert (row.action, row.message, row.why) == ("retry", ids[1], "the limit is raised")

@@ -188,12 +188,27 @@ class TestPublishing:
             "ce_source": b"/tests",
             "ce_time": row.created_at.isoformat().encode(),
             "ce_subject": b"K-1",
-            "ce_sequence": str(row.id).encode(),
+            "ce_sequence": b"%020d" % row.id,
             "content-type": b"application/json",
             "x-correlation-id": b"trace-1",
             "traceparent": TRACEPARENT.encode(),
             "x-tenant": b"green",
         }
+
+    def test_an_applications_headers_displace_none_of_ours(self) -> None:
+        """A row may have been written before that was refused, or by hand. An empty one is sent."""
+        [id_] = put("K-1")
+        theirs = ("Content-Type", "content-type", "CE_ID", "ce_type", "traceparent", "tracestate")
+        headers = {"x-empty": "", **dict.fromkeys((*theirs, "X-Correlation-Id"), "theirs")}
+        OutboxMessage.objects.filter(id=id_).update(headers=headers)
+        broker = Kafka()
+        drain(broker)
+        (message,) = broker.accepted
+        names = [name for name, _ in message.headers]
+        assert len(names) == len({name.lower() for name in names})
+        assert dict(message.headers)["content-type"] == b"application/json"
+        assert dict(message.headers)["x-empty"] == b""
+        assert b"theirs" not in {value for _, value in message.headers}
 
     def test_as_cloudevents_that_their_own_library_reads(self) -> None:
         put("K-1")
@@ -230,8 +245,8 @@ class TestPublishing:
             row.id = late
             row.save(force_insert=True)
             until(lambda: left() == 0)
-        sequences = [dict(message.headers)["ce_sequence"] for message in broker.accepted]
-        assert sequences == [str(prompt).encode(), str(late).encode()]
+        sequences = [int(dict(message.headers)["ce_sequence"]) for message in broker.accepted]
+        assert sequences == [prompt, late]
 
 
 class TestDeleting:
