@@ -22,7 +22,7 @@ CREATE TRIGGER outbox_cloudevent BEFORE INSERT OR UPDATE ON outbox_message
     FOR EACH ROW EXECUTE FUNCTION outbox_cloudevent();
 UPDATE outbox_message SET ce_sequence = NULL; -- so that the trigger fills in what is there
 
--- Inserts only. Debezium has nothing to do with deletes, and PostgreSQL 18 would refuse them.
+-- Inserts only: deletes tell Debezium nothing.
 CREATE PUBLICATION outbox FOR TABLE outbox_message
     WITH (publish = 'insert', publish_via_partition_root = true);
 

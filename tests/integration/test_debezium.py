@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.db import ProgrammingError, connection, transaction
 from kafka import KafkaAdminClient
 from pytest_django.plugin import DjangoDbBlocker
@@ -56,21 +57,22 @@ ROLE = """
 @pytest.fixture(scope="module")
 def database(
     logical_postgres_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[str]:
     """The default database, prepared for Debezium while a message waits already."""
-    with own_database(logical_postgres_url) as url:
-        for command in ("migrate", "load_sample_stock"):
-            done = processes.manage(tmp_path_factory.mktemp("manage"), command, DATABASE_URL=url)
-            assert done.returncode == 0, done.stderr
-        with django_db_blocker.unblock(), default_database(url):
-            put("waits already")
-            with psycopg.connect(url) as owner:
-                owner.execute((SHIPPED / "outbox.sql").read_bytes())
-                owner.execute(ROLE)
-            yield url
+    with (
+        own_database(logical_postgres_url) as url,
+        django_db_blocker.unblock(),
+        default_database(url),
+    ):
+        call_command("migrate", verbosity=0)
+        call_command("load_sample_stock")
+        put("waits already")
+        with psycopg.connect(url) as owner:
+            owner.execute((SHIPPED / "outbox.sql").read_bytes())
+            owner.execute(ROLE)
+        yield url
 
 
 @pytest.fixture(scope="module")
