@@ -1,5 +1,7 @@
 """OutboxError ── NotInTransaction
-└─ PayloadError
+├─ PayloadError
+├─ RowError
+└─ TooManyKeys
 """
 
 
@@ -19,3 +21,22 @@ class NotInTransaction(OutboxError):  # noqa: N818 - states the fact
 
 class PayloadError(OutboxError):
     """Raised when a payload is not JSON, or a topic, key, type or header cannot be sent."""
+
+
+class RowError(OutboxError):
+    """Raised when a row given to `after` cannot be inserted with the message."""
+
+
+class TooManyKeys(OutboxError):  # noqa: N818 - states the fact
+    """Raised when a transaction enqueues under more keys than it may hold locks for.
+
+    Args:
+        most: keys that it may have.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"messages with more than {most:,} keys in one transaction: each key's lock is held"
+            " until the commit, and all transactions share PostgreSQL's table of locks. Commit at"
+            f" most {most:,} keys at a time, or give messages that belong together the same key"
+        )

@@ -1,19 +1,27 @@
 """Inserts rows in one round trip, with SQL made once for each model: Django's compiler makes
-it anew for each row, which is a good part of what a small transaction costs."""
+it anew for each row, which is a good part of what a small transaction costs.
+
+What is stored is what `bulk_create()` stores, on every database and for every kind of model. Rows
+that need more than values in an INSERT are handed to it: expressions, defaults of the database,
+fields with SQL of their own, composite keys. Each of those is a round trip of its own.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from django.db import connection
-from django.db.models import Field, Model
+from django.db import connection, router
+from django.db.models import AutoField, BinaryField, Field, Model
+
+from outbox.errors import RowError
 
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 
 
 def insert(*rows: Model, lock: int | None = None) -> None:
-    """Insert new rows one after the other; the database draws their ids. As with `bulk_create()`,
-    there are no signals.
+    """Insert new rows one after the other; the database draws the ids that are not given. As with
+    `bulk_create()`, there are no signals, and no `save()` of the model's own is called.
 
     Args:
         lock: on PostgreSQL, an advisory lock that is held from before the last row's id is drawn
@@ -24,49 +32,155 @@ def insert(*rows: Model, lock: int | None = None) -> None:
         _insert_together(rows, lock)
     else:
         for row in rows:
-            row.save(force_insert=True)
+            _insert_alone(row)
+
+
+def check_rows(rows: Sequence[Model]) -> None:
+    """Refuse what cannot be inserted, before anything is.
+
+    Raises:
+        RowError: a row is none, is stored already or named twice, has a parent's table, or belongs
+            into another database.
+    """
+    for number, row in enumerate(rows):
+        reason = _why_not(row)
+        if any(row is earlier for earlier in rows[:number]):
+            reason = "is named twice"
+        if reason:
+            raise RowError(f"after=[…]: {type(row).__name__} {reason}")
+
+
+def _why_not(row: object) -> str:
+    if not isinstance(row, Model):
+        return "is no row of a model"
+    if not row._state.adding and row.pk is not None:  # noqa: SLF001 - what save() looks at
+        return (
+            f"{row.pk!r} is stored already: leave it out, it commits with the message all the same"
+        )
+    if _has_parent_table(type(row)):
+        return "has a parent with a table of its own: save() it first, and leave it out"
+    using = router.db_for_write(type(row), instance=row)
+    if using != connection.alias:
+        return f"belongs into the database {using!r}, the outbox is in {connection.alias!r}"
+    return ""
+
+
+@dataclass(slots=True)
+class _Together:
+    """Statements that go out in one text; PostgreSQL runs them one after the other."""
+
+    statements: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    rows: list[Model | None] = field(default_factory=list)
+
+    def add(self, sql: str, values: Sequence[Any], row: Model | None = None) -> None:
+        self.statements.append(sql)
+        self.values += values
+        self.rows.append(row)
+
+    def send(self) -> None:
+        """Also takes over the keys that the database has drawn."""
+        if not self.statements:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute("; ".join(self.statements), self.values)
+            for row in self.rows:
+                if row is not None:
+                    (drawn,) = cursor.fetchone()
+                    row.pk = drawn if row.pk is None else row.pk
+                    row._state.adding = False  # noqa: SLF001
+                    row._state.db = connection.alias  # noqa: SLF001
+                cursor.cursor.nextset()
+        self.statements, self.values, self.rows = [], [], []
 
 
 def _insert_together(rows: Sequence[Model], lock: int | None) -> None:
-    """PostgreSQL runs the statements of one text one after the other."""
-    statements: list[tuple[str, list[Any], Model | None]] = [
-        (_insert_sql(type(row)), _values(row), row) for row in rows
-    ]
-    if lock is not None:
-        statements.insert(-1, (_LOCK, [lock], None))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "; ".join(sql for sql, _, _ in statements),
-            [value for _, values, _ in statements for value in values],
-        )
-        for _, _, row in statements:
-            if row is not None:
-                (row.pk,) = cursor.fetchone()
-                row._state.adding = False  # noqa: SLF001
-                row._state.db = connection.alias  # noqa: SLF001
-            cursor.cursor.nextset()
+    together = _Together()
+    for row in rows:
+        if _refers_to_any(row, together.rows):
+            together.send()  # its key is known only then
+        values = _values(row)
+        if lock is not None and row is rows[-1]:
+            together.add(_LOCK, [lock])
+        if values is None:
+            together.send()
+            _insert_alone(row)
+        else:
+            together.add(_insert_sql(type(row), with_key=row.pk is not None), values, row)
+    together.send()
 
 
-def _values(row: Model) -> list[Any]:
-    return [
-        field.get_db_prep_save(field.pre_save(row, add=True), connection)
-        for field in _fields(type(row))
+def _insert_alone(row: Model) -> None:
+    type(row)._base_manager.using(connection.alias).bulk_create([row])  # noqa: SLF001
+
+
+def _values(row: Model) -> list[Any] | None:
+    """What is stored in each column; None where it takes Django's compiler."""
+    model = type(row)
+    if not _is_plain(model):
+        return None
+    if _relations(model):
+        row._prepare_related_fields_for_save(operation_name="enqueue")  # type: ignore[attr-defined] # noqa: SLF001
+    if row.pk is None:
+        row.pk = model._meta.pk.get_pk_value_on_save(row)  # noqa: SLF001
+    values = [
+        each.get_db_prep_save(each.pre_save(row, add=True), connection)
+        for each in _fields(model, with_key=row.pk is not None)
     ]
+    return None if any(hasattr(value, "as_sql") for value in values) else values
+
+
+def _refers_to_any(row: Model, others: Sequence[Model | None]) -> bool:
+    return any(
+        each.is_cached(row) and any(getattr(row, each.name) is other for other in others if other)
+        for each in _relations(type(row))
+    )
 
 
 @cache
-def _fields(model: type[Model]) -> "Sequence[Field[Any, Any]]":
-    return [
-        field
-        for field in model._meta.local_concrete_fields  # noqa: SLF001
-        if not field.primary_key and not field.generated
-    ]
-
-
-@cache
-def _insert_sql(model: type[Model]) -> str:
+def _is_plain(model: type[Model]) -> bool:
+    """An INSERT of values is all that its rows need."""
     meta = model._meta  # noqa: SLF001
-    names = ", ".join(f'"{field.column}"' for field in _fields(model))
-    places = ", ".join(["%s"] * len(_fields(model)))
-    insert = f'INSERT INTO "{meta.db_table}" ({names}) VALUES ({places})'  # noqa: S608
-    return f'{insert} RETURNING "{meta.pk.column}"'
+    if meta.pk.column is None or hasattr(meta.pk, "from_db_value"):
+        return False
+    return not any(
+        hasattr(each, "get_placeholder") or hasattr(each, "get_placeholder_sql")
+        for each in meta.concrete_fields
+        if not isinstance(each, BinaryField)  # its placeholder is any other's
+    )
+
+
+@cache
+def _has_parent_table(model: type[Model]) -> bool:
+    meta = model._meta  # noqa: SLF001
+    return any(
+        parent._meta.concrete_model is not meta.concrete_model  # noqa: SLF001
+        for parent in meta.all_parents
+    )
+
+
+@cache
+def _relations(model: type[Model]) -> "Sequence[Any]":
+    meta = model._meta  # noqa: SLF001
+    generic = [each for each in meta.private_fields if each.is_relation]
+    return [*(each for each in meta.concrete_fields if each.is_relation), *generic]
+
+
+@cache
+def _fields(model: type[Model], *, with_key: bool) -> "Sequence[Field[Any, Any]]":
+    return [
+        each
+        for each in model._meta.concrete_fields  # noqa: SLF001
+        if not each.generated and (with_key or not isinstance(each, AutoField))
+    ]
+
+
+@cache
+def _insert_sql(model: type[Model], *, with_key: bool) -> str:
+    quoted = connection.ops.quote_name
+    meta: Any = model._meta  # noqa: SLF001
+    fields = _fields(model, with_key=with_key)
+    names = ", ".join(quoted(str(each.column)) for each in fields)
+    places = ", ".join(["%s"] * len(fields))
+    insert = f"INSERT INTO {quoted(meta.db_table)} ({names}) VALUES ({places})"  # noqa: S608
+    return f"{insert} RETURNING {quoted(meta.pk.column)}"

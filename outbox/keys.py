@@ -5,6 +5,10 @@ from collections.abc import Collection
 
 from django.db import connection
 
+MOST_KEYS = 1_000
+"""Keys under which one transaction may enqueue. PostgreSQL holds a lock for each until the commit,
+and by default has room for 6,400 locks of all transactions together."""
+
 _SPACE = 0x6F7574 << 32  # "out": keeps clear of other users of advisory locks
 
 

@@ -14,12 +14,12 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
 from django.db.models import Model
 
+from outbox.at_commit import at_commit
 from outbox.correlation import current
 from outbox.errors import NotInTransaction, PayloadError
-from outbox.inserting import insert
+from outbox.inserting import check_rows, insert
 from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
-from outbox.waking import wake_after_commit
 from saga_runtime.headers import is_reserved
 
 if TYPE_CHECKING:
@@ -60,17 +60,21 @@ def enqueue(
         type: the CloudEvents type, such as `orders.place`.
         payload: anything JSON can hold; Decimals become strings.
         headers: further headers, lower case; those of `saga_runtime.headers` are taken.
-        after: new rows that the message tells of. They are inserted before it, without signals; on
-            PostgreSQL in the same round trip.
+        after: new rows that the message tells of. They are inserted before it in this order, as
+            `bulk_create()` does: no signals, and no `save()` of the model's own. On PostgreSQL in
+            the same round trip, as far as they are plain values.
 
     Raises:
         NotInTransaction: there is no transaction to be part of.
         PayloadError: the message could not be sent as it is.
+        RowError: one of the rows cannot be inserted like this.
+        TooManyKeys: the transaction has enqueued under as many keys as it may.
     """
     _check_transaction()
     row = _row(NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {}))
+    check_rows(after)
+    at_commit().add(row.key_hash)
     insert(*after, row, lock=lock_number(row.key_hash))
-    wake_after_commit()
     return row
 
 
@@ -79,10 +83,10 @@ def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
     `enqueue()` does, and then nothing is written."""
     _check_transaction()
     rows = [_row(message) for message in sorted(messages, key=lambda m: m.key)]
+    if rows:
+        at_commit().add(*(row.key_hash for row in rows))
     for row in rows:
         insert(row, lock=lock_number(row.key_hash))
-    if rows:
-        wake_after_commit()
     return rows
 
 

@@ -6,6 +6,7 @@ Relays poll all the same: what fails here costs some time, and nobody hears of i
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,29 +22,40 @@ logger = get_logger(__name__)
 
 DEBOUNCE = 0.01  # seconds between two notifications
 RETRY_AFTER = 1.0
+IDLE = 30.0  # seconds after which a connection that has nothing to send is given back
 _NOTIFY = f"NOTIFY {direct.CHANNEL}"
 FAILURES = (psycopg.Error, OSError)
 
 Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
 
 
-def wake_after_commit() -> None:
-    """Relays shall look at the outbox once the transaction has committed."""
-    database = connections[DEFAULT_DB_ALIAS]
+def wake() -> None:
+    """Tell relays to look at the outbox: a transaction has committed."""
     if not _is_on():
         return
-    # One for each transaction. The last one will do, whichever savepoint it belongs to: a rollback
-    # that takes it away takes away what is written now.
-    callbacks = database.run_on_commit
-    if not callbacks or callbacks[-1][1] != notifier.ask:
-        database.on_commit(notifier.ask, robust=True)
+    if _in_tests():
+        _notify_here()
+    else:
+        notifier.ask()
 
 
 def wake_with_commit() -> None:
     """The same inside the transaction, for what is rare: its process may end right after it."""
     if _is_on():
-        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(_NOTIFY)
+        _notify_here()
+
+
+def _notify_here() -> None:
+    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        cursor.execute(_NOTIFY)
+
+
+def _in_tests() -> bool:
+    """Whether Django's or pytest's test runner has set this process up. It drops its database at
+    the end, which PostgreSQL refuses as long as a thread has a connection to it: so there the
+    connection that has committed notifies, after the commit."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")  # noqa: SLF001
 
 
 def _is_on() -> bool:
@@ -55,9 +67,16 @@ class Notifier:
     """A thread that sends the notifications of this process. It starts when it is first asked, in
     each process by itself."""
 
-    def __init__(self, *, connect: Connect = direct.connect, debounce: float = DEBOUNCE) -> None:
+    def __init__(
+        self,
+        *,
+        connect: Connect = direct.connect,
+        debounce: float = DEBOUNCE,
+        idle: float = IDLE,
+    ) -> None:
         self._connect = connect
         self._debounce = debounce
+        self._idle = idle
         self.begin()
 
     def begin(self) -> None:
@@ -85,16 +104,18 @@ class Notifier:
         connection = None
         is_failing = False
         while True:
-            self._asked.wait()
+            if not self._asked.wait(None if connection is None else self._idle):
+                _close(connection)
+                connection = None
+                continue
             self._asked.clear()
             is_new = connection is None
             try:
                 connection = connection or self._connect("outbox wake-up")
                 _notify(connection)
             except FAILURES as error:
-                if connection is not None:
-                    connection.close()
-                    connection = None
+                _close(connection)
+                connection = None
                 if not is_new:  # the server may have been started again meanwhile
                     self._asked.set()
                     continue
@@ -105,6 +126,11 @@ class Notifier:
             else:
                 is_failing = False
                 time.sleep(self._debounce)
+
+
+def _close(connection: "psycopg.Connection[tuple[object, ...]] | None") -> None:
+    if connection is not None:
+        connection.close()
 
 
 def _notify(connection: "psycopg.Connection[tuple[object, ...]]") -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 
 from outbox import moving
-from outbox.keys import try_lock_keys
+from outbox.keys import MOST_KEYS, try_lock_keys
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import postgres
@@ -135,6 +135,22 @@ def park(
             so are those with neither a refused message nor a parked one to wait behind.
         reasons: by id, why the broker has refused a message.
     """
+    parked: Counter[str] = Counter()
+    named = [*keys.items()]
+    for start in range(0, len(named), MOST_KEYS):
+        some = dict(named[start : start + MOST_KEYS])
+        parked += _park(some, reasons=reasons, epochs=epochs, owner=owner)
+    return parked
+
+
+def _park(
+    keys: Mapping[str, int],
+    *,
+    reasons: Mapping[int, str],
+    epochs: Mapping[int, int],
+    owner: str,
+) -> Counter[str]:
+    """In one transaction, which holds the keys' locks."""
     with transaction.atomic():
         lanes = _locked(set(keys.values()), epochs, owner)
         # Whoever puts the key back holds its lock: then it is left for the next time.

@@ -23,6 +23,8 @@ FILES = [
     Path("tests/unit", f"test_{name}.py")
     for name in (
         "outbox",
+        "rows_with_message",
+        "keys_of_a_transaction",
         "metrics",
         "parked_messages",
         "cancel_orders",

@@ -37,6 +37,12 @@ PATIENCE = 20.0
 Other = psycopg.Connection[tuple[object, ...]]
 
 
+@pytest.fixture(autouse=True)
+def _as_outside_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test runner's process has no connection beside Django's."""
+    monkeypatch.setattr(waking, "_in_tests", lambda: False)
+
+
 def put(*, key: str = "K") -> None:
     enqueue(topic="shop.events", key=key, type="shop.sold", payload=1)
 

@@ -8,7 +8,7 @@ from typing import cast
 import psycopg
 import pytest
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
 from outbox import enqueue, waking
 from outbox.waking import Connect, Notifier
@@ -129,6 +129,15 @@ def test_a_forked_process_has_a_thread_of_its_own(database: Database, notifier: 
     assert database.connected == 2
 
 
+def test_an_idle_connection_is_given_back_and_made_anew(database: Database) -> None:
+    notifier = Notifier(connect=cast("Connect", database.connect), debounce=0, idle=0.01)
+    for count in range(1, 4):
+        notifier.ask()
+        until(lambda: database.sent == count)  # noqa: B023 - it is called here
+        until(lambda: database.closed == count)  # noqa: B023 - it is called here
+    assert database.connected == 3
+
+
 @pytest.mark.on_sqlite
 @pytest.mark.django_db(transaction=True)
 def test_sqlite_has_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +145,7 @@ def test_sqlite_has_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = threading.active_count()
     with transaction.atomic():
         enqueue(topic="t", key="K", type="x", payload=1)
-        assert connection.run_on_commit == []
+    assert threading.active_count() == threads
     with woken_by_commits() as woken:
         assert threading.active_count() == threads
         assert not woken.is_set()
