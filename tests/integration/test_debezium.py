@@ -163,7 +163,6 @@ def by_key(records: list[Record]) -> dict[bytes | None, list[Any]]:
     found: defaultdict[bytes | None, list[Any]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.offset):
         sent = {n: text for n, text in record.headers if text or n not in OPTIONAL}
-        sent["ce_sequence"] = sent["ce_sequence"].zfill(20)
         found[record.key].append((record.partition, record.value, sent))
     return found
 
