@@ -5,10 +5,12 @@ UV := $(or $(SYSTEM_UV),.uv/bin/uv)
 
 .PHONY: up test lint
 up: $(if $(SYSTEM_UV),,.uv/bin/uv)
-	@exec $(UV) run --quiet --no-dev manage.py up $(ARGS)
+	@echo "Installing what is missing (the first time, for a minute or two), then starting"
+	@exec $(UV) run --no-dev manage.py up $(ARGS)
 
 test: $(if $(SYSTEM_UV),,.uv/bin/uv)
-	@$(UV) run --quiet pytest $(ARGS)
+	@echo "Installing what is missing, then looking for the tests (for a minute or two)"
+	@$(UV) run pytest $(ARGS)
 
 lint: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	$(UV) run --quiet ruff check
@@ -18,4 +20,5 @@ lint: $(if $(SYSTEM_UV),,.uv/bin/uv)
 
 .uv/bin/uv:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, or uv")'
+	@echo "Installing uv into .uv"
 	@python3 -m venv .uv && .uv/bin/pip install --quiet uv

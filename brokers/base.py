@@ -129,6 +129,10 @@ class TransactionalPublisher(Publisher, Protocol):
 
 
 class Subscription(Protocol):
+    @property
+    def is_joined(self) -> bool:
+        """Its group has taken it in, also where it has no partition for it."""
+
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
         """Up to `limit` records; waits up to `timeout` seconds for the first. One that cannot be
         read wholly is received too, and says so; a partition where nothing can be read any more is

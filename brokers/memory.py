@@ -172,6 +172,8 @@ class MemoryPublisher:
 
 
 class MemorySubscription:
+    is_joined = True
+
     def __init__(self, broker: MemoryBroker, topics: tuple[str, ...], group: str) -> None:
         self._broker = broker
         self._group = group

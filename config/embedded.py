@@ -5,13 +5,14 @@ A part that dies takes the others down with it: half a service is worse than non
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from django.conf import settings
 from django.db import connection
 
 from brokers import Broker
+from config.signs import SignsOfLife
 from config.webserver import WebServer
 from relay.listening import woken_by_commits
 from relay.relay import Relay
@@ -27,15 +28,27 @@ POLL_SECONDS = 0.2
 
 @dataclass(slots=True)
 class _Part:
+    """`run` is told what to call as soon as it works, and what ends it."""
+
     name: str
-    run: Callable[[threading.Event], None]
-    stop: threading.Event
+    run: Callable[[threading.Event, Callable[[], None]], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    works: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
 
 
-def _relay(broker: Broker, stop: threading.Event) -> None:
+def _relay(broker: Broker, stop: threading.Event, ready: Callable[[], None]) -> None:
     with woken_by_commits() as woken:
-        Relay(broker, source=settings.OUTBOX_SOURCE, woken=woken).run(stop)
+        Relay(broker, source=settings.OUTBOX_SOURCE, woken=woken, ready=ready).run(stop)
+
+
+def _web(web: WebServer, stop: threading.Event, ready: Callable[[], None]) -> None:
+    ready()  # it is bound: from now on whoever comes is answered
+    web.run(stop)
+
+
+def _consumer(service: SagaService, stop: threading.Event, ready: Callable[[], None]) -> None:
+    service.run(stop, ready=ready)
 
 
 class Embedded:
@@ -53,17 +66,25 @@ class Embedded:
         service = SagaService.from_settings(broker, concurrency=CONCURRENCY)
         # In the order in which they stop: no new orders, then nothing new for the consumer.
         self._parts = [
-            _Part("web server", web.run, threading.Event()),
-            _Part("relay", partial(_relay, broker), threading.Event()),
-            _Part("consumer", service.run, threading.Event()),
+            _Part("web server", partial(_web, web)),
+            _Part("relay", partial(_relay, broker)),
+            _Part("consumer", partial(_consumer, service)),
         ]
 
     def stop(self) -> None:
         """Not to be called from a signal handler."""
         self._over.set()
 
-    def run(self) -> list[str]:
-        """Returns the names of the parts that died; empty when it was told to stop."""
+    def run(self, *, ready: Callable[[], None], say: Callable[[str], None]) -> list[str]:
+        """Run the parts until it is over.
+
+        Args:
+            ready: called once, as soon as every part works.
+            say: prints one line: which part is waited for.
+
+        Returns:
+            The names of the parts that died; empty when it was told to stop.
+        """
         # Only a file has no other process that could still be at work on what is claimed.
         interrupted = claims.release_all() if connection.vendor == "sqlite" else 0
         if interrupted:
@@ -71,6 +92,7 @@ class Embedded:
         for part in self._parts:
             part.thread = threading.Thread(target=self._guard, args=(part,), name=part.name)
             part.thread.start()
+        self._await_work(ready, SignsOfLife(say))
         while not self._over.wait(POLL_SECONDS):
             pass  # a wait without end might not notice a signal
         for part in self._parts:
@@ -79,9 +101,16 @@ class Embedded:
                 part.thread.join()
         return self._died
 
+    def _await_work(self, ready: Callable[[], None], signs: SignsOfLife) -> None:
+        while missing := [part.name for part in self._parts if not part.works.is_set()]:
+            signs.waiting_for(missing)
+            if self._over.wait(POLL_SECONDS):
+                return
+        ready()
+
     def _guard(self, part: _Part) -> None:
         try:
-            part.run(part.stop)
+            part.run(part.stop, part.works.set)
         except Exception:
             logger.exception("the %s died", part.name)
             self._died.append(part.name)

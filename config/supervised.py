@@ -27,10 +27,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process to keep running."""
+    """A process to keep running. `ready`: the line by which it says that it works, if it does."""
 
     name: str
     command: Sequence[str]
+    ready: str = ""
 
 
 def parts(*, host: str, port: int, consumers: int) -> list[Part]:
@@ -41,8 +42,8 @@ def parts(*, host: str, port: int, consumers: int) -> list[Part]:
     names = ["consumer"] if consumers == 1 else [f"consumer-{n + 1}" for n in range(consumers)]
     return [
         Part("web", [*gunicorn, "--bind", bind, "config.wsgi"]),
-        Part("relay", [*manage, "run_outbox_relay"]),
-        *(Part(name, [*manage, "run_saga_consumer"]) for name in names),
+        Part("relay", [*manage, "run_outbox_relay"], ready="relay: ready"),
+        *(Part(name, [*manage, "run_saga_consumer"], ready="consumer: ready") for name in names),
     ]
 
 
@@ -70,6 +71,10 @@ class Supervisor:
         for child in self._children:
             child.start()
 
+    def unready(self) -> list[str]:
+        """List the parts that have not yet said that they work, of those that say so."""
+        return [child.name for child in self._children if not child.has_worked]
+
     def join(self) -> None:
         """Wait for `stop()`, then stop the parts one after the other."""
         while not self._over.wait(POLL_SECONDS):
@@ -87,6 +92,8 @@ class _Child:
         self._part = part
         self._say = say
         self._over = over
+        self.name = part.name
+        self.has_worked = not part.ready
         self._stopping = threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
@@ -149,7 +156,11 @@ class _Child:
             with output:
                 for line in output:
                     self._say(line.rstrip("\n"))
-        return process.wait()
+                    self.has_worked = self.has_worked or line.strip() == self._part.ready
+        code = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        return code
 
 
 def _environment() -> dict[str, str]:

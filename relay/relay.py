@@ -75,6 +75,7 @@ class Relay:
         jitter: 0 to 1, spreads the pauses of several relays.
         alive: called in each cycle.
         woken: set from outside when there is something new to read.
+        ready: called once, after the first cycle that database and broker have let pass.
         clock: seconds, of which leases and housekeeping are reckoned.
     """
 
@@ -90,6 +91,7 @@ class Relay:
         jitter: Callable[[], float] = random.random,
         alive: Callable[[], None] = lambda: None,
         woken: threading.Event | None = None,
+        ready: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._batch_size = batch_size
@@ -129,6 +131,8 @@ class Relay:
         self._database_outage = Outage("the database", logger=logger, jitter=jitter)
         self._refusal = Refusal(clock=clock)
         self._alive = alive
+        self._ready = ready
+        self._is_ready = False
         self._woken = woken or threading.Event()
         self._clock = clock
         self.published = 0
@@ -207,6 +211,9 @@ class Relay:
             failure = self._flight.take_failure()
             if failure is not None:
                 stop.wait(self._broker_outage.failed(failure.reason, answers=failure.lasting))
+            elif not self._is_ready:
+                self._is_ready = True
+                self._ready()
             self.cycles += moved
             self.cycle_seconds += self._clock() - began if moved else 0
             self._pause = SHORTEST_POLL if moved else min(self._pause * 1.5, self._longest_poll)

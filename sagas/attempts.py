@@ -340,7 +340,7 @@ class Attempts:
             "%s %s: %s failed (%d of %d), trying again: %s",
             self._claimed.name,
             self._claimed.key,
-            step.name,
+            step.name if step.kind is StepKind.FORWARD else f"undoing {step.name}",
             tries.failures,
             step.max_retries + 1,
             told(error),

@@ -41,6 +41,8 @@ class SagaConsumer:
         self._on_new = on_new
         self._alive = alive
         self._sequences = Sequences()
+        self.is_joined = False
+        """Its group has taken it in, so that commands reach it."""
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
         self._database_outage = Outage("the database", logger=logger)
 
@@ -70,6 +72,7 @@ class SagaConsumer:
     def _receive_once(self, subscription: Subscription) -> None:
         records = subscription.receive(timeout=RECEIVE_TIMEOUT, limit=BATCH_SIZE)
         self._broker_outage.over()
+        self.is_joined = self.is_joined or subscription.is_joined
         if not records:
             return
         new = inbox.accept(records, consumer=self._group, sequences=self._sequences)

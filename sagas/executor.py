@@ -66,6 +66,8 @@ class Executor:
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._alive = alive
+        self.has_claimed = False
+        """The database has let it look for sagas."""
         self._concurrency = concurrency
         self._lease = lease
         self._grace = grace
@@ -154,6 +156,7 @@ class Executor:
             await asyncio.sleep(self._outage.failed(error))
             return []
         self._outage.over()
+        self.has_claimed = True
         return claimed
 
     async def _claim_suspect(self) -> list[Claimed]:

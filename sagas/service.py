@@ -83,9 +83,13 @@ class SagaService:
         )
         return cls(consumer, executor)
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
         """Run both until `stop` is set. If one dies the other stops, and its error is raised; the
-        caller's event is left alone, so that it can tell this from having been told to stop."""
+        caller's event is left alone, so that it can tell this from having been told to stop.
+
+        Args:
+            ready: called once, as soon as commands are received and sagas are claimed.
+        """
         halt = threading.Event()
         parts = [
             threading.Thread(target=self._guard, args=(self._consumer.run, halt), name="inbox"),
@@ -94,8 +98,11 @@ class SagaService:
         for part in parts:
             part.start()
         try:
+            is_told = False
             while not stop.wait(LOOK_EVERY) and not self._errors:
-                pass
+                if not is_told and self._consumer.is_joined and self._executor.has_claimed:
+                    is_told = True
+                    ready()
         finally:
             halt.set()
             for part in parts:

@@ -40,6 +40,18 @@ def finish(saga: Claimed, outcome: SagaOutcome) -> None:
         if finished:
             _call_hooks(outcome)
         reach(Point.BEFORE_TERMINAL_COMMIT)
+    if finished and is_parked:
+        _tell_a_person(outcome)
+
+
+def _tell_a_person(outcome: SagaOutcome) -> None:
+    logger.error(
+        "%s %s is parked, a person must look: %s; see manage.py sagas show %s",
+        outcome.name,
+        outcome.key,
+        outcome.reason,
+        outcome.saga_id,
+    )
 
 
 def _call_hooks(outcome: SagaOutcome) -> None:

@@ -110,10 +110,14 @@ class KafkaPythonMember:
         return time.monotonic() - self._answered_at >= AWAY_AFTER
 
     @property
+    def is_joined(self) -> bool:
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
+
+    @property
     def is_stuck(self) -> bool:
         """kafka-python forgets an assignment for ever where a `poll()` ends while it joins because
         the topics have changed: it neither asks again nor sends heartbeats."""
-        if self._consumer.group_metadata().state == MemberState.STABLE:
+        if self.is_joined:
             self._settled_at = time.monotonic()
         return time.monotonic() - self._settled_at >= STUCK_AFTER
 

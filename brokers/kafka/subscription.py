@@ -33,6 +33,10 @@ class Member(Protocol):
     """One membership of a consumer group."""
 
     @property
+    def is_joined(self) -> bool:
+        """The group has taken it in, also where it has no partition for it."""
+
+    @property
     def is_away(self) -> bool:
         """Nobody has answered for a while."""
 
@@ -90,6 +94,10 @@ class KafkaSubscription:
         self._join = join
         self._member: Member | None = None
         self._closed = False
+
+    @property
+    def is_joined(self) -> bool:
+        return self._member is not None and self._member.is_joined
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
         member = self._joined()

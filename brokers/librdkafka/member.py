@@ -68,6 +68,7 @@ class LibrdkafkaMember:
         self._answered_at = time.monotonic()
         self._trouble: KafkaError | None = None
         self._broken = BrokenPartitions()
+        self.is_joined = False
         self._consumer = make_client(
             Consumer,
             address,
@@ -89,7 +90,7 @@ class LibrdkafkaMember:
             },
         )
         self._await_answer(address)
-        self._consumer.subscribe(list(topics))
+        self._consumer.subscribe(list(topics), on_assign=self._note_assignment)
 
     is_stuck = False
 
@@ -199,6 +200,9 @@ class LibrdkafkaMember:
         brokers = json.loads(statistics)["brokers"].values()
         if any(broker["state"] in CONNECTED for broker in brokers):
             self._answered_at = time.monotonic()
+
+    def _note_assignment(self, _consumer: Consumer, _places: list[TopicPartition]) -> None:
+        self.is_joined = True
 
     def _note(self, error: KafkaError) -> None:
         self._trouble = error

@@ -94,6 +94,8 @@ def test_everything_in_containers(compose: Compose) -> None:
     for header in ("ce_specversion:1.0", "ce_type:orders.place", "ce_subject:ORD-001"):
         assert header in command
     assert f"x-correlation-id:{seed.CORRELATION_ID}" in command
+    listed = json.loads(compose("exec", "-T", "web", "docker/manage", "sagas", "list", "--json"))
+    assert {saga["key"] for saga in listed} == {"ORD-001", "ORD-002"}
 
     compose("up", "--wait", "--scale", "consumer=3")
     assert compose.healthy("consumer") == 3

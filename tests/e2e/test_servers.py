@@ -68,6 +68,22 @@ def test_orders_end_and_kafka_has_their_messages(full_service: FullService) -> N
     assert of_order(events, "ORD-002")[0]["ce_type"] == "order.rejected"
 
 
+def test_ready_comes_last(full_service: FullService) -> None:
+    full_service.start()
+    [ready] = [n for n, line in enumerate(lines_of(full_service)) if line.startswith("Ready:")]
+    before = [line.rpartition("| ")[2] for line in lines_of(full_service)[:ready]]
+    for said in ("web: ready", "relay: ready", "consumer: ready", "consumer: ready"):
+        before.remove(said)
+    assert before[0].startswith("Preparing the database")
+    # From now on nothing is waited for that was still starting.
+    response = full_service.post(seed.ORDER, Prefer="wait=5")
+    assert response.json()["status"] == "fulfilled"
+
+
+def lines_of(service: FullService) -> list[str]:
+    return service.output.splitlines()
+
+
 def test_stopping_leaves_no_process_and_nothing_half_done(full_service: FullService) -> None:
     full_service.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.5")
     for number in range(20):

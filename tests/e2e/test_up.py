@@ -143,8 +143,8 @@ def test_a_taken_port_is_refused(stopped: Service) -> None:
 def test_a_second_one_on_the_same_file_is_refused(service: Service) -> None:
     line = refusal(service.manage("up", "--port", str(service.port)))
 
-    assert "db.sqlite3" in line
-    assert "stop it first" in line
+    assert f"`manage.py up` (process {service.process.pid}) works on" in line
+    assert "db.sqlite3 already: stop it first" in line
     assert service.get("/health/").ok
 
 

@@ -743,7 +743,7 @@ HOLD = """
 import sys, django
 django.setup()
 from relay.single import only_relay
-with only_relay():
+with only_relay("manage.py up"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -772,12 +772,12 @@ class TestOneRelay:
         assert first.stdout is not None
         with first, first.stdin, first.stdout:
             assert first.stdout.readline() == b"held\n"
-            message = f"process {first.pid}.*{database.name}"
-            with pytest.raises(AlreadyRunning, match=message), only_relay():
+            message = rf"`manage.py up` \(process {first.pid}\) works on .*{database.name} already"
+            with pytest.raises(AlreadyRunning, match=message), only_relay("x"):
                 pass
             first.send_signal(signal.SIGKILL)
             first.wait()
-        with only_relay():
+        with only_relay("x"):
             pass
 
     def test_the_same_file_by_another_name(self, database: Path, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 import argparse
 import socket
-import time
+import threading
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 
 from brokers import Broker, await_broker, broker_from_url
 from config.embedded import Embedded
 from config.secret_key import make_secret_key
+from config.signs import SignsOfLife
 from config.supervised import Supervisor, parts
 from config.webserver import WebServer
 from orders.stock import load_sample_stock
@@ -17,7 +20,9 @@ from outbox.cli import positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
 from saga_runtime.commands import VisibleCommand
 
+NAME = "manage.py up"
 LOOK_EVERY = 0.1
+ANSWER_SECONDS = 1.0
 WAITERS = 64  # requests that may wait for `Prefer: wait` in the one process
 THREADS = WAITERS + 16
 
@@ -49,41 +54,61 @@ class Command(VisibleCommand):
         from config.wsgi import application
 
         settings.MAX_WAITING_REQUESTS = WAITERS
-        with only_relay():
-            _prepare()
+        with only_relay(NAME):
+            self._prepare()
             try:
                 web = WebServer(host, port, application, threads=THREADS)
             except OSError as error:
                 raise _taken(host, port, error) from error
             embedded = Embedded(web, broker)
             stop_on_signals(then=embedded.stop)
-            self._ready(host, port)
-            died = embedded.run()
+            self.say("Starting web server, relay and consumer")
+            died = embedded.run(ready=lambda: self._ready(host, port), say=self.say)
         if died:
             raise CommandError(f"stopped, because this part died: {', '.join(died)}")
 
     def _supervised(self, broker: Broker, host: str, port: int, consumers: int) -> None:
-        with only_relay():  # refuses a second `up` on one file; the relay's own process holds it
-            _prepare()
+        with only_relay(NAME):  # no second `up` on one file; later the relay holds it
+            self._prepare()
+        self.say(f"Looking for the topics at {broker.name}")
         await_broker(broker, topics=settings.BROKER_TOPICS)
         _check_free(host, port)
         supervisor = Supervisor(parts(host=host, port=port, consumers=consumers), say=self.say)
         over = stop_on_signals(then=supervisor.stop)
+        self.say("Starting web, relay and consumer")
         supervisor.start()
-        while not over.is_set() and not _answers(host, port):
-            time.sleep(LOOK_EVERY)
-        if not over.is_set():
+        if self._all_work(supervisor, over, host, port):
             self._ready(host, port)
         supervisor.join()
+
+    def _all_work(
+        self, supervisor: Supervisor, over: threading.Event, host: str, port: int
+    ) -> bool:
+        """Wait until every part works, and say now and then which one is waited for.
+
+        Returns:
+            False where it was told to stop first.
+        """
+        signs = SignsOfLife(self.say)
+        web = False
+        while not over.is_set():
+            if not web and (web := _answers(host, port)):
+                self.say("web: ready")
+            missing = [*([] if web else ["web"]), *supervisor.unready()]
+            if not missing:
+                return True
+            signs.waiting_for(missing)
+            over.wait(LOOK_EVERY)
+        return False
 
     def _ready(self, host: str, port: int) -> None:
         self.say(f"Ready: {_url(host, port)}")
         self.stdout.flush()
 
-
-def _prepare() -> None:
-    call_command("migrate", verbosity=0)
-    load_sample_stock()
+    def _prepare(self) -> None:
+        self.say(f"Preparing the database {connection.settings_dict['NAME']}")
+        call_command("migrate", verbosity=0)
+        load_sample_stock()
 
 
 def _url(host: str, port: int) -> str:
@@ -93,10 +118,15 @@ def _url(host: str, port: int) -> str:
 
 
 def _answers(host: str, port: int) -> bool:
+    """Whether a request is answered: a port takes connections before there is anybody to answer."""
+    client = HTTPConnection(_WILDCARDS.get(host, host), port, timeout=ANSWER_SECONDS)
     try:
-        socket.create_connection((_WILDCARDS.get(host, host), port), timeout=5).close()
-    except OSError:
+        client.request("GET", "/health/")
+        client.getresponse().read()
+    except (OSError, HTTPException):
         return False
+    finally:
+        client.close()
     return True
 
 

@@ -63,7 +63,7 @@ class Command(VisibleCommand):
         connection.ensure_connection()
         spare_the_collector()
         try:
-            with only_relay(), woken_by_commits() as woken:
+            with only_relay("manage.py run_outbox_relay"), woken_by_commits() as woken:
                 relay = Relay(
                     broker,
                     source=settings.OUTBOX_SOURCE,
@@ -72,6 +72,7 @@ class Command(VisibleCommand):
                     transactional=transactional,
                     alive=sign_of_life(alive_file),
                     woken=woken,
+                    ready=lambda: None if drain else self.say("relay: ready"),
                 )
                 registry = relay_registry(relay)
                 with metrics_served(registry, port=metrics_port, address=metrics_address):
@@ -90,7 +91,7 @@ class Command(VisibleCommand):
 
     def _run(self, relay: Relay) -> None:
         stop = stop_on_signals()
-        self.say("relay: ready")
+        self.say("relay: started, taking its lanes")
         relay.run(stop)
         self.say(f"relay: stopped, published {relay.published} message(s)")
 

@@ -41,6 +41,6 @@ class Command(VisibleCommand):
         )
         with metrics_served(consumer_registry(), port=metrics_port, address=metrics_address):
             stop = stop_on_signals()
-            self.say("consumer: ready")
-            service.run(stop)
+            self.say("consumer: started, joining its group")
+            service.run(stop, ready=lambda: self.say("consumer: ready"))
         self.say("consumer: stopped")
