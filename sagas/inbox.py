@@ -5,7 +5,6 @@ saga's row. Either way nothing new happens.
 """
 
 import asyncio
-import base64
 import inspect
 import json
 from collections.abc import Iterator, Sequence
@@ -29,8 +28,9 @@ from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
 from sagas.identity import key_of_message, saga_id
-from sagas.models import InboxMessage, RefusedCommand, Saga
+from sagas.models import InboxMessage, Saga
 from sagas.points import Point, reach
+from sagas.refusals import keep, refusal
 from sagas.registry import SagaType, trigger_for
 from sagas.sequences import Sequences
 
@@ -80,9 +80,9 @@ def accept(records: Sequence[Record], *, consumer: str, sequences: Sequences | N
             logger.warning(
                 "refused %s/%s/%s: %s", record.topic, record.partition, record.offset, error
             )
-            refused.append(_refusal(record, str(error)))
+            refused.append(refusal(record, str(error)))
     with transaction.atomic():
-        RefusedCommand.objects.bulk_create(refused, ignore_conflicts=True)
+        keep(refused)
         unseen = _unseen(commands, consumer=consumer)
         changed = _store(unseen, consumer=consumer)
         reach(Point.BEFORE_INBOX_COMMIT)
@@ -120,9 +120,7 @@ def _cancel(commands: list[_Command]) -> int:
         except UnknownSaga:
             reason = f"there is no {cancel.saga_name} {cancel.key} to cancel"
             logger.warning("refused %s: %s", command.event.type, reason)
-            RefusedCommand.objects.bulk_create(
-                [_refusal(command.record, reason)], ignore_conflicts=True
-            )
+            keep([refusal(command.record, reason)])
         except CancelRefused as error:
             logger.info("%s comes too late: %s", command.event.type, error)
     return accepted
@@ -248,19 +246,4 @@ def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Sag
         next_run_at=Now(),  # by the clock that claims go by
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
-    )
-
-
-def _refusal(record: Record, reason: str) -> RefusedCommand:
-    return RefusedCommand(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value,
-        headers=[
-            [codec.printable(name), base64.b64encode(value).decode()]
-            for name, value in record.headers
-        ],
-        reason=codec.printable(reason),
     )

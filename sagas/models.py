@@ -231,11 +231,20 @@ class InboxMessage(models.Model):
 
 
 class RefusedCommand(models.Model):
-    """A record that could not become a saga, kept with the reason."""
+    """A record that could not become a saga, kept with the reason. One that is delivered again is
+    the same at the same place; another one may be there too, where a topic was made again."""
 
     topic = models.CharField(max_length=249)
     partition = models.IntegerField()
     offset = models.BigIntegerField()
+    content_hash = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="SHA-256 of key, value and headers; empty in rows of earlier versions",
+    )
     key = models.BinaryField(null=True)
     value = models.BinaryField(null=True)
     headers = models.JSONField(help_text="names, and values as base64")
@@ -246,7 +255,7 @@ class RefusedCommand(models.Model):
         db_table = "sagas_refused_command"
         constraints = [
             models.UniqueConstraint(
-                fields=["topic", "partition", "offset"], name="sagas_refused_once"
+                fields=["topic", "partition", "offset", "content_hash"], name="sagas_refused_each"
             )
         ]
 

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import dataclasses
 import json
 from datetime import timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from sagaz.core.triggers import trigger
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
 from sagas import cancel_rules, claims, codec, inbox
-from sagas.cancel_rules import cancel_on
+from sagas.cancel_rules import CancelRule, cancel_on
 from sagas.consumer import SagaConsumer
 from sagas.errors import SagaDefinitionError
 from sagas.identity import saga_id
@@ -339,6 +340,37 @@ class TestMalformed:
         accept(command)
         accept(command)
         assert RefusedCommand.objects.count() == 1
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            record(raw=b"["),
+            dataclasses.replace(record(raw=b"{"), key=None),
+            dataclasses.replace(record(raw=b"{"), key=b""),
+            dataclasses.replace(record(raw=b"{"), headers=(("a", b"bc"),)),
+            dataclasses.replace(record(raw=b"{"), headers=(("ab", b"c"),)),
+        ],
+    )
+    def test_another_one_at_the_same_place_is_kept_too(self, other: Record) -> None:
+        """The topic was made again, and its offsets began anew."""
+        first = dataclasses.replace(record(raw=b"{"), headers=(("abc", b""),))
+        accept(first)
+        accept(other)
+        accept(other, first)
+        assert RefusedCommand.objects.count() == 2
+
+    def test_a_cancel_of_nothing_at_a_place_that_is_taken(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rule = CancelRule(saga_name="travel", key="trip", reason=lambda _: "")
+        monkeypatch.setattr(inbox, "cancel_rule", {"travel.cancel": rule}.get)
+        accept(record(raw=b"{"))
+        cancel = record({"trip": "T-9"}, ce_type="travel.cancel")
+        accept(cancel)
+        accept(cancel)
+        reasons = RefusedCommand.objects.values_list("reason", flat=True)
+        assert [each for each in reasons if each == "there is no travel T-9 to cancel"]
+        assert len(reasons) == 2
 
     def test_a_header_name_that_postgresql_could_not_store(self) -> None:
         accept(Record(TOPIC, 0, 0, b"K", b"{}", (("a\0\ud800", b"1"),)))
