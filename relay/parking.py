@@ -80,4 +80,6 @@ class ParkedKeys:
             if refused is not None:
                 why = self._reasons.pop(refused.id)
             self.count += count
-            logger.error("parked %d message(s) of key %s: %s", count, key, why)
+            logger.error(
+                "parked %d message(s) of key %s: %s; see manage.py outbox parked", count, key, why
+            )

@@ -138,7 +138,9 @@ class LanePublishers:
         self._collect(lanes)
         for lane in lanes:
             if lane in self.fenced:
-                logger.warning("lane %d: Kafka refuses this relay, another one has it", lane)
+                logger.warning(
+                    "lane %d: Kafka refuses this relay, another relay has the lane", lane
+                )
             del self._publishers[lane], self._pending[lane]
             self._undecided.discard(lane)
 

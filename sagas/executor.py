@@ -238,7 +238,10 @@ class Executor:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
             except Exception:
-                logger.exception("%s %s: will be taken up again", claimed.name, claimed.key)
+                of = (claimed.name, claimed.key)
+                logger.exception(
+                    "%s %s: an error outside its steps; a worker will take the saga up again", *of
+                )
                 return
             took = time.monotonic() - began
             logger.info("%s %s: %s in %.3f s", claimed.name, claimed.key, ending or "left", took)

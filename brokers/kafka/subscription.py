@@ -116,11 +116,13 @@ class KafkaSubscription:
         mine = self._member.assigned() if self._member is not None else set()
         lost = sorted(set(ends) - mine)
         if lost:
-            logger.info("not committed, no longer ours in group %s: %s", self._group, lost)
+            logger.info("offsets not committed: group %s has given away %s", self._group, lost)
         offsets = {place: end for place, end in ends.items() if place in mine}
         if self._member is not None and offsets:
             for reason in self._member.commit(offsets):
-                logger.info("not committed, group %s is rebalancing: %s", self._group, reason)
+                logger.info(
+                    "offsets not committed: group %s is rebalancing: %s", self._group, reason
+                )
 
     def close(self) -> None:
         self._closed = True

@@ -373,6 +373,22 @@ class TestSubscribing:
             records = receive(subscription, count=2)
         assert sorted(record.topic for record in records) == sorted(topics)
 
+    def test_each_joins_its_group_also_without_a_partition(
+        self, broker: Broker, topic: str
+    ) -> None:
+        members = [broker.subscribe([topic], group="g") for _ in range(4)]  # of three partitions
+        try:
+            if not broker.in_process:
+                assert not any(member.is_joined for member in members)
+            deadline = time.monotonic() + PATIENCE
+            while not all(member.is_joined for member in members):
+                assert time.monotonic() < deadline
+                for member in members:
+                    member.receive(timeout=0.05, limit=1)
+        finally:
+            for member in members:
+                member.close()
+
     def test_what_is_not_committed_is_received_again(
         self, broker: Broker, publisher: Publisher, topic: str
     ) -> None:
