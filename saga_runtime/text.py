@@ -44,16 +44,24 @@ def error_text(error: BaseException) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
+def shown(value: object, *, longest: int = 80) -> str:
+    """Return the beginning of `repr(value)` as one visible line, or a sentence that says why there
+    is none. Never raises."""
+    try:
+        return one_line(repr(value)[:longest])
+    except BaseException as failure:  # noqa: BLE001 - to describe a value must not fail
+        return f"(a value that cannot be shown: {type(failure).__name__})"
+
+
 def leaves(error: BaseException) -> list[BaseException]:
     """List the errors in an exception group, nested ones too; an error that is no group alone."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
     found: list[BaseException] = []
     waiting: list[BaseException] = [error]
     while waiting:  # not by recursion: a group may be nested deeper than Python's stack
         each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting += reversed(each.exceptions)
+        if issubclass(type(each), BaseExceptionGroup):  # not isinstance: an error may lie to it
+            group: BaseExceptionGroup[BaseException] = each  # type: ignore[assignment]
+            waiting += reversed(group.exceptions)
         else:
             found.append(each)
     return found

@@ -14,14 +14,22 @@ from typing import Any
 
 from outbox.away import AWAY
 from saga_runtime.logs import get_logger
-from saga_runtime.text import one_line_error
+from saga_runtime.text import one_line, one_line_error
 from sagas import codec, journal, local
 from sagas.contexts import changes, changes_of_async
 from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
-from sagas.errors import CancelRequested, LeaseLost, StepRejected, UnstorableValue
+from sagas.errors import CancelRequested, LeaseLost
+from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.identity import step_key
 from sagas.models import StepKind, StepStatus
-from sagas.outages import alias_of, is_conflict, is_of_another, is_outage, our_outage
+from sagas.outages import (
+    alias_of,
+    is_conflict,
+    is_databases,
+    is_of_another,
+    is_outage,
+    our_outage,
+)
 from sagas.points import Point, reach
 from sagas.scope import current_key
 from sagas.state import Decided, RunState, Suspended
@@ -92,7 +100,8 @@ class Attempts:
 
         Raises:
             Suspended: this run goes no further.
-            Exception: what the step raised last, or Decided; the journal has the decision.
+            StepFailed, Decided: the journal has the decision.
+            asyncio.CancelledError: the event loop ends.
         """
         self._state.busy += 1
         try:
@@ -100,9 +109,16 @@ class Attempts:
                 result = await self._once(step, context, tries)
                 if result is not None:
                     return result
+        except (Suspended, Decided, StepFailed):
+            raise
         except LeaseLost as error:
             self._state.suspend(str(error))
             raise Suspended(str(error)) from error
+        except asyncio.CancelledError:
+            self._state.suspend("the worker is ending")
+            raise
+        except BaseException as error:
+            raise self._give_way(step, error) from error
         finally:
             self._state.busy -= 1
 
@@ -124,16 +140,29 @@ class Attempts:
             tries.attempt -= 1
             return None
         except Exception as error:  # noqa: BLE001 - whatever the step raised
-            if step.is_external and not isinstance(error, StepRejected):
+            failure = failure_of(error)
+            # Beside a refusal out of a group, other calls may have had their effect.
+            if step.is_external and (failure.is_group or not failure.is_no):
                 tries.in_doubt = True
-            if not await self._was_away(step, tries, error):
-                await self._failed(step, tries, error)
+            if not await self._was_away(step, tries, failure):
+                await self._failed(step, tries, failure)
             elif not step.is_external:
                 tries.attempt -= 1  # nothing is left of it
             return None
         finally:
             current_key.reset(token)
         return result
+
+    def _give_way(self, step: Step, error: BaseException) -> Suspended:
+        """A failure of the executor's own: nothing follows from it but that another run tries."""
+        reason = failure_of(error).text
+        self._state.suspend(reason)
+        logger.error(
+            "%s %s stops at %s, to be taken up again",
+            *(self._claimed.name, self._claimed.key, step.label),
+            exc_info=stand_in(error),
+        )
+        return Suspended(reason)
 
     async def _heed_orders(self, step: Step, tries: Tries) -> None:
         """Before an attempt: has a step beside it failed, a cancel come, the deadline passed?"""
@@ -212,9 +241,12 @@ class Attempts:
             unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
         )
         reach(Point.STARTED, step.label)
-        async with asyncio.timeout(self._limit(step)):
-            undoes = step.kind is StepKind.COMPENSATION
-            result = await changes_of_async(step.function, context, undoes=undoes)
+        result = await changes_of_async(
+            step.function,
+            context,
+            undoes=step.kind is StepKind.COMPENSATION,
+            timeout=self._limit(step),
+        )
         encoded = codec.encode(result)
         reach(Point.CALLED, step.label)
         at = self._state.finished_at()
@@ -231,14 +263,15 @@ class Attempts:
             return step.timeout
         return min(left, step.timeout) if step.timeout is not None else left
 
-    async def _was_away(self, step: Step, tries: Tries, error: Exception) -> bool:
+    async def _was_away(self, step: Step, tries: Tries, failure: Failure) -> bool:
         """Whether the step failed because our own database was away: that spends no retry.
 
         The database may answer again when it is asked; then the error tells whose it was. A step
         that breaks its own connection each time looks the same: it is not excused for ever.
         """
-        ours = None if isinstance(error, StepRejected) else our_outage(error)
-        is_nobodys = isinstance(error, AWAY) and is_outage(error) and alias_of(error) is None
+        error = failure.error
+        ours = None if failure.is_no else our_outage(error)
+        is_nobodys = is_databases(error) and is_outage(error) and alias_of(error) is None
         if ours is None and not is_nobodys:
             return False
         if await self._writer.had_to_wait():
@@ -254,20 +287,25 @@ class Attempts:
         await self._writer.rest(self.backoff(tries.excused))
         return True
 
-    async def _failed(self, step: Step, tries: Tries, error: Exception) -> None:
-        """Journal a failed attempt, and what follows from it: a rest, or the error once more."""
+    async def _failed(self, step: Step, tries: Tries, failure: Failure) -> None:
+        """Journal a failed attempt, and what follows from it: a rest, or the end of the step.
+
+        Raises:
+            StepFailed: it was the last attempt.
+        """
         tries.failures += 1
-        is_no = isinstance(error, StepRejected | UnstorableValue)
-        is_last = is_no or tries.failures > step.max_retries
-        if step.is_pivot and isinstance(error, StepRejected) and not tries.in_doubt:
+        is_final = failure.is_no or failure.is_unstorable
+        is_last = is_final or tries.failures > step.max_retries
+        if step.is_pivot and failure.is_no and not tries.in_doubt:
             self._state.pivots_begun.discard(step.name)
         decides = is_last and step.kind is StepKind.FORWARD and not self._state.past_pivot
         if decides:
-            self._state.failure = self._state.failure or told(error)
-        await self._journal_failure(step, tries, error, decides=decides)
+            self._state.failure = self._state.failure or failure.text
+        kept = failure.traceback if is_last else ""
+        await self._journal_failure(step, tries, failure.text, decides=decides, kept=kept)
+        self._log(step, tries, failure, is_last=is_last)
         if not is_last:
             reach(Point.ATTEMPT_FAILED, step.label)
-            self._log_retry(step, tries, error)
             await self._rest(step, self.backoff(tries.failures))
             return
         if decides:
@@ -277,17 +315,17 @@ class Attempts:
             # It came while a local pivot ran, of which nothing is left: that has not begun.
             await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
         elif step.kind is StepKind.FORWARD and self._state.past_pivot:
-            self._state.park(f"{step.name} failed past the point of no return: {told(error)}")
-        raise error
+            self._state.park(f"{step.name} failed past the point of no return: {failure.text}")
+        raise StepFailed(failure)
 
     async def _journal_failure(
-        self, step: Step, tries: Tries, error: Exception, *, decides: bool
+        self, step: Step, tries: Tries, text: str, *, decides: bool, kept: str
     ) -> None:
         status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
-        entry = tries.entry(step, status, error=told(error))
+        entry = tries.entry(step, status, error=text, traceback=kept)
         changes_: list[Fail | BeginPivot] = []
         if decides:
-            changes_.append(Fail(told(error)))
+            changes_.append(Fail(text))
         elif step.is_pivot and step.name in self._state.pivots_begun:
             changes_.append(BeginPivot())
         await self._write_decision(*changes_, step=entry)
@@ -299,8 +337,9 @@ class Attempts:
         except (Suspended, LeaseLost):
             raise
         except Exception as unwritten:
-            self._state.suspend(told(unwritten))
-            raise Suspended(told(unwritten)) from unwritten
+            reason = failure_of(unwritten).text
+            self._state.suspend(reason)
+            raise Suspended(reason) from unwritten
 
     async def _rest(self, step: Step, seconds: float) -> None:
         """Until the next attempt. A saga of which every step waits for long is given up: it holds
@@ -335,22 +374,13 @@ class Attempts:
         doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
         return min(doubled, LONGEST_BACKOFF) * (0.5 + self._jitter())
 
-    def _log_retry(self, step: Step, tries: Tries, error: Exception) -> None:
-        logger.warning(
-            "%s %s: %s failed (%d of %d), trying again: %s",
-            self._claimed.name,
-            self._claimed.key,
-            step.name if step.kind is StepKind.FORWARD else f"undoing {step.name}",
-            tries.failures,
-            step.max_retries + 1,
-            told(error),
-        )
-
-
-def told(error: BaseException) -> str:
-    """The error as a person should read it."""
-    if isinstance(error, StepRejected | Decided) and str(error):
-        return str(error)
-    if isinstance(error, TimeoutError) and not str(error):
-        return "timed out"
-    return f"{type(error).__name__}: {error}"
+    def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
+        """Warn of a failed attempt; of the last with the traceback, where nobody expected it."""
+        what = step.name if step.kind is StepKind.FORWARD else f"undoing {step.name}"
+        of = (self._claimed.name, self._claimed.key, what, tries.failures, step.max_retries + 1)
+        text = one_line(failure.text)
+        if not is_last:
+            logger.warning("%s %s: %s failed (%d of %d), trying again: %s", *of, text)
+        elif not failure.is_expected:
+            shown = stand_in(failure.error)
+            logger.error("%s %s: %s failed (%d of %d): %s", *of, text, exc_info=shown)

@@ -9,8 +9,9 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
-from sagas import codec
+from saga_runtime.text import storable
 from sagas.errors import CancelRefused, UnknownSaga
+from sagas.failures import bounded
 from sagas.models import MAY_HAVE_HAPPENED, Intervention, Saga, SagaStatus, StepKind
 from sagas.registry import saga_type
 
@@ -29,7 +30,7 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
         assert saga is not None  # noqa: S101 - for the types
         if saga.failure or (saga.cancel_reason and saga.status != SagaStatus.PARKED):
             return saga
-        saga.cancel_reason = codec.printable(reason) or "cancelled"
+        saga.cancel_reason = bounded(reason) or "cancelled"
         if saga.status == SagaStatus.PARKED:  # its worker has left it
             saga.status, saga.park_reason, saga.takeovers = SagaStatus.RUNNING, "", 0
             saga.worker = ""
@@ -42,7 +43,7 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
         )  # fmt: skip
         saga.refresh_from_db(fields=["next_run_at"])
         Intervention.objects.create(
-            saga=saga, action="cancel", who=codec.printable(who)[:255], why=saga.cancel_reason
+            saga=saga, action="cancel", who=storable(who)[:255], why=saga.cancel_reason
         )
     return saga
 

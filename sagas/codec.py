@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from saga_runtime.text import shown
 from sagas import moments
 from sagas.errors import UnstorableValue
 
@@ -76,7 +77,7 @@ def _plain(value: Any, where: str) -> Any:
         tag, write = _WRITERS[kind]
         return {tag: write(value)}
     raise UnstorableValue(
-        f"{where} is {value!r:.80} of type {kind.__name__}, which the journal cannot keep: "
+        f"{where} is {shown(value)} of type {kind.__name__}, which the journal cannot keep: "
         "return JSON values, Decimal, datetime, date, time, timedelta, UUID, bytes or tuple"
     )
 
@@ -84,7 +85,7 @@ def _plain(value: Any, where: str) -> Any:
 def _plain_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
-            raise UnstorableValue(f"{where} has the key {key!r:.80}; the journal keeps str keys")
+            raise UnstorableValue(f"{where} has the key {shown(key)}; the journal keeps str keys")
     plain = {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
     if len(plain) == 1 and next(iter(plain)).startswith("$"):
         return {"$dict": plain}

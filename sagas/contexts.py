@@ -1,13 +1,15 @@
 """A step's context: it gets a copy of its own, by way of the journal's encoder, and hands back what
 it changed there and what it returned."""
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from saga_runtime.text import shown
 from sagas import codec
+from sagas.apart import apart
 from sagas.errors import UnstorableValue
+from sagas.failures import raisable
 
 
 def changes(
@@ -21,10 +23,11 @@ def changes(
     own, before = _own(context)
     try:
         result = function(own)
-    except Exception:
-        raise
     except BaseException as error:
-        raise _as_failure(error) from error
+        failure = raisable(error)
+        if failure is error:
+            raise
+        raise failure from error
     return _merged(_returned(result, undoes=undoes), own, before, context)
 
 
@@ -33,19 +36,12 @@ async def changes_of_async(
     context: dict[str, Any],
     *,
     undoes: bool = False,
+    timeout: float | None = None,  # noqa: ASYNC109 - it is the step's, not this function's
 ) -> dict[str, Any]:
-    """The same for an async step; a CancelledError of its own is a failure like any other."""
+    """The same for an async step, called apart; `timeout` in seconds."""
     context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
     own, before = _own(context)
-    try:
-        result = await function(own)
-    except (Exception, GeneratorExit):
-        raise
-    except BaseException as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise
-        raise _as_failure(error) from error
+    result = await apart(function, own, timeout=timeout)
     return _merged(_returned(result, undoes=undoes), own, before, context)
 
 
@@ -68,14 +64,9 @@ def _returned(result: Any, *, undoes: bool) -> dict[str, Any]:
     if undoes:
         return {}
     raise UnstorableValue(
-        f"the step returned {result!r:.80} of type {kind}, which no later step would see: return a "
-        "dict, or nothing"
+        f"the step returned {shown(result)} of type {kind}, which no later step would see: "
+        "return a dict, or nothing"
     )
-
-
-def _as_failure(error: BaseException) -> RuntimeError:
-    """sagaz takes what is no Exception for success, and would run the next step."""
-    return RuntimeError(f"the step raised {type(error).__name__}: {error}")
 
 
 _ATOMS = (str, int, bool, type(None))  # not to be changed, and kept by the journal as they are

@@ -22,6 +22,7 @@ class StepEntry:
     result: str = ""
     error: str = ""
     finished_at: datetime | None = None
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,11 @@ class BeginPivot:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The saga's last entry, where no hook of an app belongs into its transaction."""
+    """The saga's last entry, where no hook of an app belongs into its transaction. `steps`: the
+    names of all its forward steps."""
 
     ending: Ending
+    steps: tuple[str, ...]
 
 
 Change = Fail | Wait | BeginPivot | End
@@ -67,12 +70,15 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether an entry is in the journal, and the reason of a cancel that waits, if one does.
-    `is_busy`: it is not, because another transaction had the saga's row just then."""
+    `is_busy`: it is not, because another transaction had the saga's row just then. `is_refused`: it
+    is not, because the journal does not allow that end."""
 
     is_written: bool
     cancel_reason: str = ""
     is_busy: bool = False
+    is_refused: bool = False
 
 
 FENCED = Verdict(is_written=False)
+REFUSED = Verdict(is_written=False, is_refused=True)
 BUSY = Verdict(is_written=False, is_busy=True)

@@ -4,6 +4,7 @@
 ├─ LeaseLost
 ├─ CancelRequested
 ├─ HookFailed
+├─ EndRefused
 ├─ CancelRefused ── UnknownSaga
 ├─ CannotRunHere
 ├─ SagaNotCompleted ── SagaFailed, SagaParked, SagaUnfinished
@@ -42,6 +43,10 @@ class CancelRequested(SagasError):  # noqa: N818 - states the fact
 
 class HookFailed(SagasError):  # noqa: N818 - states the fact
     """What an app has hung into a saga's last transaction has raised; nothing is written."""
+
+
+class EndRefused(SagasError):  # noqa: N818 - states the fact
+    """The journal does not allow the saga to end so: a step is open; nothing is written."""
 
 
 class CancelRefused(SagasError):  # noqa: N818 - states the fact

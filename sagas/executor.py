@@ -255,7 +255,7 @@ class Executor:
             context=claimed.context,
             reason=reason,
         )
-        await self._journal.run(terminal.finish, claimed, outcome)
+        await self._journal.run(terminal.finish, claimed, outcome, steps=())
         return Ending.PARKED
 
     async def _renew_leases(self) -> None:

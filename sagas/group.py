@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from outbox.away import AWAY
 from sagas import journal
 from sagas.entries import Entry, Verdict
+from sagas.failures import raisable
 from sagas.outages import is_outage
 from sagas.threads import Threads
 
@@ -51,8 +52,10 @@ class GroupCommit:
             del self._waiting[:MAX_GROUP]
             try:
                 results = await self._threads.run(self._write_group, [entry for entry, _ in group])
-            except Exception as error:  # noqa: BLE001 - each writer must hear of it
-                results = [error] * len(group)
+            except asyncio.CancelledError:  # with the loop
+                raise
+            except BaseException as error:  # noqa: BLE001 - each writer must hear of it
+                results = [raisable(error)] * len(group)
             for (_, written), result in zip(group, results, strict=True):
                 if written.done():  # its saga is gone
                     continue

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID
 
+from saga_runtime.text import LONGEST_ERROR, cut, storable
 from sagas.errors import SagaDefinitionError
 
 
@@ -17,8 +18,8 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaOutcome:
-    """How a saga ended. `reason`: what failed it, empty when it completed. `cancelled`: it was
-    rolled back because somebody asked for it."""
+    """How a saga ended. `reason`: what failed it, as the journal has it; empty when it completed.
+    `cancelled`: it was rolled back because somebody asked for it."""
 
     saga_id: UUID
     name: str
@@ -27,6 +28,10 @@ class SagaOutcome:
     context: dict[str, Any]
     reason: str = ""
     cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        """Make the reason what the journal keeps."""
+        object.__setattr__(self, "reason", cut(storable(self.reason), LONGEST_ERROR))
 
 
 R = TypeVar("R")

@@ -11,13 +11,12 @@ from typing import assert_never
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
 
-from sagas import codec, rows, sql, together
+from sagas import ends, rows, sql, together
 from sagas.claims import Claimed, StepRecord, record
-from sagas.entries import BUSY, FENCED, BeginPivot, End, Entry, Fail, Verdict, Wait
-from sagas.hooks import Ending
-from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepStatus
+from sagas.entries import BUSY, FENCED, REFUSED, BeginPivot, End, Entry, Fail, Verdict, Wait
+from sagas.failures import bounded
+from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
 
 
 def write(entries: Sequence[Entry]) -> list[Verdict]:
@@ -36,11 +35,14 @@ def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
             entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict.is_written
         ]
         current = _write_steps([entry for entry in admitted if entry.step])
-        _write_changes([e for e in admitted if e.step is None or _key(e) in current])
-    return [
-        FENCED if v.is_written and e.step and _key(e) not in current else v
-        for e, v in zip(entries, verdicts, strict=True)
-    ]
+        refused = _write_changes([e for e in admitted if e.step is None or _key(e) in current])
+    outcomes = []
+    for entry, verdict in zip(entries, verdicts, strict=True):
+        if verdict.is_written and entry.step and _key(entry) not in current:
+            outcomes.append(FENCED)
+        else:
+            outcomes.append(REFUSED if any(entry is each for each in refused) else verdict)
+    return outcomes
 
 
 def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
@@ -112,20 +114,27 @@ def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
     return current
 
 
-def _write_changes(entries: list[Entry]) -> None:
+def _write_changes(entries: list[Entry]) -> list[Entry]:
+    """Returns those whose end is refused."""
     statements = [
         _change(entry.saga, change)
         for entry in entries
         for change in entry.changes
         if not isinstance(change, End)
     ]
-    ended = [(e.saga, c) for e in entries for c in e.changes if isinstance(c, End)]
-    statements.extend(
-        _end(ending, [saga for saga, change in ended if change.ending is ending])
-        for ending in {change.ending for _, change in ended}
-    )
     if statements:
         sql.run_together(statements)
+    return [
+        entry
+        for entry in entries
+        for change in entry.changes
+        if isinstance(change, End) and _is_refused(entry.saga, change)
+    ]
+
+
+def _is_refused(saga: Claimed, end: End) -> bool:
+    """End it; a saga that has ended already stays as it is."""
+    return not sql.run(*ends.statement(saga, end.ending, end.steps)) and ends.is_active(saga)
 
 
 def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
@@ -133,7 +142,7 @@ def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
         case Fail(reason, cancelled):
             status = SagaStatus.CANCELLING if cancelled else SagaStatus.COMPENSATING
             sets = "status = %s, failure = %s, cancelled = %s, past_pivot = %s"
-            params = [status.value, codec.printable(reason), cancelled, False]
+            params = [status.value, bounded(reason), cancelled, False]
             where = " AND failure = ''"
         case Wait(seconds):
             until, moment = sql.moment(seconds_ahead=seconds)
@@ -148,17 +157,6 @@ def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
         case _:
             assert_never(change)
     return f"UPDATE sagas_saga SET {sets} WHERE id = %s{where}", [*params, sql.id_text(saga.id)]  # noqa: S608
-
-
-def _end(ending: Ending, sagas: Sequence[Claimed]) -> sql.Statement:
-    """No check of the status: what has ended is under another epoch or has been fenced."""
-    among, keys = sql.among([saga.id for saga in sagas])
-    active = ", ".join(f"'{status.value}'" for status in ACTIVE)
-    text = (
-        f"UPDATE sagas_saga SET status = %s, finished_at = %s WHERE {among}"  # noqa: S608
-        f" AND status IN ({active})"
-    )
-    return text, [ending.value, sql.text_of(timezone.now()), *keys]
 
 
 def _key(entry: Entry) -> tuple[UUID, str, str]:

@@ -16,6 +16,7 @@ from saga_runtime.logs import get_logger
 from sagas import codec, libpq, rows, sql
 from sagas.entries import BeginPivot, Entry, StepEntry
 from sagas.errors import CancelRequested, LeaseLost
+from sagas.failures import stand_in
 from sagas.outages import is_of_another, is_outage
 from sagas.points import Point, reach
 
@@ -55,12 +56,13 @@ def do_locally(
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
             cancel_reason = _write_local(entry, replace(step, finished_at=finish()), result)
-    except Exception:
+    except BaseException as error:
         if not committed.is_set():
             raise
-        logger.exception(
+        logger.error(  # noqa: TRY400 - the error itself may not be printable
             "%s %s: %s is done, but an on_commit function of it failed",
             *(entry.saga.name, entry.saga.key, step.step),
+            exc_info=stand_in(error),
         )
     return codec.decode(result), cancel_reason
 

@@ -174,6 +174,9 @@ class SagaAttempt(models.Model):
     attempt = models.PositiveIntegerField()
     status = models.CharField(max_length=16, choices=StepStatus.choices)
     error = models.TextField(blank=True, default="")
+    traceback = models.TextField(
+        blank=True, default="", db_default="", help_text="of the last attempt, cut"
+    )
     worker = models.CharField(max_length=64)
     started_at = models.DateTimeField()
     at = models.DateTimeField(default=timezone.now)

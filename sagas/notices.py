@@ -5,16 +5,22 @@ later for failed. Hooks and listeners have no part in a step's transaction: arou
 be called twice, or not at all. What must happen once belongs into a step.
 """
 
-import inspect
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from sagaz import Saga as SagaClass
 from sagaz.core.decorators import SagaStepDefinition
 
+from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line
+from sagas.apart import apart
 from sagas.errors import LeaseLost
+from sagas.failures import StepFailed, failure_of, raisable
 from sagas.models import StepKind, StepStatus
 from sagas.state import Decided, RunState, Suspended
+
+logger = get_logger(__name__)
 
 _HOOKS = {
     "on_enter": "on_step_enter",
@@ -52,8 +58,8 @@ class Notices:
             ]
 
     def _is_news(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        error = arguments[-1] if isinstance(arguments[-1], Exception) else None
-        if self._state.suspended or isinstance(error, Suspended | LeaseLost | Decided):
+        last = type(arguments[-1])  # an error may lie about its class
+        if self._state.suspended or issubclass(last, Suspended | LeaseLost | Decided):
             return False
         if event == "on_saga_start":
             return not self._claimed.steps
@@ -75,11 +81,28 @@ class Notices:
 
         async def call(*arguments: Any) -> None:
             if self._is_news(event, arguments):
-                result = heard(*arguments)
-                if inspect.isawaitable(result):
-                    await result
+                await self._tell(event, heard, arguments)
 
         return call
+
+    async def _tell(
+        self, event: str, heard: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> None:
+        """However it fails, nothing follows: sagaz would take the step that it is told of for
+        failed, or for done."""
+        *others, last = arguments
+        if isinstance(last, StepFailed):
+            last = raisable(last.failure.error)
+        try:
+            await apart(heard, *others, last)
+        except asyncio.CancelledError:  # with the loop
+            self._state.suspend("the worker is ending")
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it raised
+            logger.warning(
+                "%s %s: a function that hears of %s failed, which changes nothing: %s",
+                *(self._claimed.name, self._claimed.key, event, one_line(failure_of(error).text)),
+            )
 
 
 class _Listener:
@@ -90,4 +113,8 @@ class _Listener:
         self._notices = notices
 
     def __getattr__(self, event: str) -> Any:
-        return self._notices.only_news(event, getattr(self._listener, event))
+        def hear(*arguments: Any) -> Any:
+            heard = getattr(self._listener, event, None)
+            return None if heard is None else heard(*arguments)
+
+        return self._notices.only_news(event, hear)

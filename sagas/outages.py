@@ -7,6 +7,7 @@ on which it happened.
 
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TypeGuard
 
 from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.utils import DatabaseErrorWrapper
@@ -19,6 +20,12 @@ _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
 _ENDED = ("25P03", "25006")  # idle in transaction for too long, read only after a failover
 _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
 _RAISES = DatabaseErrorWrapper.__exit__.__code__
+
+
+def is_databases(error: BaseException) -> TypeGuard[Error]:
+    """Whether the error is one of those by which Django tells that a database is away. Not by
+    `isinstance`: an error may lie about its class, or raise where it is asked for it."""
+    return issubclass(type(error), AWAY)
 
 
 def is_conflict(error: Error) -> bool:
@@ -69,7 +76,7 @@ def our_outage(error: BaseException) -> Error | None:
         None where there is none, or where it is not known whose it was.
     """
     for each in causes(error):
-        if isinstance(each, AWAY) and alias_of(each) == DEFAULT_DB_ALIAS and is_outage(each):
+        if is_databases(each) and alias_of(each) == DEFAULT_DB_ALIAS and is_outage(each):
             return each
     return None
 
@@ -85,7 +92,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         waiting.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
-        if isinstance(each, BaseExceptionGroup):
+        if issubclass(type(each), BaseExceptionGroup):
             waiting.extend(leaves(each))
 
 

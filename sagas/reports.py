@@ -88,6 +88,7 @@ def _attempt(attempt: SagaAttempt) -> dict[str, Any]:
         "attempt": attempt.attempt,
         "status": attempt.status,
         "error": attempt.error,
+        "traceback": attempt.traceback,
         "worker": attempt.worker,
         "started_at": attempt.started_at.isoformat(),
         "seconds": round((attempt.at - attempt.started_at).total_seconds(), 3) if ended else None,

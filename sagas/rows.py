@@ -5,9 +5,10 @@ from typing import Any
 
 from django.utils import timezone
 
-from sagas import codec, sql
+from sagas import sql
 from sagas.claims import Claimed
 from sagas.entries import StepEntry
+from sagas.failures import bounded
 from sagas.identity import step_key
 from sagas.models import StepStatus
 
@@ -20,7 +21,8 @@ _UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "f
 _SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
 ATTEMPT_COLUMNS = {
     "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
-    "error": "text", "worker": "text", "started_at": "timestamptz", "at": "timestamptz",
+    "error": "text", "traceback": "text", "worker": "text", "started_at": "timestamptz",
+    "at": "timestamptz",
 }  # fmt: skip
 
 
@@ -34,7 +36,7 @@ def step_values(saga: Claimed, step: StepEntry, *, result: str = "") -> list[Any
         step.failures,
         step_key(saga.id, step.step, step.kind),
         result or step.result,
-        codec.printable(step.error),
+        bounded(step.error),
         "",
         sql.text_of(step.started_at),
         finished_at(step),
@@ -83,7 +85,8 @@ def _attempt_values(saga: Claimed, step: StepEntry, now: str) -> list[Any]:
         step.kind,
         step.attempt,
         step.status.value,
-        codec.printable(step.error),
+        bounded(step.error),
+        step.traceback,
         saga.worker,
         sql.text_of(step.started_at),
         now,

@@ -12,12 +12,13 @@ from typing import Any
 from sagaz.core.decorators import SagaStepDefinition
 
 from saga_runtime.logs import get_logger
-from sagas import journal, terminal
-from sagas.attempts import Attempts, told
+from sagas import ends, journal, terminal
+from sagas.attempts import Attempts
 from sagas.claims import Claimed, StepRecord
 from sagas.contexts import visible
 from sagas.entries import End, Fail
-from sagas.errors import CancelRequested, HookFailed, LeaseLost
+from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
+from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
 from sagas.models import MAY_HAVE_HAPPENED, StepStatus
@@ -51,11 +52,14 @@ class SagaRun:
     ) -> None:
         self._claimed = claimed
         self._type = saga_type
-        self._saga = saga_type.pattern.new()
         self._call_threads = call_threads
         self._state = RunState(claimed)
         self._writer = Writer(self._state, group=group, threads=journal_threads)
         self._attempts = Attempts(self._state, self._writer, undo_too=self._undo_too)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self._claimed.name, self._claimed.key
 
     def hurry(self) -> None:
         """Wait for nothing any more: between two attempts, stop, and leave it to another worker."""
@@ -69,6 +73,12 @@ class SagaRun:
         """Run it; None where it was suspended: it is to be claimed again."""
         if self._claimed.definition_hash != self._type.definition_hash:
             await self._writer.call(journal.adopt, self._claimed, self._type.definition_hash)
+        try:
+            self._saga = self._type.pattern.new()
+        except BaseException as error:  # noqa: BLE001 - a class's own __init__ may raise anything
+            self._state.park(f"an instance of its class cannot be made: {failure_of(error).text}")
+            return await self._finish(Ending.PARKED, self._claimed.context)
+        self._step_names = tuple(step.step_id for step in self._saga.get_steps())
         for definition in self._saga.get_steps():
             self._wrap(definition)
         Notices(self._state).quieten(self._saga)
@@ -86,8 +96,11 @@ class SagaRun:
     async def _run_steps(self) -> Ending:
         try:
             context = await self._saga.run(self._claimed.context, saga_id=str(self._claimed.id))
-        except Exception as error:  # noqa: BLE001 - sagaz hands on whatever a step raised
-            self._state.failure = self._state.failure or told(error)
+        except Exception as error:
+            if not self._state.failure and not self._state.suspended:
+                # Not a step's: nothing is journalled that decides against it.
+                logger.exception("%s %s: sagaz fails", *self._names, exc_info=stand_in(error))
+                self._state.park(f"sagaz failed, and no step of it: {failure_of(error).text}")
             return Ending.ROLLED_BACK
         self._state.context = context
         if not self._state.failure:
@@ -118,8 +131,7 @@ class SagaRun:
         elif self._state.suspended:
             logger.info("%s %s: %s", self._claimed.name, self._claimed.key, self._state.suspended)
             return None
-        names = [step.step_id for step in self._saga.get_steps()]
-        return await self._finish(ending, visible(self._state.context, names))
+        return await self._finish(ending, visible(self._state.context, self._step_names))
 
     async def _finish(self, ending: Ending, context: Context) -> Ending | None:
         """Raises:
@@ -138,27 +150,43 @@ class SagaRun:
         try:
             await self._writer.settle()
             if ending is Ending.PARKED:
-                await self._writer.call(terminal.finish, self._claimed, outcome)
+                await self._writer.call(terminal.finish, self._claimed, outcome, steps=())
             elif has_hook(outcome.name, ending):
                 return await self._finish_with_hook(outcome)
             else:
                 reach(Point.BEFORE_TERMINAL_COMMIT)
-                await self._writer.write(End(ending), unless_cancelled=ending is Ending.COMPLETED)
+                end = End(ending, self._step_names)
+                await self._writer.write(end, unless_cancelled=ending is Ending.COMPLETED)
         except LeaseLost as error:
             logger.info("%s", error)
             return None
+        except EndRefused:
+            return await self._park_open(ending, context)
         reach(Point.AFTER_TERMINAL_COMMIT)
         return ending
+
+    async def _park_open(self, ending: Ending, context: Context) -> Ending | None:
+        """The journal does not have what this run takes for done. A person must look: run again, it
+        would come to the same end."""
+        self._state.parked = await self._writer.call(
+            ends.what_is_open, self._claimed, ending, self._step_names
+        )
+        return await self._finish(Ending.PARKED, context)
 
     async def _finish_with_hook(self, outcome: SagaOutcome) -> Ending | None:
         """A hook that keeps failing parks the saga, which has ended all but for it."""
         for failures in range(1, HOOK_ATTEMPTS + 1):
             try:
-                await self._writer.call(terminal.finish, self._claimed, outcome)
+                await self._writer.call(
+                    terminal.finish, self._claimed, outcome, steps=self._step_names
+                )
             except HookFailed as error:
                 self._state.parked = str(error)
-                told_of = (self._claimed.name, self._claimed.key, failures, HOOK_ATTEMPTS)
-                logger.exception("%s %s: its on_finish hook failed (%d of %d)", *told_of)
+                logger.exception(
+                    "%s %s: its on_finish hook failed (%d of %d)",
+                    *(*self._names, failures, HOOK_ATTEMPTS),
+                    exc_info=stand_in(error.__cause__ or error),
+                )
             else:
                 self._state.parked = ""
                 reach(Point.AFTER_TERMINAL_COMMIT)
@@ -206,7 +234,8 @@ class SagaRun:
             context.update(await self._attempts.until_done(step, context, Tries.of(record)))
         except Exception as error:
             if not self._state.suspended:
-                self._state.park(f"undoing {step.name} keeps failing: {told(error)}")
+                told = error.failure if isinstance(error, StepFailed) else failure_of(error)
+                self._state.park(f"undoing {step.name} keeps failing: {told.text}")
             raise
 
     def _undo_too(self, step: str) -> None:

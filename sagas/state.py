@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from saga_runtime.text import LONGEST_ERROR, cut
 from sagas.claims import Claimed
 
 Context = dict[str, Any]
@@ -110,7 +111,7 @@ class RunState:
         self.hurry.set()
 
     def park(self, reason: str) -> None:
-        self.parked = self.parked or reason
+        self.parked = self.parked or cut(reason, LONGEST_ERROR)
         self.suspend(reason)
 
     def stop_if_suspended(self) -> None:

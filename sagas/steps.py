@@ -62,6 +62,7 @@ class Tries:
         result: str = "",
         error: str = "",
         finished_at: datetime | None = None,
+        traceback: str = "",
     ) -> StepEntry:
         """What the journal shall have of this attempt."""
         return StepEntry(
@@ -74,6 +75,7 @@ class Tries:
             result=result,
             error=error,
             finished_at=finished_at,
+            traceback=traceback,
         )
 
 

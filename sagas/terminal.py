@@ -1,56 +1,78 @@
 """The last transaction of a saga of which its app wants to be told, or that parks."""
 
+import threading
+from collections.abc import Collection
 from contextlib import nullcontext
 
 from django.db import Error, connection, transaction
-from django.utils import timezone
 
-from outbox.away import AWAY
 from saga_runtime.logs import get_logger
-from sagas import codec, rows, sql
+from saga_runtime.text import one_line
+from sagas import ends, rows, sql
 from sagas.claims import Claimed
-from sagas.errors import CancelRequested, HookFailed, LeaseLost
+from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
+from sagas.failures import bounded, failure_of, stand_in
 from sagas.hooks import Ending, SagaOutcome, call_hooks
 from sagas.models import ACTIVE, Saga, SagaStatus
-from sagas.outages import is_conflict, is_of_another, is_outage, our_outage
+from sagas.outages import is_conflict, is_databases, is_of_another, is_outage, our_outage
 from sagas.points import Point, reach
 
 logger = get_logger(__name__)
 
 
-def finish(saga: Claimed, outcome: SagaOutcome) -> None:
+def finish(saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str]) -> None:
     """The saga's last transaction, with what its app makes of it. A second time, after a commit
     whose answer was lost, it changes nothing. A saga parks also where its app's hook fails.
 
+    Args:
+        steps: the names of all its forward steps; none are needed to park it.
+
     Raises:
-        LeaseLost, CancelRequested, HookFailed: nothing is written.
+        LeaseLost, CancelRequested, HookFailed, EndRefused: nothing is written.
     """
-    with transaction.atomic():
-        held = sql.run(*rows.fence(saga))
-        if not held:
-            raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
-        if outcome.ending is Ending.COMPLETED and held[0][0]:
-            raise CancelRequested
-        is_parked = outcome.ending is Ending.PARKED
-        finished = Saga.objects.filter(id=saga.id, status__in=ACTIVE).update(
-            status=SagaStatus(outcome.ending.value),
-            park_reason=codec.printable(outcome.reason) if is_parked else "",
-            finished_at=None if is_parked else timezone.now(),
-        )
-        if finished:
-            _call_hooks(outcome)
-        reach(Point.BEFORE_TERMINAL_COMMIT)
-    if finished and is_parked:
+    committed, has_ended = threading.Event(), False
+    try:
+        with transaction.atomic():
+            transaction.on_commit(committed.set)  # before any of the hook's own
+            has_ended = _finish(saga, outcome, steps)
+            reach(Point.BEFORE_TERMINAL_COMMIT)
+    except BaseException as error:
+        if not committed.is_set():
+            raise
+        _log(outcome, "it has ended, but an on_commit function of its hook failed", error)
+    if has_ended and outcome.ending is Ending.PARKED:
         _tell_a_person(outcome)
 
 
 def _tell_a_person(outcome: SagaOutcome) -> None:
     logger.error(
         "%s %s is parked, a person must look: %s; see manage.py sagas show %s",
-        outcome.name,
-        outcome.key,
-        outcome.reason,
-        outcome.saga_id,
+        *(outcome.name, outcome.key, outcome.reason, outcome.saga_id),
+    )
+
+
+def _finish(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
+    """Whether it has ended just now."""
+    held = sql.run(*rows.fence(saga))
+    if not held:
+        raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+    if outcome.ending is Ending.COMPLETED and held[0][0]:
+        raise CancelRequested
+    has_ended = _end(saga, outcome, steps)
+    if has_ended:
+        _call_hooks(outcome)
+    elif ends.is_active(saga):
+        raise EndRefused
+    return has_ended
+
+
+def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
+    """Write the end; whether the saga had none before."""
+    if outcome.ending is not Ending.PARKED:
+        return bool(sql.run(*ends.statement(saga, outcome.ending, steps)))
+    active = Saga.objects.filter(id=saga.id, status__in=ACTIVE)
+    return bool(
+        active.update(status=SagaStatus.PARKED, park_reason=outcome.reason, finished_at=None)
     )
 
 
@@ -62,21 +84,26 @@ def _call_hooks(outcome: SagaOutcome) -> None:
     try:
         with transaction.atomic() if is_parked else nullcontext():
             call_hooks(outcome)
-    except Exception as error:
+    except BaseException as error:
         if (to_blame := _our_database(error)) is not None:
             raise to_blame from to_blame.__cause__  # which has its code
         if not is_parked:
-            told = f"its on_finish hook fails: {type(error).__name__}: {error}"
+            told = bounded(f"its on_finish hook fails: {failure_of(error).text}")
             raise HookFailed(told) from error
-        logger.exception("%s %s: its on_park hook failed", outcome.name, outcome.key)
+        _log(outcome, "its on_park hook failed", error)
 
 
-def _our_database(error: Exception) -> Error | None:
+def _our_database(error: BaseException) -> Error | None:
     """Find our own database's part in it: it is away, or has ended our transaction. Then the same
     may work later, and the hook has not failed."""
     if (outage := our_outage(error)) is not None:
         return outage
-    if not isinstance(error, AWAY) or is_of_another(error):
+    if not is_databases(error) or is_of_another(error):
         return None
     is_away = is_outage(error) and not connection.is_usable()
     return error if is_conflict(error) or is_away else None
+
+
+def _log(outcome: SagaOutcome, what: str, error: BaseException) -> None:
+    told = one_line(failure_of(error).text)
+    logger.error("%s %s: %s: %s", outcome.name, outcome.key, what, told, exc_info=stand_in(error))

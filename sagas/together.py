@@ -7,15 +7,21 @@ from typing import Any
 
 from django.utils import timezone
 
-from sagas import codec, rows, sql
-from sagas.entries import BeginPivot, End, Entry, Verdict
+from sagas import ends, rows, sql
+from sagas.entries import REFUSED, BeginPivot, End, Entry, Verdict
+from sagas.failures import bounded
+from sagas.hooks import Ending
 from sagas.identity import step_key
-from sagas.models import ACTIVE, StepStatus
+from sagas.models import StepStatus
 
 _TYPES = {
-    **rows.STEP_COLUMNS, "worker": "text", "at": "timestamptz", "n": "int", "epoch": "bigint",
-    "guarded": "boolean", "forgiven": "boolean", "pivot": "boolean", "ending": "text",
+    **rows.STEP_COLUMNS, "traceback": "text", "worker": "text", "at": "timestamptz", "n": "int",
+    "epoch": "bigint", "guarded": "boolean", "forgiven": "boolean", "pivot": "boolean",
+    "ending": "text", "steps": "json",
 }  # fmt: skip
+_IS_DONE = ends.is_done(
+    "SELECT json_array_elements_text(valid.steps)", "json_array_length(valid.steps)"
+)
 _STATEMENT = f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s) AS rows ({", ".join(f"{n} {t}" for n, t in _TYPES.items())})
@@ -33,6 +39,10 @@ WITH given AS MATERIALIZED (
 ), tried AS (
     INSERT INTO sagas_attempt ({", ".join(rows.ATTEMPT_COLUMNS)})
     SELECT {", ".join(rows.ATTEMPT_COLUMNS)} FROM valid WHERE step <> '' ON CONFLICT DO NOTHING
+), refused AS MATERIALIZED (
+    SELECT valid.n FROM valid JOIN sagas_saga ON sagas_saga.id = valid.saga_id AND {ends.IS_ACTIVE}
+    WHERE valid.ending IS NOT NULL AND NOT CASE valid.ending
+        WHEN '{Ending.COMPLETED}' THEN {_IS_DONE} ELSE {ends.IS_UNDONE} END
 ), changed AS (
     UPDATE sagas_saga SET
         takeovers = CASE WHEN new.forgiven THEN 0 ELSE takeovers END,
@@ -42,12 +52,15 @@ WITH given AS MATERIALIZED (
     FROM (
         SELECT saga_id, bool_or(forgiven) AS forgiven, bool_or(pivot) AS pivot,
             max(ending) AS ending, max(at) AS at
-        FROM valid WHERE forgiven OR pivot OR ending IS NOT NULL GROUP BY saga_id
+        FROM valid WHERE (forgiven OR pivot OR ending IS NOT NULL)
+            AND n NOT IN (SELECT n FROM refused)
+        GROUP BY saga_id
     ) AS new
-    WHERE id = new.saga_id AND status IN ({", ".join(f"'{status.value}'" for status in ACTIVE)})
+    WHERE id = new.saga_id AND {ends.IS_ACTIVE}
 )
-SELECT given.n, held.epoch = given.epoch, cancel_reason, valid.n IS NOT NULL
+SELECT given.n, held.epoch = given.epoch, cancel_reason, valid.n IS NOT NULL, refused.n IS NOT NULL
 FROM given JOIN held ON held.id = given.saga_id LEFT JOIN valid ON valid.n = given.n
+LEFT JOIN refused ON refused.n = given.n
 """  # noqa: S608 - constants
 
 
@@ -62,9 +75,9 @@ def write(entries: Sequence[Entry]) -> list[Verdict | None]:
     given = json.dumps([_values(n, entry, at) for n, entry in enumerate(entries)])
     ids = "{" + ",".join({str(entry.saga.id) for entry in entries}) + "}"
     verdicts: list[Verdict | None] = [None] * len(entries)
-    for n, is_held, reason, is_written in sql.run(_STATEMENT, [given, ids]):
+    for n, is_held, reason, is_written, is_refused in sql.run(_STATEMENT, [given, ids]):
         is_heeded = is_held and (is_written or entries[n].unless_cancelled)
-        verdicts[n] = Verdict(is_written, reason if is_heeded else "")
+        verdicts[n] = REFUSED if is_refused else Verdict(is_written, reason if is_heeded else "")
     return verdicts
 
 
@@ -76,7 +89,7 @@ def _values(n: int, entry: Entry, at: str) -> dict[str, Any]:
     }  # fmt: skip
     for change in entry.changes:
         if isinstance(change, End):
-            values["ending"] = change.ending
+            values |= {"ending": change.ending, "steps": change.steps}
         else:
             values["pivot"] = True
     if step is None:
@@ -85,7 +98,8 @@ def _values(n: int, entry: Entry, at: str) -> dict[str, Any]:
     return values | {
         "step": step.step, "kind": step.kind, "status": step.status, "attempt": step.attempt,
         "failures": step.failures, "key": step_key(saga.id, step.step, step.kind),
-        "result": step.result, "error": codec.printable(step.error), "resolved_by": "",
-        "started_at": sql.text_of(step.started_at), "finished_at": rows.finished_at(step),
+        "result": step.result, "error": bounded(step.error), "traceback": step.traceback,
+        "resolved_by": "", "started_at": sql.text_of(step.started_at),
+        "finished_at": rows.finished_at(step),
         "forgiven": bool(is_over and saga.takeovers),
     }  # fmt: skip

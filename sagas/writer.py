@@ -7,9 +7,10 @@ from typing import ParamSpec, TypeVar
 from brokers.outage import Outage
 from outbox.away import AWAY
 from saga_runtime.logs import get_logger
+from saga_runtime.text import describe_error
 from sagas import sql
 from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
-from sagas.errors import CancelRequested, LeaseLost
+from sagas.errors import CancelRequested, EndRefused, LeaseLost
 from sagas.group import GroupCommit
 from sagas.outages import is_conflict, is_outage
 from sagas.state import RunState, Suspended
@@ -42,6 +43,7 @@ class Writer:
         Raises:
             LeaseLost: it is not written, the saga is another worker's.
             CancelRequested: it is not written, where `unless_cancelled`.
+            EndRefused: the journal does not allow that end.
             Suspended: nobody knows; the database is away, and the worker stopping.
         """
         if any(not isinstance(change, BeginPivot) for change in changes):
@@ -80,7 +82,7 @@ class Writer:
             except (LeaseLost, Suspended):
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = describe_error(error)
                 self._state.suspend(reason)
                 raise Suspended(reason) from error
             then()
@@ -112,6 +114,8 @@ class Writer:
         self._state.note_cancel(verdict.cancel_reason)
         if verdict.is_written:
             return
+        if verdict.is_refused:
+            raise EndRefused
         if verdict.cancel_reason:
             raise CancelRequested
         saga = self._state.claimed

@@ -1,6 +1,6 @@
 """What a worker that died had written into the journal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from django.utils import timezone
@@ -47,10 +47,11 @@ def do_locally(saga: Claimed, step: str, *, work: Callable[[], Any], pivot: bool
     return local.do_locally(entry, work=work, timeout=None)
 
 
-def finish(saga: Claimed, ending: Ending) -> None:
+def finish(saga: Claimed, ending: Ending, *, steps: Collection[str] = ()) -> None:
     terminal.finish(
         saga,
         SagaOutcome(saga_id=saga.id, name=saga.name, key=saga.key, ending=ending, context={}),
+        steps=steps,
     )
 
 

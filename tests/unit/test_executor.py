@@ -461,7 +461,7 @@ class TestRejection:
     def test_without_a_reason_it_decides_all_the_same(self, trip: type[Trip]) -> None:
         trip.script["eat"] = raising(StepRejected())
         saga = run_to_end(begin("trip"))
-        assert (saga.status, saga.failure) == ("rolled_back", "StepRejected: ")
+        assert (saga.status, saga.failure) == ("rolled_back", "StepRejected")
 
     def test_after_an_attempt_whose_outcome_is_unknown_the_step_is_undone_too(
         self, trip: type[Trip]
@@ -1150,8 +1150,8 @@ class TestTheEnd:
         real = terminal.finish
         answers: list[int] = []
 
-        def finish(*args: Any) -> None:
-            real(*args)
+        def finish(*args: Any, **options: Any) -> None:
+            real(*args, **options)
             answers.append(1)
             if len(answers) == 1:
                 raise OperationalError("server closed the connection unexpectedly")

@@ -103,6 +103,10 @@ class Command(VisibleCommand):
             report["timeline"],
             ("started_at", "step", "kind", "attempt", "status", "seconds", "worker", "error"),
         )
+        for attempt in report["timeline"]:
+            if attempt["traceback"]:
+                of = "{step} {kind} {attempt}".format(**attempt)
+                self.stdout.write(f"\ntraceback of {of}:\n{attempt['traceback']}")
         if report["interventions"]:
             self.say_table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
 
