@@ -1,5 +1,5 @@
 """Deletes what the broker has acknowledged, on PostgreSQL in a thread of its own: meanwhile the
-next batch is read and published.
+next batch is read and published. Where the pool has a single connection, that is not possible.
 
 Invariants:
 - There is one delete at a time.
@@ -8,6 +8,7 @@ Invariants:
 - After one that failed nobody knows what it did. Its rows are deleted again.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -15,6 +16,8 @@ from django.db import connection
 
 from relay import rows
 from relay.rows import Row
+
+_POOL_SIZE = 4  # of a pool that is not told how large to be
 
 
 class Deleter:
@@ -24,7 +27,7 @@ class Deleter:
         self._under_way: Future[None] | None = None
         self._may_delete = False
         self._thread: ThreadPoolExecutor | None = None
-        if connection.vendor == "postgresql":
+        if connection.vendor == "postgresql" and _connections_at_most() > 1:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="deletes")
 
     @property
@@ -91,6 +94,14 @@ class Deleter:
         except BaseException:
             connection.close()
             raise
+
+
+def _connections_at_most() -> float:
+    """How many connections this process may have, as psycopg_pool reckons it."""
+    pool = connection.settings_dict["OPTIONS"].get("pool")
+    options = pool if isinstance(pool, dict) else {}
+    fewest = options.get("min_size", _POOL_SIZE)
+    return (options.get("max_size") or fewest) if pool else math.inf
 
 
 def _disconnect() -> None:

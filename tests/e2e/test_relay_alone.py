@@ -64,6 +64,18 @@ def test_cut_off_from_postgresql_it_goes_on_by_itself(stage: Stage, way: str) ->
         assert relay.is_running
 
 
+def test_one_connection_is_enough(stage: Stage) -> None:
+    """It cannot delete beside its reads then."""
+    with stage.reader().running() as reader:
+        with stage.writing(seconds=1, **LOAD) as writing:
+            pass
+        relay = stage.relay("--drain", DATABASE_POOL_SIZE="1", OUTBOX_WAKE_UP="off")
+        until(lambda: not relay.is_running, timeout=60)
+        assert_all_in_order(stage, writing, reader)
+    assert not reader.repeated
+    assert f"published {len(writing.committed())} message(s)" in relay.output
+
+
 def test_behind_a_pooler_that_shares_connections(stage: Stage, pgbouncer: PgBouncer) -> None:
     """Two relays on fewer connections of the server than they have of the pooler: each transaction
     may have another one."""

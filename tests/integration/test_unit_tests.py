@@ -24,6 +24,7 @@ FILES = [
     for name in (
         "outbox",
         "rows_with_message",
+        "outbox_checks",
         "keys_of_a_transaction",
         "metrics",
         "parked_messages",

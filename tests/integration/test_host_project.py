@@ -1,0 +1,138 @@
+"""A host project with our packages beside its apps: its own `manage.py test`, by Django's runner,
+on PostgreSQL. The runner drops its database, which nobody may be connected to then."""
+
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+import pytest
+
+from tests import processes
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
+
+MANAGE = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+from django.core.management import execute_from_command_line
+execute_from_command_line(sys.argv)
+"""
+SETTINGS = """
+SECRET_KEY = "only for tests"
+INSTALLED_APPS = ["django.contrib.contenttypes", "outbox", "relay", "sagas", "shop"]
+DATABASES = {{"default": {{
+    "ENGINE": "django.db.backends.postgresql", "HOST": {host!r}, "PORT": {port}, "USER": {user!r},
+    "PASSWORD": {password!r}, "NAME": {name!r}, "OPTIONS": {options!r},
+}}}}
+DATABASE_URL = DATABASE_DIRECT_URL = ""
+SAGAZ = {{"STORAGE_URL": "django://", "BROKER_URL": "memory://"}}
+BROKER_TOPICS = SAGA_TOPICS = ["shop.commands"]
+BROKER_OPTIONS = {{}}
+OUTBOX_SOURCE = SAGA_CONSUMER_GROUP = "shop"
+OUTBOX_WAKE_UP = True
+SAGA_LEASE, SAGA_MAX_TAKEOVERS = 10.0, 10
+"""
+MODELS = """
+from django.db import models
+
+class Customer(models.Model):
+    name = models.CharField(max_length=20)
+"""
+SAGAS = """
+from sagaz import Saga, action
+from sagaz.core.triggers import trigger
+
+class Welcome(Saga):
+    saga_name = "welcome"
+
+    @trigger(source="shop.welcome", idempotency_key="name")
+    def on_welcome(self, event):
+        return {"name": event["name"]}
+
+    @action("open")
+    def open(self, ctx):
+        from shop.models import Customer
+        Customer.objects.create(name=ctx["name"])
+
+    @action("greet", depends_on=["open"])
+    async def greet(self, ctx):
+        return {"greeted": True}
+"""
+TESTS = """
+from django.db import transaction
+from django.test import TestCase, TransactionTestCase
+from outbox import enqueue
+from outbox.models import OutboxMessage
+from sagas import run_saga_sync
+from shop.models import Customer
+from shop.sagas import Welcome
+
+def put():
+    with transaction.atomic():
+        customer = Customer(name="A")
+        enqueue(topic="t", key="K", type="x", payload=1, after=[customer])
+
+class InATransaction(TestCase):
+    def test_enqueue(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            put()
+        self.assertEqual(OutboxMessage.objects.count(), 1)
+
+class WithCommits(TransactionTestCase):
+    def test_saga(self):
+        run_saga_sync(Welcome, {"name": "B"}, timeout=30)
+        self.assertEqual(Customer.objects.get().name, "B")
+
+    def test_zz_enqueue(self):
+        for _ in range(3):
+            put()
+        self.assertEqual(OutboxMessage.objects.count(), 3)
+"""
+POOL = {"min_size": 1, "max_size": 20}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    files = {"models": MODELS, "sagas": SAGAS, "tests": TESTS, "__init__": ""}
+    for name, text in files.items():
+        (shop / f"{name}.py").write_text(text)
+    (tmp_path / "manage.py").write_text(MANAGE)
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": POOL}], ids=["no pool", "pool"])
+def test_its_tests_pass_and_leave_no_database(
+    options: dict[str, object], project: Path, postgres_database_url: str
+) -> None:
+    url = urlsplit(postgres_database_url)
+    name = url.path.lstrip("/")
+    settings = SETTINGS.format(
+        host=url.hostname,
+        port=url.port or 5432,
+        user=unquote(url.username or ""),
+        password=unquote(url.password or ""),
+        name=name,
+        options=options,
+    )
+    (project / "settings.py").write_text(settings)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "manage.py", "test", "--noinput"],
+        env=processes.environment(project) | {"PYTHONPATH": str(processes.ROOT)},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ran 3 tests" in done.stderr
+    assert "Traceback" not in done.stderr
+    with psycopg.connect(postgres_database_url) as connection:
+        left = connection.execute(
+            "SELECT count(*) FROM pg_database WHERE datname = %s", [f"test_{name}"]
+        ).fetchone()
+    assert left == (0,)
