@@ -12,6 +12,7 @@ from django.db import connection, connections, models, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from sagaz import Saga as SagaClass
 from sagaz import action
+from sagaz.core.decorators import ExecutionEngine
 
 from benchmarks.measuring import Observer
 from sagas import codec, registry
@@ -129,7 +130,9 @@ class Bare(_Ours):
     async def _in_slices(self) -> None:
         for first in range(0, len(self._keys), self._concurrency):
             keys = self._keys[first : first + self._concurrency]
-            await asyncio.gather(*(Calls().run({"key": key}) for key in keys))
+            await asyncio.gather(
+                *(ExecutionEngine(Calls()).run({"key": key}, None) for key in keys)
+            )
 
 
 class Durable(_Ours):

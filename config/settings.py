@@ -90,6 +90,7 @@ SAGAZ = {
     "BROKER_URL": env.str("SAGAZ_BROKER_URL", default="memory://"),
     "METRICS": env.bool("SAGAZ_METRICS", default=True),
     "LOGGING": env.bool("SAGAZ_LOGGING", default=True),
+    "TRACING": env.bool("SAGAZ_TRACING", default=False),
 }
 DATABASE_URL = env.str("DATABASE_URL", default="")
 DATABASE_DIRECT_URL = environment.direct_url(env)

@@ -6,6 +6,7 @@ from sagas.cancel_rules import cancel_on
 from sagas.errors import (
     CannotRunHere,
     JournalIsReadOnly,
+    NotJournalled,
     SagaDefinitionError,
     SagaFailed,
     SagaNotCompleted,
@@ -27,6 +28,7 @@ __all__ = [
     "DjangoSagaStorage",
     "Ending",
     "JournalIsReadOnly",
+    "NotJournalled",
     "SagaDefinitionError",
     "SagaFailed",
     "SagaNotCompleted",

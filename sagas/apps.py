@@ -6,6 +6,7 @@ from django.core.checks import register
 from django.core.exceptions import ImproperlyConfigured
 
 JOURNAL_URL = "django://"
+KEYS = ("STORAGE_URL", "BROKER_URL", "METRICS", "LOGGING", "TRACING")
 
 
 class SagasConfig(AppConfig):
@@ -15,20 +16,38 @@ class SagasConfig(AppConfig):
 
     def ready(self) -> None:
         """Hand `settings.SAGAZ` to sagaz, find every app's sagas, register the checks."""
-        from sagaz import SagaConfig, configure
+        from sagaz import SagaConfig
 
-        from sagas import checks, registry
+        from sagas import checks, in_memory, registry
 
+        check_keys(settings.SAGAZ)
         check_storage_url(settings.SAGAZ, database_url=getattr(settings, "DATABASE_URL", ""))
         config = SagaConfig(
             metrics=settings.SAGAZ.get("METRICS", False),
             logging=settings.SAGAZ.get("LOGGING", False),
+            tracing=settings.SAGAZ.get("TRACING", False),
         )
         config.storage = None  # the journal is ours; left out, sagaz would keep one in memory
-        configure(config)
+        in_memory.configure_once(config)
+        in_memory.close_doors()
         registry.discover()
+        in_memory.check_configuration(config)
         registry.check_references()
+        register(checks.check_sagaz_integration, checks.TAG)
         register(checks.check_unfinished_sagas, checks.TAG, deploy=True)
+
+
+def check_keys(sagaz: dict[str, Any]) -> None:
+    """Refuse a key of `settings.SAGAZ` that nothing reads.
+
+    Raises:
+        ImproperlyConfigured: there is one.
+    """
+    for key in sagaz:
+        if key not in KEYS:
+            raise ImproperlyConfigured(
+                f"settings.SAGAZ has the key {key!r}, which nothing reads: use {', '.join(KEYS)}"
+            )
 
 
 def check_storage_url(sagaz: dict[str, Any], *, database_url: str) -> None:

@@ -1,14 +1,18 @@
-"""System checks of `manage.py check --deploy`: whether this code can go on with the sagas that the
-database holds. What is wrong with a saga's class itself is refused at every start, by the
-registry."""
+"""System checks: is something of sagaz's Django integration in use, which journals nothing?
 
-from collections.abc import Iterator, Sequence
+With `--deploy`: can this code go on with the sagas that the database holds? What is wrong with a
+saga's class itself is refused at every start, by the registry.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's own name
 from django.db import Error as DatabaseError
 from django.db.models import Count, Exists, Min, OuterRef
+from django.urls import URLResolver, get_resolver
 
 from sagas.models import Saga, SagaQuerySet, SagaStep
 from sagas.registry import saga_type
@@ -30,6 +34,52 @@ def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) ->
                 id="sagas.W001",
             )
         ]
+
+
+def check_sagaz_integration(
+    app_configs: Sequence[AppConfig] | None, **_: Any
+) -> list[CheckMessage]:
+    """Is something of sagaz's Django integration in use, which knows nothing of the journal?"""
+    if app_configs is not None and "sagas" not in [config.label for config in app_configs]:
+        return []
+    return [*_sagaz_middleware(), *_sagaz_views(_patterns())]
+
+
+def _sagaz_middleware() -> Iterator[CheckMessage]:
+    for path in settings.MIDDLEWARE:
+        if path.startswith(f"{_INTEGRATION}."):
+            yield Error(
+                f"MIDDLEWARE has {path}, whose correlation id reaches no message and no saga",
+                hint="Use outbox.middleware.CorrelationMiddleware.",
+                id="sagas.E004",
+            )
+
+
+def _patterns() -> list[Any]:
+    """The project's URL patterns; none where Django's own checks say what is wrong with them."""
+    try:
+        return list(get_resolver().url_patterns) if getattr(settings, "ROOT_URLCONF", "") else []
+    except Exception:  # noqa: BLE001 - whatever the project's modules raise
+        return []
+
+
+def _sagaz_views(patterns: Iterable[Any]) -> Iterator[CheckMessage]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _sagaz_views(pattern.url_patterns)
+        elif getattr(pattern.callback, "__module__", "") == _INTEGRATION:
+            yield Error(
+                f"the URL {str(pattern.pattern)!r} goes to sagaz's {pattern.callback.__name__}, "
+                "which would answer that an event is accepted, and journal nothing",
+                hint=(
+                    "Answer it in a view of your own that calls outbox.enqueue(…) in a "
+                    "transaction, with the trigger's source as the message's type."
+                ),
+                id="sagas.E003",
+            )
+
+
+_INTEGRATION = "sagaz.integrations.django"
 
 
 def _without_class() -> Iterator[CheckMessage]:

@@ -7,6 +7,7 @@
 ├─ EndRefused
 ├─ CancelRefused ── UnknownSaga
 ├─ CannotRunHere
+├─ NotJournalled
 ├─ SagaNotCompleted ── SagaFailed, SagaParked, SagaUnfinished
 └─ JournalIsReadOnly
 """
@@ -60,6 +61,11 @@ class UnknownSaga(CancelRefused):
 class CannotRunHere(SagasError):  # noqa: N818 - states the fact
     """Raised by `run_saga_sync` where it would block an event loop, or where a transaction is open
     and its journal would not be durable."""
+
+
+class NotJournalled(SagasError):  # noqa: N818 - states the fact
+    """Raised by what sagaz offers and nothing carries out durably, such as `Saga.run`; its text
+    says what to use in its place."""
 
 
 class SagaNotCompleted(SagasError):  # noqa: N818 - states the fact

@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from sagaz.core.decorators import SagaStepDefinition
+from sagaz.core.decorators import ExecutionEngine, SagaStepDefinition
 
 from saga_runtime.logs import get_logger
 from sagas import ends, journal, terminal
@@ -95,7 +95,8 @@ class SagaRun:
 
     async def _run_steps(self) -> Ending:
         try:
-            context = await self._saga.run(self._claimed.context, saga_id=str(self._claimed.id))
+            engine = ExecutionEngine(self._saga)  # `Saga.run` is closed, see `sagas.in_memory`
+            context = await engine.run(self._claimed.context, saga_id=str(self._claimed.id))
         except Exception as error:
             if not self._state.failure and not self._state.suspended:
                 # Not a step's: nothing is journalled that decides against it.

@@ -20,8 +20,11 @@ own on the test database, and sees only what is committed.
 
 - `saga_workers` has all of them as methods.
 
-All take the keywords of `sagas.testing.worker.Options`. A worker has the project's settings and the
-sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
+`await run_in_memory(MySaga(), {"order_id": "1"})` needs none of that: it runs a saga's steps by
+sagaz's engine alone, as `MySaga().run()` does in a project without `sagas`.
+
+All fixtures take the keywords of `sagas.testing.worker.Options`. A worker has the project's
+settings and the sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
 """
 
 from sagas.testing.fixtures import (
@@ -31,6 +34,7 @@ from sagas.testing.fixtures import (
     saga_worker,
     saga_workers,
 )
+from sagas.testing.in_memory import run_in_memory
 from sagas.testing.process import Worker
 from sagas.testing.walk import CrashMatrix
 from sagas.testing.worker import Moment, Options
@@ -42,6 +46,7 @@ __all__ = [
     "Options",
     "Worker",
     "Workers",
+    "run_in_memory",
     "saga_crash",
     "saga_crash_walk",
     "saga_hold",

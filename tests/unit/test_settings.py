@@ -5,8 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from config import environment
+from sagas.apps import check_keys
 from tests import processes
 from tests.processes import ROOT, refusal
 
@@ -78,6 +81,12 @@ def test_the_journal_lives_nowhere_else(manage: Manage) -> None:
 def test_the_journal_may_be_named_by_the_database(manage: Manage) -> None:
     assert manage.accepted("check", SAGAZ_STORAGE_URL="django://")
     assert manage.accepted("check", SAGAZ_STORAGE_URL=manage.database_url)
+
+
+def test_a_key_that_nothing_reads() -> None:
+    check_keys(settings.SAGAZ)
+    with pytest.raises(ImproperlyConfigured, match=r"the key 'METRIC', which nothing reads: use"):
+        check_keys({"METRIC": True})
 
 
 @pytest.mark.parametrize("url", ["", "db.sqlite3", "oracle://user:secret@host/name", "postgres"])

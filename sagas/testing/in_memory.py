@@ -1,0 +1,46 @@
+"""Run a saga in memory: for unit tests of its steps, without a database, journal or worker."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sagaz import Saga as SagaClass
+from sagaz.core.decorators import ExecutionEngine
+
+from sagas.kinds import is_external
+from sagas.scope import current_key
+
+Context = dict[str, Any]
+
+
+async def run_in_memory(saga: SagaClass, context: Mapping[str, Any]) -> Context:
+    """Run a saga's steps by sagaz's engine alone: each once, none retried, nothing kept.
+
+    `sagas.idempotency_key()` is `test:{step}:F` or `test:{step}:C`. A `def` step runs as it is, in
+    no transaction of its own.
+
+    Args:
+        saga: an instance, which is run once.
+        context: what it begins with.
+
+    Returns:
+        The final context, with what sagaz keeps in it for itself.
+
+    Raises:
+        Exception: what a step has raised; what was done is undone then.
+    """
+    for step in saga.get_steps():
+        step.forward_fn = _under_key(step.forward_fn, f"test:{step.step_id}:F")
+        if step.compensation_fn is not None:
+            step.compensation_fn = _under_key(step.compensation_fn, f"test:{step.step_id}:C")
+    return await ExecutionEngine(saga).run(dict(context), None)
+
+
+def _under_key(function: Callable[[Context], Any], key: str) -> Callable[[Context], Awaitable[Any]]:
+    async def call(context: Context) -> Any:
+        token = current_key.set(key)
+        try:
+            return await function(context) if is_external(function) else function(context)
+        finally:
+            current_key.reset(token)
+
+    return call
