@@ -29,7 +29,7 @@ from outbox.models import LANES
 from relay import rows
 from relay.deleting import Deleter
 from relay.flight import Flight
-from relay.lanes import EveryLane, Lanes, LeasedLanes
+from relay.lanes import LEASE, EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
 from relay.reading import Reading
 from relay.refusals import Refusal, is_refusal
@@ -75,7 +75,8 @@ class Relay:
         jitter: 0 to 1, spreads the pauses of several relays.
         alive: called in each cycle.
         woken: set from outside when there is something new to read.
-        ready: called once, after the first cycle that database and broker have let pass.
+        ready: called once, after the first cycle that database and broker have let pass with lanes
+            to read; where the others keep all of them, after two leases.
         clock: seconds, of which leases and housekeeping are reckoned.
     """
 
@@ -133,6 +134,7 @@ class Relay:
         self._alive = alive
         self._ready = ready
         self._is_ready = False
+        self._ready_without_lanes = clock() + 2 * LEASE
         self._woken = woken or threading.Event()
         self._clock = clock
         self.published = 0
@@ -212,8 +214,7 @@ class Relay:
             if failure is not None:
                 stop.wait(self._broker_outage.failed(failure.reason, answers=failure.lasting))
             elif not self._is_ready:
-                self._is_ready = True
-                self._ready()
+                self._tell_when_ready()
             self.cycles += moved
             self.cycle_seconds += self._clock() - began if moved else 0
             self._pause = SHORTEST_POLL if moved else min(self._pause * 1.5, self._longest_poll)
@@ -227,6 +228,12 @@ class Relay:
         if is_refusal(error) or not isinstance(error, AWAY):
             raise error
         return self._database_outage.failed(error)
+
+    def _tell_when_ready(self) -> None:
+        """After a crash the lanes are leased to a relay that is dead, for a while."""
+        if self._lanes.held or self._clock() >= self._ready_without_lanes:
+            self._is_ready = True
+            self._ready()
 
     def _cycle(self) -> bool:
         self._more = False

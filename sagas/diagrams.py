@@ -27,8 +27,10 @@ def diagram_of(saga_id: UUID, *, name: str) -> str:
     found = saga_type(name, row.version if row else None)
     if found is None:
         return f"flowchart TB\n    UNKNOWN[no saga named {name} is registered]"
-    journal = {(step.step, step.kind): step for step in SagaStep.objects.filter(saga_id=saga_id)}
     saga = found.saga_class()
+    names = {step.step_id for step in saga.get_steps()}  # whatever else is stored is not drawn
+    rows = SagaStep.objects.filter(saga_id=saga_id)
+    journal = {(step.step, step.kind): step for step in rows if step.step in names}
     if row is not None and row.status in ENDED:
         return str(saga.to_mermaid(highlight_trail=_trail(journal)))
     return "\n".join(_lines(saga.get_steps(), row, journal))

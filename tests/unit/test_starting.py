@@ -1,9 +1,10 @@
 """What is said while the service starts: which part is waited for, and when each one works."""
 
 import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -15,10 +16,12 @@ from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
 from config.signs import EVERY, SignsOfLife
 from config.supervised import Part, Supervisor
+from relay.lanes import LEASE, EveryLane
 from relay.relay import Relay
 from sagas.consumer import SagaConsumer
 from sagas.executor import Executor
 from sagas.service import SagaService
+from tests.processes import ROOT
 from tests.services import free_port
 from tests.unit.waiting import in_thread, until
 
@@ -146,3 +149,58 @@ class TestReady:
             until(lambda: said)
             until(lambda: not relay._database_outage.going_on)
         assert said == ["ready"]
+
+    def test_a_relay_without_lanes_is_not_yet(self) -> None:
+        """As after a crash: they are leased to a relay that is dead."""
+
+        class Leased(EveryLane):
+            held: Mapping[int, int] = {}
+
+        lanes, said = Leased(), list[str]()
+        now = 0.0
+        relay = Relay(
+            MemoryBroker(),
+            source="/tests",
+            lanes=lanes,
+            ready=lambda: said.append("ready"),
+            clock=lambda: now,
+        )
+        stop = threading.Event()
+        relay._guarded_cycle(stop)
+        assert said == []
+        lanes.held = {1: 1}
+        relay._guarded_cycle(stop)
+        assert said == ["ready"]
+
+    def test_a_relay_for_which_the_others_leave_no_lane_is_after_two_leases(self) -> None:
+        class Leased(EveryLane):
+            held: Mapping[int, int] = {}
+
+        said: list[str] = []
+        now = 0.0
+        relay = Relay(
+            MemoryBroker(),
+            source="/tests",
+            lanes=Leased(),
+            ready=lambda: said.append("ready"),
+            clock=lambda: now,
+        )
+        relay._guarded_cycle(threading.Event())
+        assert said == []
+        now = 2 * LEASE
+        relay._guarded_cycle(threading.Event())
+        assert said == ["ready"]
+
+
+def test_make_says_what_it_does_before_it_is_silent() -> None:
+    for target in ("up", "test"):
+        made = subprocess.run(
+            ["make", target, "SYSTEM_UV=uv", "UV=echo"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        first, second = made.stdout.splitlines()
+        assert first.startswith("Installing what is missing")
+        assert "--quiet" not in second, "uv says what it installs"

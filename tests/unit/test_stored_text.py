@@ -200,6 +200,30 @@ def test_pages_of_the_admin(client: Client, text: str) -> None:
             assert "<script>alert" not in page
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
+def test_a_diagram_has_nothing_of_it(client: Client, text: str) -> None:
+    saga = store(text)
+    for status in ("running", "parked", "rolled_back", "completed"):
+        Order.objects.update(order_id="ORD-1")
+        Saga.objects.filter(id=saga.id).update(status=status, name="order", version=1)
+        answer = client.get("/orders/ORD-1/diagram/", headers={"accept": "text/vnd.mermaid"})
+        assert answer.status_code == 200
+        assert not OBEYED.search(answer.content.decode())
+        assert text[:100] not in answer.content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path", ["/orders/%1b[2J%0d%0a%e2%80%ae/", "/%1b[2J%0d%0a%e2%80%ae/", "/orders/%c2%9b/diagram/"]
+)
+def test_a_problem_body_repeats_it_in_ascii(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.content.isascii()
+    assert not OBEYED.search(answer.content.decode())
+
+
 class Log:
     """What a handler with our formatter has written."""
 
