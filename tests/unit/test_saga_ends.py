@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from sagaz import Saga as SagaClass
+from sagaz.core.decorators import ExecutionEngine
 
 from sagas import StepRejected, ends, interventions, journal
 from sagas.attempts import Attempts
@@ -249,7 +250,7 @@ class TestAWrapperThatIsBroken:
         async def run(*_: object, **__: object) -> Any:
             raise RuntimeError("the engine is broken")
 
-        monkeypatch.setattr(SagaClass, "run", run)
+        monkeypatch.setattr(ExecutionEngine, "run", run)
         saga = run_to_end(begin("shop"))
         assert (saga.status, saga.failure, script.calls) == ("parked", "", [])
         assert "sagaz failed, and no step of it" in saga.park_reason
