@@ -147,6 +147,12 @@ def connection_error(
     return BrokerUnavailable(f"no Kafka broker answers at {address}: {explained(error)}")
 
 
+def unavailable(address: KafkaAddress, error: Exception) -> BrokerUnavailable:
+    """What an error means that a connected client raises."""
+    kind = BrokerUnavailable if fault(error) is Fault.BROKER else BrokerUnusable
+    return kind(f"Kafka at {address}: {explained(error)}")
+
+
 def fault(error: BaseException) -> Fault:
     """Whose fault an error is, which answers a message or a request."""
     if isinstance(error, errors.BrokerResponseError) and error.errno is not None:

@@ -10,10 +10,16 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
 from brokers.base import Record
-from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken import BrokenPartitions, Place
-from brokers.kafka.client import CLIENT_ERRORS, connect, explained, fault, is_connected
+from brokers.kafka.client import (
+    CLIENT_ERRORS,
+    connect,
+    explained,
+    fault,
+    is_connected,
+    unavailable,
+)
 from brokers.kafka.faults import Fault
 from brokers.kafka.subscription import NOT_UTF8, MemberLost
 from brokers.kafka.tolerant import NotUtf8, TolerantRecords, UnreadableBatch
@@ -71,7 +77,9 @@ class KafkaPythonMember:
             self._stand_still(error)
             return []
         except CLIENT_ERRORS as error:
-            lasting = fault(error) is not Fault.BROKER
+            # A record that is corrupt on the broker's own disk stays so.
+            is_corrupt = isinstance(error, errors.CorruptRecordError)
+            lasting = is_corrupt or fault(error) is not Fault.BROKER
             raise MemberLost(self._told(error), lasting=lasting) from error
         except Exception as error:  # a fault of the client's: the next member may meet it too
             raise MemberLost(self._told(error), lasting=True) from error
@@ -91,7 +99,7 @@ class KafkaPythonMember:
         except _TAKEN_AWAY as error:
             return [explained(error)]
         except CLIENT_ERRORS as error:
-            raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
+            raise unavailable(self._address, error) from error
         return []
 
     is_turned_away = False

@@ -12,7 +12,7 @@ from brokers.errors import (
     QueueFull,
 )
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, explained, fault
+from brokers.kafka.client import CLIENT_ERRORS, fault, unavailable
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import BATCH_BYTES, Run, judged
@@ -59,7 +59,7 @@ class KafkaPublisher:
             if run.finished:  # it has ended between the question above and this
                 self._add(Failed(token, BAD_NEWS))
                 return False
-            raise BrokerUnavailable(f"Kafka at {self._address}: {explained(error)}") from error
+            raise unavailable(self._address, error) from error
         return True
 
     def reports(self, *, timeout: float) -> list[Report]:

@@ -12,8 +12,8 @@ from brokers.kafka.client import (
     CLIENT_ERRORS,
     connect,
     connection_error,
-    explained,
     has_answered,
+    unavailable,
 )
 
 ANSWER_TIMEOUT_MS = 4_000
@@ -129,7 +129,7 @@ def _created_on_demand(address: KafkaAddress, topic: str) -> int:
     except (errors.KafkaTimeoutError, errors.InvalidTopicError, ValueError):
         return 0
     except CLIENT_ERRORS as error:
-        raise BrokerUnavailable(f"Kafka at {address}: {explained(error)}") from error
+        raise unavailable(address, error) from error
     finally:
         with suppress(*CLIENT_ERRORS):
             producer.close(timeout=1)

@@ -11,7 +11,7 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from brokers.base import Headers, Record
-from brokers.errors import BrokerUnavailable
+from brokers.errors import BrokerSlow, BrokerUnavailable, BrokerUnusable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken import BrokenPartitions, Place
 from brokers.kafka.faults import Fault
@@ -66,6 +66,7 @@ class LibrdkafkaMember:
     def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
         self._address = address
         self._answered_at = time.monotonic()
+        self._is_answered = False
         self._trouble: KafkaError | None = None
         self._broken = BrokenPartitions()
         self.is_joined = False
@@ -138,7 +139,8 @@ class LibrdkafkaMember:
             errors = [error_of(error)]
         for each in errors:
             if each.code() not in _TAKEN_AWAY:
-                raise BrokerUnavailable(f"Kafka at {self._address}: {explained(each)}")
+                kind = BrokerUnavailable if fault(each) is Fault.BROKER else BrokerUnusable
+                raise kind(f"Kafka at {self._address}: {explained(each)}")
         return [explained(each) for each in errors]
 
     def close(self) -> None:
@@ -156,15 +158,20 @@ class LibrdkafkaMember:
         try:
             self._consumer.list_topics(timeout=CONNECT_TIMEOUT)
         except KafkaException as error:
-            self._consumer.poll(0)  # tells `_note()` why
+            self._consumer.poll(0)  # tells `_note()` why, and `_look()` who is there
             self.close()
             reason = self.trouble if self._trouble is not None else explained(error)
+            if self.is_turned_away:
+                raise BrokerUnusable(f"Kafka at {address}: {reason}") from error
+            if self._is_answered:
+                told = f"a Kafka broker answers at {address}, but not in time: {reason}"
+                raise BrokerSlow(told) from error
             raise BrokerUnavailable(f"no Kafka broker answers at {address}: {reason}") from error
         self._answered_at = time.monotonic()
 
     def _readable(self, found: Sequence[Message]) -> list[Record]:
-        """What is behind a batch that cannot be read is left for later: librdkafka would step over
-        such a batch, and lose what is in it."""
+        """What is behind a batch that cannot be read is left for later, so that no commit steps
+        over that batch."""
         broken: set[Place] = set()
         records = []
         for message in found:
@@ -186,7 +193,8 @@ class LibrdkafkaMember:
         self._note(error)
 
     def _stand_still(self, place: Place, offset: int, reason: str) -> None:
-        """Read nothing of that partition for a while, and then from that offset on."""
+        """Read nothing of that partition for a while, and then from that offset on, whatever the
+        client has fetched beyond it."""
         self._broken.add(place, offset, reason)
         if place in self.assigned():
             self._consumer.pause([TopicPartition(*place)])
@@ -199,6 +207,7 @@ class LibrdkafkaMember:
     def _look(self, statistics: str) -> None:
         brokers = json.loads(statistics)["brokers"].values()
         if any(broker["state"] in CONNECTED for broker in brokers):
+            self._is_answered = True
             self._answered_at = time.monotonic()
 
     def _note_assignment(self, _consumer: Consumer, _places: list[TopicPartition]) -> None:

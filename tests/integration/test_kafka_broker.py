@@ -95,6 +95,21 @@ class KafkaProxy(TcpProxy):
                 await writer.drain()
 
 
+class SlowProxy(KafkaProxy):
+    """Where it stalls, it still passes on the first words of each connection."""
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        own = self._host + self.port.to_bytes(4)
+        is_first = True
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if not is_first:
+                    await self._flowing.wait()
+                is_first = False
+                writer.write(data.replace(self._advertised, own))
+                await writer.drain()
+
+
 @pytest.fixture
 def proxy(broker: KafkaBroker) -> Iterator[KafkaProxy]:
     host, port = broker.address.servers[0].rsplit(":", 1)
@@ -279,6 +294,25 @@ class TestAnOutage:
             proxied.ensure_topics([topic])
         await_broker(proxied, topics=[topic])
         assert asked == 3
+
+    def test_a_subscription_to_one_that_is_slow(
+        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It greets whoever comes, and then does not answer."""
+        monkeypatch.setattr(member, "CONNECT_TIMEOUT_MS", 1_500)
+        monkeypatch.setattr(librdkafka.member, "CONNECT_TIMEOUT", 1.5)
+        host, port = broker.address.servers[0].rsplit(":", 1)
+        with SlowProxy(host, int(port)).running() as proxy:
+            proxy.stall()
+            address = KafkaAddress((f"127.0.0.1:{proxy.port}",))
+            slow = KafkaBroker(address, client=broker.client)
+            with closing(slow.subscribe([topic], group=topic)) as subscription:
+                with pytest.raises(
+                    BrokerSlow, match=r"a Kafka broker answers at .*, but not in time"
+                ):
+                    subscription.receive(timeout=0.1, limit=1)
+                proxy.restore()
+                assert subscription.receive(timeout=0.1, limit=1) == []
 
     def test_at_start_up_nobody_is_waited_for_who_never_answered(
         self, client: str, monkeypatch: pytest.MonkeyPatch
