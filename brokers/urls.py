@@ -4,6 +4,7 @@ from urllib.parse import SplitResult, urlsplit
 from brokers.base import Broker
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka_clients import chosen_client, known_client
+from saga_runtime import urls
 
 SCHEMES = ("memory://", "kafka://host:port[,host:port…]")
 
@@ -81,8 +82,7 @@ def require_transactions(broker: Broker) -> None:
 
 def redacted(url: str) -> str:
     """The URL as it may appear in a log: without user and password."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rsplit('@', 1)[-1]}"
+    return urls.redacted(url)
 
 
 def _split(url: str) -> SplitResult:

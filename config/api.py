@@ -42,7 +42,8 @@ def get_health(request: HttpRequest) -> dict[str, str]:
     response=health.Readiness,
 )
 def get_ready(request: HttpRequest) -> health.Readiness | HttpResponse:
-    """Whether orders can be taken and are on their way: database, migrations, age of the outbox.
+    """Whether orders can be taken and are on their way: database, migrations, whether it takes
+    writes, age of the outbox.
     503 with the reason, and each check, where not."""
     readiness = health.readiness()
     if readiness.status == "ready":

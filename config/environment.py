@@ -10,6 +10,8 @@ import environ
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 
+from saga_runtime.urls import redacted, scheme_of
+
 SECRET_KEY_FILE = ".secret-key"  # noqa: S105 - a file name
 POSTGRES_SCHEMES = ("postgres", "postgresql", "psql", "pgsql")
 POOL_TIMEOUT_SECONDS = 5
@@ -52,10 +54,14 @@ class Environment(environ.Env):
         return self.get_value(var, cast=_log_level, default=default)
 
     def get_value(self, var: Any, *args: Any, **kwargs: Any) -> Any:
+        """A value that begins with `$` is taken as it is: django-environ would take it for the name
+        of another variable, and a key of that kind for one that is not set."""
+        if os.environ.get(var, "").startswith("$"):
+            return self.parse_value(os.environ[var], kwargs.get("cast", args[0] if args else None))
         try:
             return super().get_value(var, *args, **kwargs)
         except (ValueError, TypeError) as error:
-            value = os.environ.get(var, "")
+            value = redacted(os.environ.get(var, ""))
             raise ImproperlyConfigured(f"{var} is {value!r}, which cannot be read") from error
 
 
@@ -85,21 +91,34 @@ def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
         ImproperlyConfigured: neither SQLite nor PostgreSQL, or unreadable.
     """
     url = env.str("DATABASE_URL", default=f"sqlite:///{base_dir / 'db.sqlite3'}")
+    scheme = scheme_of(url)
     try:
-        scheme = urlsplit(url).scheme
         if scheme == "sqlite":
             return _sqlite(Environment.db_url_config(url))
         if scheme in POSTGRES_SCHEMES:
+            _check_quoting(url)
             return _postgresql(Environment.db_url_config(url), env)
     except (ValueError, KeyError) as error:
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be read: use postgres://user:password@host:port/name, and write "
             "special characters percent-encoded"
         ) from error
+    begins = f"begins with {scheme!r}" if scheme else "is no URL"
     raise ImproperlyConfigured(
-        f"DATABASE_URL begins with {scheme!r}; use postgres://user:password@host:port/name "
-        "or sqlite:///file"
+        f"DATABASE_URL {begins}; use postgres://user:password@host:port/name or sqlite:///file"
     )
+
+
+def _check_quoting(url: str) -> None:
+    """A `/`, `?` or `#` in a password ends the host's part of the URL early: the password's first
+    half would be taken for a port, and be printed as one.
+
+    Raises:
+        ValueError: it looks like that.
+    """
+    parts = urlsplit(url)
+    if parts.fragment or "@" in f"{parts.path}{parts.query}":
+        raise ValueError("not percent-encoded")
 
 
 def _sqlite(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Readiness: can orders be taken, and are they on their way?"""
 
+import logging
 from collections.abc import Iterator
 
 from django.conf import settings
@@ -7,7 +8,12 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from ninja import Schema
 
+from config.writes import why_no_writes
 from outbox.queries import oldest_age
+from saga_runtime.text import one_line_error
+
+logger = logging.getLogger(__name__)
+_was_ready = True
 
 
 class Check(Schema):
@@ -31,12 +37,23 @@ def readiness() -> Readiness:
         checks.extend(_checks())
     except DatabaseError as error:
         connection.close()
-        detail = f"the database does not answer: {' '.join(str(error).split())}"
+        detail = f"the database does not answer: {one_line_error(error)}"
         checks.append(Check(name="database", ok=False, detail=detail))
     failed = [check.detail for check in checks if not check.ok]
+    _log_change("; ".join(failed))
     return Readiness(
         status="unavailable" if failed else "ready", detail="; ".join(failed), checks=checks
     )
+
+
+def _log_change(failed: str) -> None:
+    """One line when readiness is lost, another when it is back: probes come every few seconds."""
+    global _was_ready  # noqa: PLW0603 - of the process
+    if failed and _was_ready:
+        logger.warning("not ready: %s", failed)
+    elif not failed and not _was_ready:
+        logger.info("ready again")
+    _was_ready = not failed
 
 
 def _checks() -> Iterator[Check]:
@@ -46,7 +63,15 @@ def _checks() -> Iterator[Check]:
     migrations = _migrations()
     yield migrations
     if migrations.ok:
+        yield _writes()
         yield _outbox()
+
+
+def _writes() -> Check:
+    reason = why_no_writes()
+    if reason:
+        return Check(name="writes", ok=False, detail=f"the database takes no writes: {reason}")
+    return Check(name="writes", ok=True, detail="taken")
 
 
 def _migrations() -> Check:

@@ -9,14 +9,17 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 
+from config import writes
 from outbox.away import AWAY
 from outbox.correlation import current
 from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+READING = ("GET", "HEAD", "OPTIONS")
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's term
@@ -49,9 +52,14 @@ def problem(
 
 
 def unavailable(error: Exception) -> HttpResponse:
-    """The database is away; the client may try again."""
-    logger.warning("the database does not answer: %s", " ".join(str(error).split()))
-    response = problem(503, "the database does not answer; try again in a few seconds")
+    """The database is away, or takes no writes; the client may try again. This writes the one
+    line that the log has of it."""
+    state = "does not answer"
+    if writes.is_refused_write(error):
+        state = "takes no writes"
+        writes.note_refused(one_line_error(error))
+    logger.warning("the database %s: %s", state, one_line_error(error))
+    response = problem(503, f"the database {state}; try again in a few seconds")
     response["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
 
@@ -70,6 +78,8 @@ class ProblemMiddleware:
         if "HTTP_TRANSFER_ENCODING" in request.META:  # Django would take the body for empty
             return problem(411, "send Content-Length; chunked bodies are not read")
         response = self._get_response(request)
+        if request.method not in READING and response.status_code < HTTPStatus.MULTIPLE_CHOICES:
+            writes.note_taken()
         if response.status_code < HTTPStatus.BAD_REQUEST or _is_told(response):
             return response
         replaced = problem(response.status_code)
@@ -90,11 +100,11 @@ class ProblemMiddleware:
 def bad_request(_request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, RequestDataTooBig):
         return too_big()
-    return problem(400, " ".join(str(exception).split()) or "the request cannot be read")
+    return problem(400, one_line_error(exception) or "the request cannot be read")
 
 
 def forbidden(_request: HttpRequest, exception: Exception) -> HttpResponse:
-    return problem(403, " ".join(str(exception).split()) or "not allowed")
+    return problem(403, one_line_error(exception) or "not allowed")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature

@@ -5,6 +5,8 @@ from django.conf import settings
 from django.core.checks import register
 from django.core.exceptions import ImproperlyConfigured
 
+from saga_runtime.urls import scheme_of
+
 JOURNAL_URL = "django://"
 KEYS = ("STORAGE_URL", "BROKER_URL", "METRICS", "LOGGING", "TRACING")
 
@@ -59,8 +61,8 @@ def check_storage_url(sagaz: dict[str, Any], *, database_url: str) -> None:
     url = sagaz.get("STORAGE_URL") or JOURNAL_URL
     if url in (JOURNAL_URL, database_url):
         return
-    scheme = url.split("://")[0]
+    elsewhere = f"({scheme}://…)" if (scheme := scheme_of(url)) else "(it is no URL)"
     raise ImproperlyConfigured(
-        f"SAGAZ_STORAGE_URL names a journal elsewhere ({scheme}://…), which could not commit "
+        f"SAGAZ_STORAGE_URL names a journal elsewhere {elsewhere}, which could not commit "
         f"together with a step: use {JOURNAL_URL} or the same URL as DATABASE_URL"
     )

@@ -18,16 +18,32 @@ OTHER_THREADS = 5  # main, inbox, leases, group commit, and one that closes
 # For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
 _ON_SQLITE = (1, 2)
 _ON_A_SERVER = (4, 8)
+_POOL_MIN_SIZE = 4  # psycopg_pool's own default
 
 
 def _check_pool(needed: int) -> None:
     """A thread that got no connection would take the database for away."""
-    pool = connection.settings_dict["OPTIONS"].get("pool")
-    if isinstance(pool, dict) and pool.get("max_size", needed) < needed:
+    held = pool_size(connection.settings_dict["OPTIONS"].get("pool"))
+    if held is not None and held < needed:
         raise ImproperlyConfigured(
-            f"the pool of database connections holds {pool['max_size']}, a consumer needs "
-            f"{needed}: raise DATABASE_POOL_SIZE"
+            f"the pool of database connections holds {held}, a consumer needs {needed}: "
+            'raise DATABASE_POOL_SIZE (in a project of your own: OPTIONS["pool"]["max_size"])'
         )
+
+
+def pool_size(pool: object) -> int | None:
+    """Return how many connections a pool hands out; None where there is no pool.
+
+    Args:
+        pool: Django's `OPTIONS["pool"]`: a dict for psycopg_pool, or true for its defaults. A pool
+            without `max_size` never grows beyond its `min_size`.
+    """
+    if not pool:
+        return None
+    options = pool if isinstance(pool, dict) else {}
+    least = int(options.get("min_size", _POOL_MIN_SIZE))
+    most = options.get("max_size")
+    return least if most is None else int(most)
 
 
 class _Both:

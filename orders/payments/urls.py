@@ -4,6 +4,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from orders.payments.base import PaymentGateway
+from saga_runtime.urls import scheme_of
 
 
 def gateway_from_url(url: str) -> PaymentGateway:
@@ -15,7 +16,7 @@ def gateway_from_url(url: str) -> PaymentGateway:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ImproperlyConfigured(f"PAYMENT_GATEWAY_URL cannot be read: {error}") from error
+        raise ImproperlyConfigured("PAYMENT_GATEWAY_URL is no URL that can be read") from error
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme == "simulated":
         from orders.payments.simulated import SimulatedGateway
@@ -24,7 +25,7 @@ def gateway_from_url(url: str) -> PaymentGateway:
     if parts.scheme == "stripe":
         return _stripe(parts, options)
     raise ImproperlyConfigured(
-        f"PAYMENT_GATEWAY_URL begins with {parts.scheme!r}; use simulated:// or stripe://"
+        f"PAYMENT_GATEWAY_URL begins with {scheme_of(url)!r}; use simulated:// or stripe://"
     )
 
 

@@ -33,6 +33,7 @@ FILES = [
         "orders_api",
         "bad_admin_addresses",
         "waiting_requests",
+        "writes",
         "forged_commands",
     )
 ]

@@ -68,7 +68,12 @@ def test_ready(client: Client) -> None:
     body = client.get("/health/ready/").json()
 
     assert body["status"] == "ready"
-    assert {check["name"] for check in body["checks"]} == {"database", "migrations", "outbox"}
+    assert {check["name"] for check in body["checks"]} == {
+        "database",
+        "migrations",
+        "writes",
+        "outbox",
+    }
 
 
 def waiting(seconds: float) -> None:
