@@ -21,6 +21,7 @@ from outbox.inserting import check_rows, insert
 from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
 from saga_runtime.headers import is_reserved
+from saga_runtime.nesting import DEEPEST, is_too_deep
 
 if TYPE_CHECKING:
     from outbox.models import OutboxMessage
@@ -138,6 +139,11 @@ def _is_storable(text: object) -> bool:
 
 def _encoded(message: NewMessage) -> bytes:
     try:
-        return _ENCODER.encode(message.payload).encode()
+        text = _ENCODER.encode(message.payload)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"the payload of {message.type} is not JSON: {error}") from error
+    if is_too_deep(message.payload, text=text):
+        raise PayloadError(
+            f"the payload of {message.type} is nested too deeply: more than {DEEPEST} levels"
+        )
+    return text.encode()

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from django.db import connection
 from django.db.models import Count, Min
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from outbox.models import OutboxLane, OutboxRelay, ParkedIntervention, ParkedMessage
@@ -11,7 +13,8 @@ from outbox.queries import about_how_many, oldest_age, table_bytes
 
 def status() -> dict[str, Any]:
     """About how many wait, what is parked, and on PostgreSQL who relays."""
-    now = timezone.now()
+    # Leases end by the database's clock.
+    now = Now() if connection.vendor == "postgresql" else timezone.now()
     relays = OutboxRelay.objects.filter(until__gte=now).order_by("started_at")
     lanes = dict(
         OutboxLane.objects.filter(until__gte=now)

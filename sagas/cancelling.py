@@ -7,9 +7,9 @@ either a cancel or a begun pivot, never both.
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from saga_runtime.text import storable
+from sagas import sql
 from sagas.errors import CancelRefused, UnknownSaga
 from sagas.failures import bounded
 from sagas.models import MAY_HAVE_HAPPENED, Intervention, Saga, SagaStatus, StepKind
@@ -35,7 +35,7 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
             saga.status, saga.park_reason, saga.takeovers = SagaStatus.RUNNING, "", 0
             saga.worker = ""
         if not saga.worker:
-            saga.next_run_at = Now()
+            saga.next_run_at = sql.now()
         saga.save(
             update_fields=[
                 "cancel_reason", "next_run_at", "status", "park_reason", "takeovers", "worker",

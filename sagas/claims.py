@@ -1,21 +1,27 @@
 """Which worker runs which saga: claims, each with a new epoch, and the leases behind them."""
 
+import logging
 import random
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models import F, TextField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from sagas import codec, sql
-from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
+from sagas.errors import UnreadableValue
+from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 from sagas.sql import Rows
+
+logger = logging.getLogger(__name__)
 
 _LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
 
@@ -35,7 +41,10 @@ class StepRecord:
 
 @dataclass(slots=True)
 class Claimed:
-    """A saga that this worker may run while its lease lasts, and what is already done of it."""
+    """A saga that this worker may run while its lease lasts, and what is already done of it.
+
+    `unreadable`: why its rows cannot be read, where they cannot; then context and steps are empty.
+    """
 
     id: UUID
     name: str
@@ -54,6 +63,7 @@ class Claimed:
     correlation_id: str
     traceparent: str
     steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)
+    unreadable: str = ""
 
 
 def claim(
@@ -74,6 +84,7 @@ def claim(
         only: this saga or none.
     """
     limits = at_most or {}
+    began = time.monotonic()
     if not sql.is_postgresql() and not _is_anything_claimable(only):
         return []  # without having waited for the one writer's turn
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
@@ -87,7 +98,7 @@ def claim(
         taken += _take(worker, room, lease, names=limits, negated=True, which=which)
         if limits and not half and not taken:
             taken = _take_limited(worker, limit, lease, limits, which=which, chance=chance)
-    return _load(taken, worker)
+    return _load(taken, worker, began)
 
 
 def claim_suspect(
@@ -100,12 +111,13 @@ def claim_suspect(
     """Take one saga that has cost so many workers their life, to be run with nothing beside it:
     what was claimed together with it has lost its workers too, and must not be parked for it."""
     limits = at_most or {}
+    began = time.monotonic()
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
         which = _which(None, suspect_from, suspects=True)
         taken = _take(worker, 1, lease, names=limits, negated=True, which=which)
         if limits and not taken:
             taken = _take_limited(worker, 1, lease, limits, which=which, chance=random.random)
-    return _load(taken, worker)
+    return _load(taken, worker, began)
 
 
 def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
@@ -146,7 +158,7 @@ def release(*, worker: str) -> None:
 def release_all() -> int:
     """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
     held = Saga.objects.filter(status__in=ACTIVE).exclude(worker="")
-    return held.update(next_run_at=Now(), worker="", takeovers=F("takeovers") + 1)
+    return held.update(next_run_at=sql.now(), worker="", takeovers=F("takeovers") + 1)
 
 
 _ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))
@@ -221,7 +233,7 @@ def _take(
             status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
                 WHEN cancelled THEN '{SagaStatus.CANCELLING.value}'
                 ELSE '{SagaStatus.COMPENSATING.value}' END
-        WHERE id IN (SELECT id FROM due) RETURNING {", ".join(_LOADED)}
+        WHERE id IN (SELECT id FROM due) RETURNING {", ".join(_loaded())}
         """,  # noqa: S608 - constants and placeholders
         [*now_params, *names, *condition_params, limit, worker, *until_params],
     )
@@ -237,31 +249,50 @@ def _held(name: str) -> int:
     return int(count)
 
 
-def _load(taken: Rows, worker: str) -> list[Claimed]:
-    """The oldest first."""
+def _load(taken: Rows, worker: str, began: float) -> list[Claimed]:
+    """The oldest first. Whatever stands in the rows of one saga, the others are claimed.
+
+    Args:
+        began: when the claim began, by `time.monotonic()`: deadlines have come nearer since.
+    """
     rows = [dict(zip(_LOADED, row, strict=True)) for row in taken]
-    for row in rows:
-        row["id"] = sql.uuid_of(row["id"])
+    rows = [row for row in rows if _has_id(row)]
     taken_up = [row["id"] for row in rows if row["epoch"] > 1]
     steps = _steps_of(taken_up) if taken_up else {}
-    now = timezone.now()
     rows.sort(key=lambda row: str(row.pop("created_at")))
-    return [_claimed(row, worker, now, steps.get(row["id"], {})) for row in rows]
+    found = [_claimed(row, worker, steps.get(row["id"], [])) for row in rows]
+    for claimed in found:
+        if claimed.seconds_left is not None:
+            claimed.seconds_left -= time.monotonic() - began
+    return found
 
 
-def _claimed(
-    row: dict[str, Any], worker: str, now: datetime, steps: dict[tuple[str, str], StepRecord]
-) -> Claimed:
+def _has_id(row: dict[str, Any]) -> bool:
+    """SQLite keeps any text as an id; of what has none that can be read nothing can be written."""
+    try:
+        row["id"] = sql.uuid_of(row["id"])
+    except ValueError:
+        logger.error("a row of sagas_saga has the id %r, which is no UUID: mend it", row["id"])  # noqa: TRY400 - its traceback says nothing
+        return False
+    return True
+
+
+def _claimed(row: dict[str, Any], worker: str, steps: Rows) -> Claimed:
     encoded, deadline = row.pop("input"), row.pop("deadline")
     for flag in ("cancelled", "past_pivot"):
         row[flag] = bool(row[flag])
-    return Claimed(
-        **row,
-        worker=worker,
-        context=codec.decode(encoded),
-        seconds_left=None if deadline is None else (sql.moment_of(deadline) - now).total_seconds(),
-        steps=steps,
-    )
+    claimed = Claimed(**row, worker=worker, context={}, seconds_left=None)
+    try:
+        claimed.context = _dict(encoded, "its input")
+        claimed.seconds_left = _seconds_until(deadline)
+        claimed.steps = {(values[0], values[1]): _record(values) for values in steps}
+    except UnreadableValue as error:
+        claimed.unreadable = (
+            f"{error}. Nothing of it was run now: mend that row, or deploy the version that wrote "
+            f"it, then `manage.py sagas retry {claimed.id} --why …`"
+        )
+        claimed.context = {}
+    return claimed
 
 
 _LOADED = (
@@ -269,18 +300,80 @@ _LOADED = (
     "cancel_reason", "cancelled", "past_pivot", "takeovers", "deadline", "correlation_id",
     "traceparent", "created_at",
 )  # fmt: skip
+_AS_SECONDS = {
+    "created_at": "extract(epoch FROM created_at)::float8",
+    "deadline": "extract(epoch FROM deadline)::float8"
+    " - extract(epoch FROM statement_timestamp())::float8",
+}
+"""PostgreSQL keeps moments, such as `infinity`, that Python does not; and the clock that tells how
+much is left is its own, not this machine's."""
 
 
-def _steps_of(ids: Collection[UUID]) -> dict[UUID, dict[tuple[str, str], StepRecord]]:
-    steps: dict[UUID, dict[tuple[str, str], StepRecord]] = {}
-    for row in SagaStep.objects.filter(saga_id__in=ids):
-        steps.setdefault(row.saga_id, {})[row.step, row.kind] = record(row)
+_AS_TEXT = {"created_at": "created_at || ''", "deadline": "deadline || ''"}
+"""Django's converters would end the whole statement for one text that is no moment."""
+
+
+def _loaded() -> list[str]:
+    special = _AS_SECONDS if sql.is_postgresql() else _AS_TEXT
+    return [special.get(column, column) for column in _LOADED]
+
+
+def _seconds_until(deadline: Any) -> float | None:
+    """Args:
+    deadline: the seconds left, as PostgreSQL tells, or the moment's text, as SQLite keeps it.
+    """
+    if deadline is None or isinstance(deadline, float):
+        return None if deadline == inf else deadline
+    try:
+        return (sql.moment_of(deadline) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UnreadableValue(f"its deadline {deadline!r:.80} is no moment") from error
+
+
+def _dict(encoded: Any, what: str) -> dict[str, Any]:
+    try:
+        value = codec.decode(encoded)
+    except UnreadableValue as error:
+        raise UnreadableValue(f"{what} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise UnreadableValue(f"{what} cannot be read: it is a {type(value).__name__}, not a dict")
+    return value
+
+
+def _steps_of(ids: Collection[UUID]) -> dict[UUID, Rows]:
+    """The steps of each saga: step, kind, status, attempt, failures, result, error, and the text of
+    when it finished: for one that is no moment, Django would raise for all of them."""
+    columns = ("saga_id", "step", "kind", "status", "attempt", "failures", "result", "error")
+    rows = SagaStep.objects.filter(saga_id__in=ids).annotate(at=Cast("finished_at", TextField()))
+    steps: dict[UUID, Rows] = {}
+    for saga, *row in rows.values_list(*columns, "at"):
+        steps.setdefault(saga, []).append(tuple(row))
     return steps
 
 
+def _record(values: tuple[Any, ...]) -> StepRecord:
+    step, kind, status, attempt, failures, result, error, finished_at = values
+    if status not in StepStatus.values or kind not in StepKind.values:
+        raise UnreadableValue(f"its step {step} is {status!r}, {kind!r}, which are not known here")
+    value = _dict(result, f"the result of its step {step} ({kind})") if result else None
+    return StepRecord(status, attempt, failures, value, error, _moment(finished_at))
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return None if value is None else sql.moment_of(value)
+    except (ValueError, TypeError) as error:
+        raise UnreadableValue(f"{value!r:.80} is no moment") from error
+
+
 def record(row: SagaStep) -> StepRecord:
-    result = codec.decode(row.result) if row.result else None
-    return StepRecord(row.status, row.attempt, row.failures, result, row.error, row.finished_at)
+    """Raises:
+    UnreadableValue: its result is damaged.
+    """
+    counts = (row.attempt, row.failures)
+    return _record(
+        (row.step, row.kind, row.status, *counts, row.result, row.error, row.finished_at)
+    )
 
 
 def _update(clause: str, params: Collection[Any]) -> None:

@@ -11,17 +11,19 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
-from saga_runtime.text import shown
+from saga_runtime.nesting import DEEPEST, is_too_deep
+from saga_runtime.text import describe_error, shown
 from sagas import moments
-from sagas.errors import UnstorableValue
+from sagas.errors import UnreadableValue, UnstorableValue
 
 _Writer = Callable[[Any], Any]
 _Reader = Callable[[Any], Any]
 
 _TICK = timedelta(microseconds=1)
+_TOO_DEEP = f"the value is nested too deeply for the journal: more than {DEEPEST} levels"
 
 _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (Decimal, "$decimal", str, Decimal),
@@ -41,19 +43,38 @@ def encode(value: Any) -> str:
     """The value as text that any database can store.
 
     Raises:
-        UnstorableValue: some part has a type or value that would not come back the same.
+        UnstorableValue: some part has a type or value that would not come back the same, or it is
+            nested more than `DEEPEST` levels deep.
     """
+    if is_too_deep(value):
+        raise UnstorableValue(_TOO_DEEP)
     try:
         return _encoder.encode(_plain(value, "the value"))
     except RecursionError as error:
-        raise UnstorableValue("the value is nested too deeply for the journal") from error
+        raise UnstorableValue(_TOO_DEEP) from error
     except ValueError as error:  # Python writes no integer of more than 4300 digits
         raise UnstorableValue(f"the value cannot be written: {error}") from error
 
 
 def decode(text: str) -> Any:
-    """The value that `encode` was given."""
-    return _rich(json.loads(text))
+    """The value that `encode` was given.
+
+    Raises:
+        UnreadableValue: this text is none of `encode`'s, or that of a newer version.
+    """
+    try:
+        value = _rich(json.loads(text, parse_constant=_refuse_constant))
+    except UnreadableValue:
+        raise
+    except Exception as error:  # whatever the readers make of a damaged text
+        raise UnreadableValue(describe_error(error, longest=300)) from error
+    if is_too_deep(value, text=text):
+        raise UnreadableValue(_TOO_DEEP)
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise UnreadableValue(f"it holds {name}, which the journal never writes")
 
 
 def printable(text: str) -> str:
@@ -93,16 +114,36 @@ def _plain_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _rich(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rich(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) == 1:
-        ((tag, inner),) = value.items()
-        if tag == "$dict":
-            return {key: _rich(item) for key, item in inner.items()}
-        if tag == "$tuple":
-            return tuple(_rich(item) for item in inner)
-        if tag in _READERS:
-            return _READERS[tag](inner)
-    return {key: _rich(item) for key, item in value.items()}
+    """Replace what says its type by what it says. Not by recursion, and from the outside in: within
+    a `$dict` stands no type."""
+    root: list[Any] = [value]
+    slots: list[tuple[Any, Any]] = [(root, 0)]
+    tuples: list[tuple[Any, Any]] = []
+    while slots:
+        container, at = slots.pop()
+        found = container[at]
+        if isinstance(found, dict) and len(found) == 1:
+            ((tag, inner),) = found.items()
+            if tag in _READERS:
+                container[at] = _READERS[tag](inner)
+                continue
+            found = _untagged(tag, inner, found)
+            container[at] = found
+            if tag == "$tuple":
+                tuples.append((container, at))
+        if isinstance(found, dict):
+            slots.extend((found, key) for key in found)
+        elif isinstance(found, list):
+            slots.extend((found, at) for at in range(len(found)))
+    for container, at in reversed(tuples):  # the inner ones first
+        container[at] = tuple(container[at])
+    return root[0]
+
+
+def _untagged(tag: str, inner: Any, found: dict[str, Any]) -> Any:
+    """What is inside of `$dict` and `$tuple`; any other dict itself."""
+    if (tag == "$dict" and isinstance(inner, dict)) or (tag == "$tuple" and type(inner) is list):
+        return inner
+    if tag.startswith("$"):
+        raise UnreadableValue(f"it holds the type {tag!r:.80}, which a newer version may know")
+    return found

@@ -66,14 +66,14 @@ def _lines(steps: list[SagaStepDefinition], row: Saga | None, journal: Journal) 
 
 
 def _said(status: str) -> str:
-    return {SagaStatus.RUNNING: "processing"}.get(SagaStatus(status), status)
+    return "processing" if status == SagaStatus.RUNNING else status
 
 
 def _style(step: SagaStepDefinition, row: Saga | None, journal: Journal) -> str:
     record = journal.get((step.step_id, StepKind.FORWARD))
     if record is not None:
-        styles = {StepStatus.DONE: "done", StepStatus.STARTED: "current"}
-        return styles.get(StepStatus(record.status), "failed")
+        styles = {StepStatus.DONE.value: "done", StepStatus.STARTED.value: "current"}
+        return styles.get(record.status, "failed")
     if row is None or row.status != SagaStatus.RUNNING:
         return "todo"
     done = {name for (name, kind), s in journal.items() if kind == "F" and s.status == "done"}

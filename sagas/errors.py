@@ -1,6 +1,7 @@
 """SagasError ── StepRejected
 ├─ SagaDefinitionError, an ImproperlyConfigured of Django's too
 ├─ UnstorableValue
+├─ UnreadableValue
 ├─ LeaseLost
 ├─ CancelRequested
 ├─ HookFailed
@@ -32,6 +33,10 @@ class SagaDefinitionError(SagasError, ImproperlyConfigured):
 
 class UnstorableValue(SagasError):  # noqa: N818 - names the value's fault
     """Raised for a result or context value that the journal cannot keep."""
+
+
+class UnreadableValue(SagasError):  # noqa: N818 - names the value's fault
+    """Raised for a text of the journal that is damaged, or that a newer version has written."""
 
 
 class LeaseLost(SagasError):  # noqa: N818 - states the fact

@@ -16,6 +16,7 @@ from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
 from saga_runtime.logs import get_logger
+from saga_runtime.text import describe_error
 from sagas import claims, terminal
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost
@@ -205,16 +206,20 @@ class Executor:
     def _start(self, claimed: Claimed) -> None:
         reach(Point.CLAIMED)
         found = saga_type(claimed.name, claimed.version)
-        unfit = _misfit(claimed, found) or self._exhausted(claimed)
+        unfit = claimed.unreadable or _misfit(claimed, found) or self._exhausted(claimed)
         run = None
         if found is not None and not unfit:
-            run = SagaRun(
-                claimed,
-                found,
-                group=self._group,
-                journal_threads=self._journal,
-                call_threads=self._calls,
-            )
+            try:
+                run = SagaRun(
+                    claimed,
+                    found,
+                    group=self._group,
+                    journal_threads=self._journal,
+                    call_threads=self._calls,
+                )
+            except Exception as error:  # its class is the app's; the worker must not end by it
+                logger.exception("%s %s: its saga cannot be made", claimed.name, claimed.key)
+                unfit = f"its saga cannot be made: {describe_error(error)}"
         task = asyncio.create_task(self._execute(claimed, run, unfit))
         self._running[task] = (claimed, run)
         task.add_done_callback(self._ended)

@@ -14,16 +14,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
-from django.utils import timezone
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
-from outbox.away import AWAY
 from outbox.correlation import usable
 from saga_runtime.logs import get_logger
+from saga_runtime.nesting import DEEPEST, is_too_deep
 from saga_runtime.text import describe_error, error_text
-from sagas import codec, metrics
+from sagas import codec, metrics, outages, sql
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
@@ -37,6 +35,7 @@ from sagas.sequences import Sequences
 logger = get_logger(__name__)
 
 _MAX_TEXT = 255
+_TOO_DEEP = f"the value is nested too deeply: more than {DEEPEST} levels"
 
 
 class CommandRefused(Exception):  # noqa: N818 - the field's term
@@ -81,6 +80,10 @@ def accept(records: Sequence[Record], *, consumer: str, sequences: Sequences | N
                 "refused %s/%s/%s: %s", record.topic, record.partition, record.offset, error
             )
             refused.append(refusal(record, str(error)))
+        except Exception as error:
+            _raise_outage(error)
+            logger.exception("refused %s/%s/%s", record.topic, record.partition, record.offset)
+            refused.append(refusal(record, f"it cannot be read: {describe_error(error)}"))
     with transaction.atomic():
         keep(refused)
         unseen = _unseen(commands, consumer=consumer)
@@ -177,9 +180,14 @@ def _cancel_of(rule: CancelRule, payload: object, event: CloudEvent) -> _Cancel:
 
 def _payload(event: CloudEvent) -> object:
     try:
-        return json.loads(event.data)
-    except (ValueError, RecursionError) as error:
+        payload = json.loads(event.data)
+    except RecursionError as error:
+        raise CommandRefused(f"the value is not JSON that can be read: {_TOO_DEEP}") from error
+    except ValueError as error:
         raise CommandRefused(f"the value is not JSON: {error}") from error
+    if is_too_deep(payload, text=event.data):
+        raise CommandRefused(_TOO_DEEP)
+    return payload
 
 
 def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
@@ -202,12 +210,19 @@ def _refusing(what: str) -> Iterator[None]:
         yield
     except (CommandRefused, KeyboardInterrupt):
         raise
-    except AWAY:
-        raise  # what it says could not be compared: no reason to refuse it
     except StepRejected as error:
         raise CommandRefused(error_text(error)) from error
     except BaseException as error:
+        _raise_outage(error)
         raise CommandRefused(f"{what}: {describe_error(error)}") from error
+
+
+def _raise_outage(error: BaseException) -> None:
+    """While our own database is away, what a message says cannot be compared: that is no reason to
+    refuse it. Another database's outage is: no partition stands still for it."""
+    to_blame = outages.ours_to_blame(error)
+    if to_blame is not None:
+        raise to_blame from to_blame.__cause__  # which has its code
 
 
 def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
@@ -241,9 +256,9 @@ def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Sag
         key=key,
         version=saga_type.version,
         definition_hash=saga_type.definition_hash,
-        deadline=timezone.now() + saga_type.deadline if saga_type.deadline else None,
+        deadline=sql.moment_after(saga_type.deadline) if saga_type.deadline else None,
         input=context,
-        next_run_at=Now(),  # by the clock that claims go by
+        next_run_at=sql.now(),  # by the clock that claims go by
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
     )

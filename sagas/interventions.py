@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from saga_runtime.text import says_something
-from sagas import codec
+from sagas import codec, sql
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, SagasError
 from sagas.identity import step_key
@@ -187,7 +186,7 @@ def _go_on(saga: Saga) -> None:
         takeovers=0,
         deadline=None,
         worker="",
-        next_run_at=Now(),
+        next_run_at=sql.now(),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeGuard
 
-from django.db import DEFAULT_DB_ALIAS, Error
+from django.db import DEFAULT_DB_ALIAS, Error, connection
 from django.db.utils import DatabaseErrorWrapper
 
 from outbox.away import AWAY
@@ -79,6 +79,21 @@ def our_outage(error: BaseException) -> Error | None:
         if is_databases(each) and alias_of(each) == DEFAULT_DB_ALIAS and is_outage(each):
             return each
     return None
+
+
+def ours_to_blame(error: BaseException) -> Error | None:
+    """Find our own database's part in an error that was raised in this thread: it is away, or has
+    ended the transaction in favour of another. Then the same may work later.
+
+    Returns:
+        None where the error is the fault of whoever raised it, or of another database.
+    """
+    if (outage := our_outage(error)) is not None:
+        return outage
+    if not is_databases(error) or is_of_another(error):
+        return None
+    is_away = is_outage(error) and not connection.is_usable()
+    return error if is_conflict(error) or is_away else None
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,7 +7,11 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
+from django.db.models import DateTimeField, ExpressionWrapper
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from sagas import libpq
@@ -21,24 +25,44 @@ def is_postgresql() -> bool:
     return connection.vendor == "postgresql"
 
 
+def now() -> "Now | datetime":
+    """Now, for the ORM, by the database's clock where it is a server. SQLite's own NOW is in UTC,
+    whatever the zone is in which moments are kept: there it is this machine's."""
+    return Now() if is_postgresql() else timezone.now()
+
+
+def moment_after(delta: timedelta) -> "Combinable | datetime":
+    """A moment ahead, for the ORM, by the same clock.
+
+    Raises:
+        OverflowError: the calendar ends before it.
+    """
+    moment = timezone.now() + delta
+    return ExpressionWrapper(Now() + delta, DateTimeField()) if is_postgresql() else moment
+
+
 def moment(*, seconds_ahead: float = 0.0) -> Statement:
     """An expression for now, or a moment ahead, by the database's clock where it is a server: all
     workers measure their leases by it. (With `clock_timestamp()` PostgreSQL uses no index.)"""
     if is_postgresql():
         return "statement_timestamp() + make_interval(secs => %s)", [seconds_ahead]
-    ahead = timezone.now() + timedelta(seconds=seconds_ahead)
-    return "%s", [text_of(ahead)]
+    return "%s", [text_of(datetime.now(UTC) + timedelta(seconds=seconds_ahead))]
 
 
 def text_of(at: datetime) -> str:
-    """The moment as this database takes it."""
-    return at.isoformat() if is_postgresql() else str(connection.ops.adapt_datetimefield_value(at))
+    """The moment as this database takes it. A naive one is of Django's time zone."""
+    at = timezone.make_aware(at) if timezone.is_naive(at) else at
+    if is_postgresql():
+        return at.isoformat()
+    kept = at if settings.USE_TZ else timezone.make_naive(at)
+    return str(connection.ops.adapt_datetimefield_value(kept))
 
 
-def moment_of(value: Any) -> datetime:
-    """The moment that this database has returned."""
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def moment_of(value: str | datetime) -> datetime:
+    """The moment, with its zone, of what the database has returned: SQLite keeps a text without."""
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    kept_in = connection.timezone if settings.USE_TZ else timezone.get_default_timezone()
+    return at if at.tzinfo else timezone.make_aware(at, kept_in)
 
 
 def id_text(key: UUID) -> str:

@@ -56,6 +56,7 @@ class RunState:
         this machine's clock says, so that the ends tell the order. For any thread."""
         with self._clock:
             now = timezone.now()
+            now = timezone.make_aware(now) if timezone.is_naive(now) else now
             if self._last_end is not None:
                 now = max(now, self._last_end + TICK)
             self._last_end = now

@@ -34,7 +34,7 @@ from sagaz.core.types import SagaStepStatus as SagazStepStatus
 
 from sagas import codec
 from sagas.cleaning import clean_sagas
-from sagas.errors import JournalIsReadOnly
+from sagas.errors import JournalIsReadOnly, UnreadableValue
 from sagas.models import ACTIVE, PAUSED_OR_NOT, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 from sagas.queries import final_context
 from sagas.registry import saga_type
@@ -144,7 +144,7 @@ def _load(saga_id: str) -> State | None:
         "saga_name": saga.name,
         "status": _status(saga.status, saga.failure).value,
         "steps": _steps(saga, rows),
-        "context": final_context(saga, rows),
+        "context": final_context(saga, rows, is_lenient=True),
         "error": saga.park_reason or saga.failure or None,
         "metadata": _metadata(saga),
         "created_at": saga.created_at.isoformat(),
@@ -229,6 +229,9 @@ def _has(status: SagazStatus) -> Q:
 
 
 def _status(status: str, failure: str) -> SagazStatus:
+    """A status of a newer version counts as under way: nothing here knows that it has ended."""
+    if status not in SagaStatus.values:
+        return SagazStatus.COMPENSATING if failure else SagazStatus.EXECUTING
     return (_BACK if failure else _FORWARD)[SagaStatus(status)]
 
 
@@ -255,13 +258,21 @@ def _step(saga: Saga, name: str, forward: SagaStep | None, back: SagaStep | None
     return {
         "name": name,
         "status": _step_status(saga, forward, back).value,
-        "result": codec.decode(forward.result) if forward and forward.result else None,
+        "result": _result(forward) if forward and forward.result else None,
         "error": (forward and forward.error) or (back and back.error) or None,
         "executed_at": _text(forward.finished_at) if forward else None,
         "compensated": is_undone,
         "compensated_at": _text(back.finished_at) if back and is_undone else None,
         "retry_count": max(0, forward.attempt - 1) if forward else 0,
     }
+
+
+def _result(row: SagaStep) -> Any:
+    """The result; where it cannot be read, as the text that the journal has."""
+    try:
+        return codec.decode(row.result)
+    except UnreadableValue:
+        return row.result
 
 
 def _step_status(saga: Saga, forward: SagaStep | None, back: SagaStep | None) -> SagazStepStatus:

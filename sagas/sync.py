@@ -11,14 +11,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, connections
-from django.db.models.functions import Now
-from django.utils import timezone
 from sagaz import Saga as SagaClass
 
 from outbox.away import AWAY
 from outbox.correlation import current, taken_or_made
 from saga_runtime.text import is_storable
-from sagas import codec
+from sagas import codec, sql
 from sagas.errors import (
     CannotRunHere,
     SagaDefinitionError,
@@ -120,9 +118,9 @@ def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
         key=key,
         version=found.version,
         definition_hash=found.definition_hash,
-        deadline=timezone.now() + found.deadline if found.deadline else None,
+        deadline=sql.moment_after(found.deadline) if found.deadline else None,
         input=codec.encode(dict(context)),
-        next_run_at=Now(),
+        next_run_at=sql.now(),
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
     )
@@ -210,7 +208,7 @@ class _Worker:
 
 
 def _result(saga: Saga) -> dict[str, Any]:
-    context = final_context(saga)
+    context = final_context(saga, is_lenient=saga.status != SagaStatus.COMPLETED)
     match saga.status:
         case SagaStatus.COMPLETED:
             return context

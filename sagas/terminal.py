@@ -4,7 +4,7 @@ import threading
 from collections.abc import Collection
 from contextlib import nullcontext
 
-from django.db import Error, connection, transaction
+from django.db import transaction
 
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
@@ -14,7 +14,7 @@ from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import bounded, failure_of, stand_in
 from sagas.hooks import Ending, SagaOutcome, call_hooks
 from sagas.models import ACTIVE, Saga, SagaStatus
-from sagas.outages import is_conflict, is_databases, is_of_another, is_outage, our_outage
+from sagas.outages import ours_to_blame
 from sagas.points import Point, reach
 
 logger = get_logger(__name__)
@@ -85,23 +85,12 @@ def _call_hooks(outcome: SagaOutcome) -> None:
         with transaction.atomic() if is_parked else nullcontext():
             call_hooks(outcome)
     except BaseException as error:
-        if (to_blame := _our_database(error)) is not None:
+        if (to_blame := ours_to_blame(error)) is not None:
             raise to_blame from to_blame.__cause__  # which has its code
         if not is_parked:
             told = bounded(f"its on_finish hook fails: {failure_of(error).text}")
             raise HookFailed(told) from error
         _log(outcome, "its on_park hook failed", error)
-
-
-def _our_database(error: BaseException) -> Error | None:
-    """Find our own database's part in it: it is away, or has ended our transaction. Then the same
-    may work later, and the hook has not failed."""
-    if (outage := our_outage(error)) is not None:
-        return outage
-    if not is_databases(error) or is_of_another(error):
-        return None
-    is_away = is_outage(error) and not connection.is_usable()
-    return error if is_conflict(error) or is_away else None
 
 
 def _log(outcome: SagaOutcome, what: str, error: BaseException) -> None:

@@ -129,6 +129,13 @@ def raising(name: str) -> str:
     raise RAISED[name]
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def accept(*records: Record, consumer: str = "sagas") -> int:
     return inbox.accept(records, consumer=consumer)
 
@@ -278,6 +285,8 @@ MALFORMED = {
     "no value": (Record(TOPIC, 0, 0, None, None, record().headers), "not JSON"),
     "not UTF-8": (record(raw=b'{"trip": "\xff"}'), "not JSON"),
     "nested without end": (record(raw=b"[" * 100_000), "not JSON"),
+    "nested too deeply": (record({"trip": "T", "x": nested(64)}), "more than 64 levels"),
+    "nested 492 deep": (record({"trip": "T", "x": nested(492)}), "more than 64 levels"),
     "no headers": (Record(TOPIC, 0, 0, b"K", b"{}", ()), "ce_specversion"),
     "no ce_id": (record({"trip": "T"}, without="ce_id"), "ce_id"),
     "no ce_type": (record({"trip": "T"}, without="ce_type"), "ce_type"),

@@ -4,14 +4,19 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection
 from django.db.backends.sqlite3.base import DatabaseWrapper as SqliteWrapper
+from sagaz import Saga as SagaClass
+from sagaz import action
+from sagaz.core.triggers import trigger
 
-from sagas import attempts, call_in_thread
+from brokers import Record
+from sagas import attempts, call_in_thread, inbox
 from sagas.hooks import Hook, SagaOutcome
-from sagas.models import SagaAttempt
+from sagas.models import RefusedCommand, Saga, SagaAttempt
 from sagas.outages import alias_of, our_outage
 from tests.unit.saga_running import Context, Register, begin, on_finish, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain, failures_of
@@ -223,3 +228,51 @@ def locked() -> Any:
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorname = "SQLITE_BUSY"
     return error
+
+
+class TestATrigger:
+    """What asks a database while it reads a message."""
+
+    @pytest.fixture
+    def asks(self, register: Register) -> list[Callable[[], None]]:
+        """Called one after the other, each for one message."""
+        waiting: list[Callable[[], None]] = []
+
+        class Tour(SagaClass):
+            saga_name = "tour"
+
+            @trigger(source="tour.book", idempotency_key="trip")
+            def on_book(self, event: Context) -> Context:
+                waiting.pop(0)()
+                return event
+
+            @action("fly")
+            def fly(self, ctx: Context) -> None: ...
+
+        register(Tour)
+        return waiting
+
+    def test_refuses_where_another_database_is_away_and_no_partition_stands_still(
+        self, asks: list[Callable[[], None]], foreign: Callable[[], None]
+    ) -> None:
+        asks += [foreign, lambda: None]
+        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        (kept,) = RefusedCommand.objects.all()
+        assert "unable to open database file" in kept.reason
+
+    def test_refuses_nothing_while_our_own_is_away(self, asks: list[Callable[[], None]]) -> None:
+        Saga.objects.create(id=UUID(int=1), name="x", key="x", definition_hash="", input="{}")
+        asks += [break_ours, lambda: None]
+        with pytest.raises(OperationalError):
+            inbox.accept([command("1")], consumer="test")
+        connection.close()
+        assert inbox.accept([command("1")], consumer="test") == 1
+        assert not RefusedCommand.objects.exists()
+
+
+def command(trip: str) -> Record:
+    headers = {"specversion": "1.0", "id": trip, "source": "/tests", "type": "tour.book"}
+    return Record(
+        "tours", 0, int(trip), b"k", f'{{"trip": "{trip}"}}'.encode(),
+        tuple((f"ce_{name}", text.encode()) for name, text in headers.items()),
+    )  # fmt: skip
