@@ -11,6 +11,8 @@ from saga_runtime.text import LONGEST_ERROR, cut, visible
 
 LONGEST_CELL = 300
 """Characters of a value that a table shows; `--json` has all of it."""
+LONGEST_TEXT = 10_000
+"""Characters of a text of several lines that is shown."""
 
 
 class VisibleOutput(OutputWrapper):
@@ -45,6 +47,13 @@ class VisibleCommand(BaseCommand):
     def say(self, text: str) -> None:
         """Print one line, whatever line ends the text holds."""
         self.stdout.write(cut(visible(text), LONGEST_ERROR))
+
+    def say_lines(self, title: str, text: str) -> None:
+        """Print a text of several lines, such as a traceback, indented below a title."""
+        self.say("")
+        self.say(title)
+        for line in cut(text, LONGEST_TEXT).split("\n"):
+            self.say(f"    {line}")
 
     def say_json(self, value: object) -> None:
         """Print one JSON value in ASCII, on one line."""

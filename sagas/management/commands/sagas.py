@@ -106,7 +106,7 @@ class Command(VisibleCommand):
         for attempt in report["timeline"]:
             if attempt["traceback"]:
                 of = "{step} {kind} {attempt}".format(**attempt)
-                self.stdout.write(f"\ntraceback of {of}:\n{attempt['traceback']}")
+                self.say_lines(f"traceback of {of}:", attempt["traceback"])
         if report["interventions"]:
             self.say_table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
 
