@@ -16,6 +16,7 @@ from outbox.away import AWAY
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line, one_line_error
 from sagas import codec, journal, local
+from sagas.async_orm import heal_after
 from sagas.contexts import changes, changes_of_async
 from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.errors import CancelRequested, LeaseLost
@@ -141,6 +142,8 @@ class Attempts:
             return None
         except Exception as error:  # noqa: BLE001 - whatever the step raised
             failure = failure_of(error)
+            if step.is_external:
+                await heal_after(error)
             # Beside a refusal out of a group, other calls may have had their effect.
             if step.is_external and (failure.is_group or not failure.is_no):
                 tries.in_doubt = True

@@ -25,6 +25,7 @@ from sagas.hooks import Ending, SagaOutcome
 from sagas.points import Point, reach
 from sagas.registry import SagaType, max_concurrent, saga_type
 from sagas.run import SagaRun
+from sagas.scope import current_place
 from sagas.state import Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
@@ -235,6 +236,7 @@ class Executor:
         return f"{claimed.takeovers} workers in a row died or stalled with it and got no further"
 
     async def _execute(self, claimed: Claimed, run: SagaRun | None, unfit: str) -> None:
+        current_place.set("a saga")  # in this task, and what it calls
         with correlated(Correlation(claimed.correlation_id, claimed.traceparent)):
             began = time.monotonic()
             try:

@@ -30,6 +30,7 @@ from sagas.models import InboxMessage, Saga
 from sagas.points import Point, reach
 from sagas.refusals import keep, refusal
 from sagas.registry import SagaType, trigger_for
+from sagas.scope import current_place
 from sagas.sequences import Sequences
 
 logger = get_logger(__name__)
@@ -206,6 +207,7 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
 def _refusing(what: str) -> Iterator[None]:
     """Refuse the command where an app's function raises, whatever that is: a CancelledError or a
     SystemExit of its own must not end the consumer. Ctrl-C is nobody's own."""
+    token = current_place.set("a trigger")
     try:
         yield
     except (CommandRefused, KeyboardInterrupt):
@@ -215,6 +217,8 @@ def _refusing(what: str) -> Iterator[None]:
     except BaseException as error:
         _raise_outage(error)
         raise CommandRefused(f"{what}: {describe_error(error)}") from error
+    finally:
+        current_place.reset(token)
 
 
 def _raise_outage(error: BaseException) -> None:

@@ -11,6 +11,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 current_key: ContextVar[str] = ContextVar("idempotency_key")
+current_place: ContextVar[str] = ContextVar("place")
+"""What of a saga runs here, as a person says it: `a saga` (its steps, hooks and listeners), `a
+trigger`."""
 current_threads: ContextVar[Threads] = ContextVar("threads")
 
 

@@ -29,6 +29,7 @@ from sagas.identity import saga_id
 from sagas.models import ACTIVE, Saga, SagaStatus
 from sagas.queries import final_context
 from sagas.registry import SagaType, saga_type
+from sagas.scope import current_place
 from sagas.validation import name_of
 
 SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
@@ -64,7 +65,7 @@ def run_saga_sync(
         SagaUnfinished: the time was up; it goes on in a consumer.
         SagaDefinitionError: the class is not registered.
         UnstorableValue: the journal cannot keep the context.
-        CannotRunHere: inside a transaction, or where an event loop runs.
+        CannotRunHere: inside another saga, a transaction, or where an event loop runs.
         ValueError: the key is none, or the timeout no number of seconds.
     """
     _check_place()
@@ -77,6 +78,12 @@ def run_saga_sync(
 
 
 def _check_place() -> None:
+    if place := current_place.get(""):
+        raise CannotRunHere(
+            f"run_saga_sync inside {place}: it would wait for places that those who wait hold, and "
+            "begin anew with each attempt. Enqueue the command that starts the other saga, by "
+            "outbox.enqueue() in a local step or an on_finish function"
+        )
     try:
         asyncio.get_running_loop()
     except RuntimeError:

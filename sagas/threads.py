@@ -91,9 +91,14 @@ def _healing(call: Callable[[], R]) -> R:
         # pass through a future at all: the caller would wait for ever.
         raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
     finally:
-        for connection in connections.all(initialized_only=True):
-            if connection.errors_occurred and not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
+        heal()
+
+
+def heal() -> None:
+    """Close those of this thread's connections that broke, so that the next query has a new one."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred and not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 def _close(together: threading.Barrier, timeout: float) -> None:

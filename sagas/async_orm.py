@@ -1,0 +1,22 @@
+"""Heals what Django's async ORM keeps: its connections live in a thread of asgiref's, where no
+request ends after which Django would look at them."""
+
+import asyncio
+from contextlib import suppress
+
+from asgiref.sync import sync_to_async
+from django.db import Error
+
+from sagas.outages import causes
+from sagas.threads import heal
+
+PATIENCE = 2.0  # seconds; the thread may be busy with another saga's query
+
+
+async def heal_after(error: BaseException) -> None:
+    """Close the connections of the async ORM that are broken, where the error is a database's: the
+    next query then has a new one."""
+    if any(issubclass(type(each), Error) for each in causes(error)):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await sync_to_async(heal, thread_sensitive=True)()
