@@ -16,10 +16,10 @@ from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
 from saga_runtime.logs import get_logger
-from saga_runtime.text import describe_error
 from sagas import claims, terminal
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost
+from sagas.failures import stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome
 from sagas.points import Point, reach
@@ -210,17 +210,13 @@ class Executor:
         unfit = claimed.unreadable or _misfit(claimed, found) or self._exhausted(claimed)
         run = None
         if found is not None and not unfit:
-            try:
-                run = SagaRun(
-                    claimed,
-                    found,
-                    group=self._group,
-                    journal_threads=self._journal,
-                    call_threads=self._calls,
-                )
-            except Exception as error:  # its class is the app's; the worker must not end by it
-                logger.exception("%s %s: its saga cannot be made", claimed.name, claimed.key)
-                unfit = f"its saga cannot be made: {describe_error(error)}"
+            run = SagaRun(
+                claimed,
+                found,
+                group=self._group,
+                journal_threads=self._journal,
+                call_threads=self._calls,
+            )
         task = asyncio.create_task(self._execute(claimed, run, unfit))
         self._running[task] = (claimed, run)
         task.add_done_callback(self._ended)
@@ -244,10 +240,13 @@ class Executor:
             except (Suspended, LeaseLost) as reason:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
-            except Exception:
-                of = (claimed.name, claimed.key)
+            except asyncio.CancelledError:  # with the loop
+                raise
+            except BaseException as error:
                 logger.exception(
-                    "%s %s: an error outside its steps; a worker will take the saga up again", *of
+                    "%s %s: an error outside its steps; a worker will take the saga up again",
+                    *(claimed.name, claimed.key),
+                    exc_info=stand_in(error),
                 )
                 return
             took = time.monotonic() - began

@@ -75,8 +75,11 @@ class SagaRun:
             await self._writer.call(journal.adopt, self._claimed, self._type.definition_hash)
         try:
             self._saga = self._type.pattern.new()
-        except BaseException as error:  # noqa: BLE001 - a class's own __init__ may raise anything
-            self._state.park(f"an instance of its class cannot be made: {failure_of(error).text}")
+        except BaseException as error:
+            logger.exception(
+                "%s %s: its saga cannot be made", *self._names, exc_info=stand_in(error)
+            )
+            self._state.park(f"its saga cannot be made: {failure_of(error).text}")
             return await self._finish(Ending.PARKED, self._claimed.context)
         self._step_names = tuple(step.step_id for step in self._saga.get_steps())
         for definition in self._saga.get_steps():

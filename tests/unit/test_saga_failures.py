@@ -28,8 +28,9 @@ from sagas import StepRejected, group
 from sagas.apart import apart
 from sagas.failures import LONGEST_TRACEBACK, bounded, failure_of, raisable, stand_in, traceback_of
 from sagas.hooks import SagaOutcome
-from sagas.models import Saga, SagaAttempt, SagaStep
+from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
 from sagas.pattern import Pattern
+from sagas.run import SagaRun
 from sagas.threads import Threads
 from tests.unit.saga_running import (
     Context,
@@ -39,8 +40,10 @@ from tests.unit.saga_running import (
     on_park,
     register,
     run_to_end,
+    working,
 )
 from tests.unit.scripted_sagas import Part, Script, chain, raising
+from tests.unit.waiting import until
 
 __all__ = ["on_finish", "on_park", "register"]
 
@@ -393,7 +396,7 @@ def test_a_class_of_which_no_instance_can_be_made_parks_its_saga_alone(
         patch.setattr(Pattern, "new", lambda _: raising(SystemExit(3))({}))
         parked = run_to_end(saga)
     assert parked.status == "parked"
-    assert parked.park_reason == "an instance of its class cannot be made: SystemExit: 3"
+    assert parked.park_reason == "its saga cannot be made: SystemExit: 3"
     assert run_to_end(begin("tour", key="K-2")).status == "completed"
 
 
@@ -419,6 +422,27 @@ def test_a_failure_in_failure_handling_leaves_the_saga_as_it_is(
     assert (saga.status, saga.failure) == ("rolled_back", "ConnectionError: away")
     assert script.calls == ["fly", "stay", "stay", "stay", "stay", "unstay", "unfly"]
     assert "to be taken up again" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("tour")
+def test_what_ends_a_run_ends_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = SagaRun._run_steps
+    failures: list[BaseException] = [SystemExit(3), KeyboardInterrupt(), GeneratorExit()]
+
+    async def run(self: SagaRun) -> Any:
+        if failures:
+            raise failures.pop()
+        return await real(self)
+
+    monkeypatch.setattr(SagaRun, "_run_steps", run)
+    sagas = [begin("tour", key=f"K-{n}") for n in range(4)]
+    with working(lease=0.5):
+        until(lambda: not Saga.objects.filter(status__in=ACTIVE).exists())
+    assert {saga.status for saga in Saga.objects.filter(id__in=sagas)} == {"completed"}
+    assert caplog.text.count("an error outside its steps") == 3
 
 
 def test_what_is_no_exception_in_the_journals_thread_reaches_each_writer(
