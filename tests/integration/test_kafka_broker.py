@@ -466,6 +466,22 @@ class TestRefusals:
             [report] = collect(source, 1)
         assert isinstance(report, Refused)
 
+    def test_a_topic_with_fewer_partitions_is_named(
+        self,
+        broker: KafkaBroker,
+        kafka_server_url: str,
+        topic_name: Callable[[str], str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        again, whole = topic_name("orders.commands"), topic_name("orders.events")
+        broker_from_url(kafka_server_url, partitions=1).ensure_topics([again])
+        broker.ensure_topics([whole])
+        assert caplog.messages == []
+
+        broker.ensure_topics([again, whole])
+        [line] = caplog.messages
+        assert f"topic {again} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
+
     @pytest.mark.usefixtures("one_word_counts", "none_on_demand")
     def test_a_topic_that_is_not_there(
         self, broker: KafkaBroker, topic: str, topic_name: Callable[[str], str]
