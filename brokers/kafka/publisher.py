@@ -16,6 +16,7 @@ from brokers.kafka.client import CLIENT_ERRORS, fault, unavailable
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import BATCH_BYTES, Run, judged
+from brokers.kafka.stall import Stall
 from brokers.outage import Outage
 from saga_runtime.logs import get_logger
 
@@ -34,6 +35,7 @@ class KafkaPublisher:
         self._reports: list[Report] = []
         self._topics = topics
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
+        self._stall = Stall(self._outage)
 
     def publish(self, message: Message, *, token: int) -> bool:
         if self._has_bad_news():
@@ -76,6 +78,8 @@ class KafkaPublisher:
             self._look_after(self._run)
             with self._changed:
                 reports = self._collected()
+        run = self._run
+        self._stall.note(is_waiting=bool(run and run.pending and not reports and not run.is_away))
         return reports
 
     def commit(self, *, timeout: float) -> None:

@@ -19,6 +19,7 @@ from brokers.errors import (
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
+from brokers.kafka.stall import Stall
 from brokers.librdkafka.faults import FENCED, error_of, explained, fault
 from brokers.librdkafka.run import BATCH_BYTES, Run
 from brokers.outage import Outage
@@ -41,6 +42,7 @@ class LibrdkafkaPublisher:
         self._careful = False
         self._fenced = False
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
+        self._stall = Stall(self._outage)
 
     @property
     def is_ready(self) -> bool:
@@ -83,8 +85,10 @@ class LibrdkafkaPublisher:
         elif not self._reports:
             time.sleep(timeout)
         reports = self._collected()
-        if run is not None and run.away is not None:
-            self._look_after(run, reports)
+        if run is not None:
+            self._stall.note(is_waiting=bool(run.pending) and not reports and run.away is None)
+            if run.away is not None or self._outage.going_on:
+                self._look_after(run, reports)
         return reports
 
     def commit(self, *, timeout: float) -> None:

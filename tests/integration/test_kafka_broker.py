@@ -322,6 +322,26 @@ class TestAnOutage:
         with pytest.raises(BrokerUnavailable, match="no Kafka broker answers"):
             await_broker(nobody, topics=["a"])
 
+    def test_one_that_acknowledges_nothing_is_told_of(
+        self,
+        proxied: KafkaBroker,
+        topic: str,
+        proxy: KafkaProxy,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """As where replicas are missing: both clients are connected, wait, and say nothing."""
+        monkeypatch.setattr("brokers.kafka.stall.STALLED_AFTER", 1.0)
+        with closing(proxied.publisher()) as source:
+            source.publish(Message(topic, "key", b""), token=0)
+            collect(source, 1)
+            proxy.stall()
+            source.publish(Message(topic, "key", b"x"), token=1)
+            until(lambda: not source.reports(timeout=0.1) and "acknowledges nothing" in caplog.text)
+            proxy.restore()
+            assert collect(source, 1) == [Acknowledged(1)]
+            assert "answers again" in caplog.text
+
     def test_a_queue_that_is_full(
         self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:

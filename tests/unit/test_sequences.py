@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from brokers.cloudevents import CloudEvent
+from brokers.cloudevents import CloudEvent, from_record
 from sagas import inbox
 from sagas.models import InboxMessage
 from sagas.sequences import Sequences
@@ -30,6 +30,13 @@ class TestSequences:
 
     def test_falling_is_not(self) -> None:
         assert out_of_order(event(1), event(5), event(3), event(4), event(6)) == 2
+
+    def test_numbers_with_and_without_leading_zeros_are_one_order(self) -> None:
+        """As in a topic that holds messages of an earlier relay."""
+        texts = ["9", "10", "00000000000000000011", "12", "00000000000000000013"]
+        events = [from_record(record({}, ce_sequence=text)) for text in texts]
+        assert out_of_order(*events) == 0
+        assert out_of_order(*reversed(events)) == 4
 
     def test_the_same_again_is_in_order(self) -> None:
         assert out_of_order(event(5), event(5)) == 0

@@ -39,7 +39,7 @@ class Command(VisibleCommand):
 
     def handle(self, *, host: str, port: int, consumers: int, **_: Any) -> None:
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
-        broker.check()
+        await_broker(broker, topics=())
         make_secret_key()
         try:
             if broker.in_process:
