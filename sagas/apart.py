@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sagas.allowance import Allowance
 from sagas.failures import raisable
 
 
@@ -27,13 +28,13 @@ class _End:
 async def apart(
     function: Callable[..., Any],
     *arguments: Any,
-    timeout: float | None = None,  # noqa: ASYNC109 - asyncio.timeout cancels the task around it
+    allowance: Allowance | None = None,
 ) -> Any:
     """Call a function, await what it returns if that can be awaited, and hand out the result.
 
     Args:
         function: foreign code, `def` or `async def`.
-        timeout: seconds; then it is cancelled, and its end is awaited.
+        allowance: when it is used up the call is cancelled, and its end is awaited.
 
     Raises:
         TimeoutError: the time was up.
@@ -43,7 +44,7 @@ async def apart(
     end = _End()
     task = asyncio.create_task(_note(function, arguments, end))
     try:
-        _, running = await asyncio.wait([task], timeout=timeout)
+        running = not await _ends_within(task, allowance or Allowance(None))
         if running:
             task.cancel()
             await asyncio.wait([task])
@@ -59,6 +60,14 @@ async def apart(
     if failure is error:
         raise failure
     raise failure from error
+
+
+async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool:
+    while True:
+        done, _ = await asyncio.wait([task], timeout=allowance.pause())
+        left = allowance.left()
+        if done or (left is not None and left <= 0):
+            return bool(done)
 
 
 async def _note(function: Callable[..., Any], arguments: tuple[Any, ...], end: _End) -> None:

@@ -16,15 +16,17 @@ from outbox.away import AWAY
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line, one_line_error
 from sagas import codec, journal, local
+from sagas.allowance import Allowance
 from sagas.async_orm import heal_after
 from sagas.contexts import changes, changes_of_async
 from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
-from sagas.errors import CancelRequested, LeaseLost
+from sagas.errors import CancelRequested, LeaseLost, NoThreadLeft
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.identity import step_key
 from sagas.models import StepKind, StepStatus
 from sagas.outages import (
     alias_of,
+    causes,
     is_conflict,
     is_databases,
     is_of_another,
@@ -140,8 +142,11 @@ class Attempts:
             self._state.note_cancel(await self._writer.call(journal.cancel_reason, self._claimed))
             tries.attempt -= 1
             return None
-        except Exception as error:  # noqa: BLE001 - whatever the step raised
+        except Exception as error:
             failure = failure_of(error)
+            if any(type(each) is NoThreadLeft for each in causes(error)):
+                self._state.suspend(str(NoThreadLeft()))
+                raise Suspended(str(NoThreadLeft())) from error
             if step.is_external:
                 await heal_after(error)
             # Beside a refusal out of a group, other calls may have had their effect.
@@ -248,7 +253,7 @@ class Attempts:
             step.function,
             context,
             undoes=step.kind is StepKind.COMPENSATION,
-            timeout=self._limit(step),
+            allowance=self._allowance(step),
         )
         encoded = codec.encode(result)
         reach(Point.CALLED, step.label)
@@ -259,12 +264,11 @@ class Attempts:
             await self._writer.settle()
         return self._state.newest(codec.decode(encoded), at)
 
-    def _limit(self, step: Step) -> float | None:
+    def _allowance(self, step: Step) -> Allowance:
         """The step's timeout, or less where the deadline comes before it."""
         left = self._state.seconds_left
-        if step.kind is StepKind.COMPENSATION or self._state.past_pivot or left is None:
-            return step.timeout
-        return min(left, step.timeout) if step.timeout is not None else left
+        has_no_deadline = step.kind is StepKind.COMPENSATION or self._state.past_pivot
+        return Allowance(step.timeout, at_most=None if has_no_deadline else left)
 
     async def _was_away(self, step: Step, tries: Tries, failure: Failure) -> bool:
         """Whether the step failed because our own database was away: that spends no retry.

@@ -7,9 +7,11 @@ from typing import Any
 
 from saga_runtime.text import shown
 from sagas import codec
+from sagas.allowance import Allowance
 from sagas.apart import apart
 from sagas.errors import UnstorableValue
 from sagas.failures import raisable
+from sagas.scope import current_allowance
 
 
 def changes(
@@ -36,12 +38,17 @@ async def changes_of_async(
     context: dict[str, Any],
     *,
     undoes: bool = False,
-    timeout: float | None = None,  # noqa: ASYNC109 - it is the step's, not this function's
+    allowance: Allowance | None = None,
 ) -> dict[str, Any]:
-    """The same for an async step, called apart; `timeout` in seconds."""
+    """The same for an async step, called apart, within this allowance."""
     context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
     own, before = _own(context)
-    result = await apart(function, own, timeout=timeout)
+    allowance = allowance or Allowance(None)
+    token = current_allowance.set(allowance)
+    try:
+        result = await apart(function, own, allowance=allowance)
+    finally:
+        current_allowance.reset(token)
     return _merged(_returned(result, undoes=undoes), own, before, context)
 
 

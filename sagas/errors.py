@@ -3,6 +3,7 @@
 ├─ UnstorableValue
 ├─ UnreadableValue
 ├─ LeaseLost
+├─ NoThreadLeft
 ├─ CancelRequested
 ├─ HookFailed
 ├─ EndRefused
@@ -41,6 +42,13 @@ class UnreadableValue(SagasError):  # noqa: N818 - names the value's fault
 
 class LeaseLost(SagasError):  # noqa: N818 - states the fact
     """Another worker has taken the saga over; this one must change nothing more."""
+
+
+class NoThreadLeft(SagasError):  # noqa: N818 - states the fact
+    """Raised by `call_in_thread` where each of the worker's threads is stuck: nothing was begun."""
+
+    def __init__(self) -> None:
+        super().__init__("each thread for calls is stuck in a call that has not come back")
 
 
 class CancelRequested(SagasError):  # noqa: N818 - states the fact

@@ -18,7 +18,7 @@ from outbox.correlation import Correlation, correlated
 from saga_runtime.logs import get_logger
 from sagas import claims, terminal
 from sagas.claims import Claimed
-from sagas.errors import LeaseLost
+from sagas.errors import LeaseLost, NoThreadLeft
 from sagas.failures import stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome
@@ -78,6 +78,7 @@ class Executor:
         self._max_takeovers = max_takeovers
         self._suspect_from = max(2, max_takeovers // 2)
         self._only = only
+        self._unwell = self._has_released = False
         self._alone = False
         self._runs_suspect = False
         self._suspects_due = 0.0
@@ -102,7 +103,7 @@ class Executor:
     async def _main(self, stop: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._journal = Threads(self._journal_thread_count, name="journal")
-        self._calls = Threads(self._call_thread_count, name="calls")
+        self._calls = Threads(self._call_thread_count, name="calls", spare=self._call_thread_count)
         # Sagas are claimed and leases renewed also while every step waits for a lock.
         self._leases = Threads(1, name="leases")
         self._group_thread = Threads(1, name="group")
@@ -124,6 +125,9 @@ class Executor:
         wanted = 1
         patient_until = 0.0
         while not stop.is_set():
+            if await self._is_unwell():
+                await self._wait(LONGEST_POLL)
+                continue
             self._alive()
             room = self._concurrency - len(self._running)
             # Where more of them wait, they are claimed many at a time; but those that run may take
@@ -138,6 +142,31 @@ class Executor:
             else:
                 pause = PATIENCE if room else LONGEST_POLL
             await self._wait(pause)
+
+    async def _is_unwell(self) -> bool:
+        """Whether no step can call anything any more. Then the worker hands over what it runs,
+        claims nothing, and shows no sign of life: whoever watches it may start another."""
+        if not self._calls.is_exhausted:
+            if self._unwell:
+                logger.warning("a thread for calls has come back: this worker claims sagas again")
+            self._unwell = self._has_released = False
+            return False
+        if not self._unwell:
+            self._unwell = True
+            logger.error(
+                "this worker is unwell and hands its sagas over: %s. Restart it, and give what the "
+                "steps call in threads a timeout of its own",
+                NoThreadLeft(),
+            )
+        for _, run in self._running.values():
+            if run is not None:
+                run.suspend(str(NoThreadLeft()))
+        self._calls.refuse_waiting()
+        if not self._running and not self._has_released:
+            with suppress(*AWAY):  # their leases run out all the same
+                await self._leases.run(claims.release, worker=self._worker)
+                self._has_released = True
+        return True
 
     async def _claim(self, room: int) -> list[Claimed]:
         try:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+from sagas.allowance import Allowance
 from sagas.threads import Threads
 
 P = ParamSpec("P")
@@ -14,6 +15,7 @@ current_key: ContextVar[str] = ContextVar("idempotency_key")
 current_place: ContextVar[str] = ContextVar("place")
 """What of a saga runs here, as a person says it: `a saga` (its steps, hooks and listeners), `a
 trigger`."""
+current_allowance: ContextVar[Allowance] = ContextVar("allowance", default=Allowance(None))  # noqa: B039 - without a limit, it keeps nothing
 current_threads: ContextVar[Threads] = ContextVar("threads")
 
 
@@ -39,4 +41,4 @@ async def call_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kw
     threads = current_threads.get(None)
     if threads is None:
         return await asyncio.to_thread(function, *args, **kwargs)
-    return await threads.run(function, *args, **kwargs)
+    return await threads.run_for(current_allowance.get(), function, *args, **kwargs)

@@ -1,45 +1,180 @@
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
+
+from sagas.allowance import Allowance
+from sagas.errors import NoThreadLeft
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Threads:
-    """A few threads for the ORM, each with a database connection that it keeps and closes."""
+    """A few threads for the ORM, each with a database connection that it keeps and closes.
 
-    def __init__(self, count: int, *, name: str) -> None:
+    A call of which nobody waits for the answer any more, because its step has timed out, may hold
+    its thread for ever. Another thread takes that one's place meanwhile.
+
+    Args:
+        count: threads that work at a time.
+        spare: stuck threads that are replaced, at most.
+    """
+
+    def __init__(self, count: int, *, name: str, spare: int = 0) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._name = name
+        self._spare = spare
+        self._queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._alive: set[threading.Thread] = set()
+        self._stuck = 0
         self._answers: _Answers | None = None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether each thread is stuck, those too that took the place of others."""
+        return self._stuck >= self._count + self._spare
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it in one of the threads, with the caller's context variables."""
+        call = _Call(self._answers_here(), partial(copy_context().run, function, *args, **kwargs))
+        self._submit(call)
+        answer: R = await call.answer
+        return answer
+
+    async def run_for(
+        self, allowance: Allowance, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same for a step, of whose time the wait for a thread takes none.
+
+        Raises:
+            NoThreadLeft: all are stuck; it was not begun.
+        """
+        call = _Call(self._answers_here(), partial(copy_context().run, function, *args, **kwargs))
+        call.begins = call.answers.loop.create_future()
+        if self.is_exhausted:
+            raise NoThreadLeft
+        try:
+            if not self._submit(call):
+                with allowance.waiting():
+                    await asyncio.wait([call.begins, call.answer], return_when="FIRST_COMPLETED")
+            answer: R = await call.answer
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+        return answer
+
+    def refuse_waiting(self) -> None:
+        """Tell those who wait for a thread that there is none."""
+        with suppress(Empty):
+            while True:
+                call = self._queue.get_nowait()
+                if call is not None:
+                    call.answers.add(call.answer, None, NoThreadLeft())
+
+    def close(self, *, timeout: float = 5.0) -> None:
+        """Wait for what runs, close each thread's connections, end the threads. A thread that is
+        stuck is left to the end of the process."""
+        up_at = time.monotonic() + timeout
+        with self._lock:
+            threads = list(self._alive)
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join(max(0.0, up_at - time.monotonic()))
+
+    def _answers_here(self) -> "_Answers":
         loop = asyncio.get_running_loop()
         answers = self._answers
         if answers is None or answers.loop is not loop:
             answers = self._answers = _Answers(loop)
-        answer: asyncio.Future[R] = loop.create_future()
-        call = partial(copy_context().run, function, *args, **kwargs)
-        self._pool.submit(_answer, call, answer, answers)
-        return await answer
+        return answers
 
-    def close(self, *, timeout: float = 5.0) -> None:
-        """Wait for what runs, close each thread's connections, end the threads. What still waits
-        for a thread gets no answer: its event loop is to end next."""
-        together = threading.Barrier(self._count)
-        closing = [self._pool.submit(_close, together, timeout) for _ in range(self._count)]
-        wait(closing, timeout)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def _submit(self, call: "_Call") -> bool:
+        """Returns whether a thread takes it at once."""
+        self._queue.put(call)
+        if self._idle.acquire(blocking=False):
+            return True
+        with self._lock:
+            return self._start_one()
+
+    def _start_one(self) -> bool:
+        """Start a thread, where there is room for one. To be called with the lock."""
+        if len(self._alive) >= self._count + min(self._stuck, self._spare):
+            return False
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._alive.add(thread)
+        thread.start()
+        return True
+
+    def _work(self) -> None:
+        try:
+            while (call := self._next()) is not None:
+                call.run()
+                if not self._has_room(call):
+                    return
+        finally:
+            connections.close_all()
+            with self._lock:
+                self._alive.discard(threading.current_thread())
+
+    def _next(self) -> "_Call | None":
+        try:
+            return self._queue.get_nowait()
+        except Empty:
+            self._idle.release()
+            return self._queue.get()
+
+    def _has_room(self, call: "_Call") -> bool:
+        """Whether this thread is needed on; behind an abandoned call another has its place."""
+        with self._lock:
+            call.is_over = True
+            if not call.is_abandoned:
+                return True
+            self._stuck -= 1
+            is_needed = len(self._alive) <= self._count + min(self._stuck, self._spare)
+            if not is_needed:
+                self._alive.discard(threading.current_thread())
+            return is_needed
+
+    def _abandon(self, call: "_Call") -> None:
+        """Nobody waits for it any more. Where it runs, its thread is stuck."""
+        call.answer.cancel()
+        with self._lock:
+            if call.has_begun and not call.is_over and not call.is_abandoned:
+                call.is_abandoned = True
+                self._stuck += 1
+                if not self._queue.empty():
+                    self._start_one()
+
+
+class _Call:
+    """A function on its way through a thread."""
+
+    def __init__(self, answers: "_Answers", function: Callable[[], Any]) -> None:
+        self.answers = answers
+        self.answer: asyncio.Future[Any] = answers.loop.create_future()
+        self.begins: asyncio.Future[None] | None = None
+        self.has_begun = self.is_over = self.is_abandoned = False
+        self._function = function
+
+    def run(self) -> None:
+        self.has_begun = True  # before the look: whoever cancels it now takes it for begun
+        if self.answer.cancelled():
+            return
+        if self.begins is not None:
+            self.answers.add(self.begins, None, None)
+        _answer(self._function, self.answer, self.answers)
 
 
 class _Answers:
@@ -99,11 +234,3 @@ def heal() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.errors_occurred and not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-
-
-def _close(together: threading.Barrier, timeout: float) -> None:
-    connections.close_all()
-    try:
-        together.wait(timeout)
-    except threading.BrokenBarrierError:
-        return

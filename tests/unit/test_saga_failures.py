@@ -25,6 +25,7 @@ from orders.stock import load_sample_stock
 from outbox.models import OutboxMessage
 from saga_runtime.text import LONGEST_ERROR
 from sagas import StepRejected, group
+from sagas.allowance import Allowance
 from sagas.apart import apart
 from sagas.failures import LONGEST_TRACEBACK, bounded, failure_of, raisable, stand_in, traceback_of
 from sagas.hooks import SagaOutcome
@@ -175,7 +176,7 @@ class TestApart:
         async def run() -> Any:
             task = asyncio.current_task()
             try:
-                result: Any = await apart(function, timeout=timeout)
+                result: Any = await apart(function, allowance=Allowance(timeout))
             except Exception as error:  # noqa: BLE001 - looked at
                 result = error
             await asyncio.sleep(0.01)  # what a timer would still do

@@ -46,9 +46,20 @@ def test_what_cannot_pass_through_a_future_is_wrapped() -> None:
 
 def test_closing_waits_no_longer_than_it_was_told() -> None:
     threads = Threads(2, name="tests")
-    release = threading.Event()
-    threads._pool.submit(release.wait, TIMEOUT)
+    release, begun = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(TIMEOUT)
+
+    async def give_up() -> None:
+        hanging = asyncio.ensure_future(threads.run(hang))
+        await asyncio.to_thread(begun.wait, TIMEOUT)
+        hanging.cancel()
+
+    asyncio.run(give_up())
     threads.close(timeout=0.05)
+    assert not release.is_set()
     release.set()
 
 
