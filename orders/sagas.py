@@ -18,6 +18,7 @@ from orders.errors import CommandMismatch, NotPaid, OutOfStock, PaymentDeclined,
 from orders.messages import CANCEL_ORDER, PLACE_ORDER, SAGA_NAME
 from orders.payments import PaymentGateway, gateway_from_url
 from sagas import (
+    NeedsAttention,
     StepRejected,
     call_in_thread,
     cancel_on,
@@ -116,6 +117,6 @@ class OrderSaga(Saga):
     def ship_order(self, ctx: Context) -> Context:
         try:
             shipment = fulfilment.ship(order_id=ctx["order_id"])
-        except NotPaid as error:
-            raise StepRejected(str(error)) from error
+        except NotPaid as error:  # our books contradict the step before: no business no
+            raise NeedsAttention(str(error)) from error
         return {"shipment_id": f"SHIP-{ctx['order_id']}", "tracking": shipment.tracking}

@@ -6,6 +6,7 @@ from sagas.cancel_rules import cancel_on
 from sagas.errors import (
     CannotRunHere,
     JournalIsReadOnly,
+    NeedsAttention,
     NotJournalled,
     SagaDefinitionError,
     SagaFailed,
@@ -28,6 +29,7 @@ __all__ = [
     "DjangoSagaStorage",
     "Ending",
     "JournalIsReadOnly",
+    "NeedsAttention",
     "NotJournalled",
     "SagaDefinitionError",
     "SagaFailed",

@@ -301,11 +301,13 @@ class Attempts:
             StepFailed: it was the last attempt.
         """
         tries.failures += 1
-        is_final = failure.is_no or failure.is_unstorable
+        is_final = failure.is_no or failure.is_unstorable or failure.needs_attention
         is_last = is_final or tries.failures > step.max_retries
-        if step.is_pivot and failure.is_no and not tries.in_doubt:
+        if step.is_pivot and (failure.is_no or failure.needs_attention) and not tries.in_doubt:
             self._state.pivots_begun.discard(step.name)
-        decides = is_last and step.kind is StepKind.FORWARD and not self._state.past_pivot
+        is_forward = step.kind is StepKind.FORWARD
+        may_decide = is_forward and not self._state.past_pivot and not failure.needs_attention
+        decides = is_last and may_decide
         if decides:
             self._state.failure = self._state.failure or failure.text
         kept = failure.traceback if is_last else ""
@@ -318,10 +320,12 @@ class Attempts:
         if decides:
             reach(Point.FAILURE_DECIDED, step.label)
             self._undo_if_in_doubt(step, tries)
-        elif step.kind is StepKind.FORWARD and self._state.is_cancel_due:
+        elif is_forward and self._state.is_cancel_due:
             # It came while a local pivot ran, of which nothing is left: that has not begun.
             await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
-        elif step.kind is StepKind.FORWARD and self._state.past_pivot:
+        elif is_forward and failure.needs_attention:
+            self._state.park(f"{step.name} needs a person: {failure.text}")
+        elif is_forward and self._state.past_pivot:
             self._state.park(f"{step.name} failed past the point of no return: {failure.text}")
         raise StepFailed(failure)
 

@@ -1,4 +1,5 @@
 """SagasError ── StepRejected
+├─ NeedsAttention
 ├─ SagaDefinitionError, an ImproperlyConfigured of Django's too
 ├─ UnstorableValue
 ├─ UnreadableValue
@@ -26,6 +27,11 @@ class SagasError(Exception):
 
 class StepRejected(SagasError):  # noqa: N818 - a business outcome
     """A step raises it to say no for a business reason: it is not retried, the saga is undone."""
+
+
+class NeedsAttention(SagasError):  # noqa: N818 - states the fact
+    """A step raises it where the books contradict each other, so that a person must look: it is not
+    retried, and nothing is decided. The saga is parked before that step, with the error's text."""
 
 
 class SagaDefinitionError(SagasError, ImproperlyConfigured):

@@ -21,6 +21,7 @@ from sagas.errors import (
     CancelRequested,
     HookFailed,
     LeaseLost,
+    NeedsAttention,
     StepRejected,
     UnstorableValue,
 )
@@ -52,7 +53,8 @@ class Failure:
         error: what was raised. Not to be printed, compared or asked for its class.
         is_no: a `StepRejected`, or a group with one in it: not to be tried again.
         is_group: it was several errors: what ran beside a refusal may have had its effect.
-        is_expected: the text says all: a refusal, a timeout, a value that cannot be kept.
+        is_expected: the text says all: a refusal, a timeout, a value that cannot be kept, a
+            question for a person.
     """
 
     text: str
@@ -71,6 +73,11 @@ class Failure:
         """The journal cannot keep what the step returned; another attempt would return the same."""
         return issubclass(type(self.error), UnstorableValue)
 
+    @property
+    def needs_attention(self) -> bool:
+        """A person must look before anything is decided."""
+        return issubclass(type(self.error), NeedsAttention)
+
 
 def failure_of(error: BaseException) -> Failure:
     """Describe what foreign code has raised. Never raises."""
@@ -83,6 +90,8 @@ def failure_of(error: BaseException) -> Failure:
 def _failure_of(error: BaseException) -> Failure:
     if issubclass(type(error), StepRejected):
         return Failure(_told_no(error), error, is_no=True, is_expected=True)
+    if issubclass(type(error), NeedsAttention):
+        return Failure(_told_no(error), error, is_expected=True)
     if type(error) is TimeoutError and not error.args:
         return Failure("timed out", error, is_expected=True)
     is_group = issubclass(type(error), BaseExceptionGroup)
@@ -97,7 +106,7 @@ def _failure_of(error: BaseException) -> Failure:
 
 
 def _told_no(error: BaseException) -> str:
-    """A refusal is told in its own words."""
+    """A refusal, and a question for a person, is told in its own words."""
     return bounded(error_text(error)) or describe_error(error)
 
 

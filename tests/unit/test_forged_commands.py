@@ -16,12 +16,22 @@ from orders import fulfilment
 from orders.audit import audit_orders
 from orders.cancelling import cancel_order
 from orders.errors import NotPaid
-from orders.models import Order, OrderStatus, Payment, Product, Shipment, SimulatedCharge
+from orders.models import (
+    Order,
+    OrderStatus,
+    Payment,
+    PaymentStatus,
+    Product,
+    Shipment,
+    SimulatedCharge,
+)
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
-from sagas import inbox
+from sagas import inbox, interventions
 from sagas.codec import decode, encode
-from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus
+from sagas.identity import step_key
+from sagas.interventions import By
+from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus, StepKind
 from sagas.registry import saga_type
 from tests.unit.test_order_saga import Shop, running
 from tests.unit.waiting import until
@@ -282,3 +292,60 @@ class TestCancelling:
         assert len(refused(1)) == 1
         place()
         assert_fulfilled_as_ordered()
+
+
+class TestACharge:
+    """That a person has resolved, of which our books know nothing."""
+
+    BY = By("ann", "paid by bank transfer")
+
+    @pytest.fixture
+    def parked(self, shop: Shop) -> Order:  # noqa: ARG002 - it works
+        """Parked at the charge, then resolved: at the pivot the books contradict the journal."""
+        with transaction.atomic():  # before a worker claims it
+            order = place()
+            found = saga_type("order")
+            assert found is not None
+            Saga.objects.create(
+                id=order.saga_id,
+                name="order",
+                key="F",
+                definition_hash=found.definition_hash,
+                input=encode({"order_id": "F"}),
+                epoch=4,
+                status=SagaStatus.PARKED,
+                park_reason="3 workers in a row died or stalled with it",
+            )
+        interventions.resolve(order.saga_id, "charge_payment", StepKind.FORWARD, by=self.BY)
+        until(lambda: Order.objects.filter(status=OrderStatus.ATTENTION).exists())
+        return order
+
+    def books(self) -> tuple[int, int, int]:
+        book = Product.objects.get(product_id="BOOK")
+        return book.on_hand, book.reserved, book.shipped
+
+    def test_parks_the_order_and_undoes_nothing(self, parked: Order) -> None:
+        saga = Saga.objects.get()
+        assert saga.status == SagaStatus.PARKED
+        assert saga.park_reason == "ship_order needs a person: order F is not paid for"
+        assert (saga.failure, saga.past_pivot) == ("", False)
+        assert Order.objects.get(pk=parked.pk).reason == saga.park_reason
+        assert self.books() == (8, 2, 0)
+        assert not SimulatedCharge.objects.exists()
+
+    def test_ships_once_it_is_entered(self, parked: Order) -> None:
+        fulfilment.record_charge(
+            order_id="F",
+            key=step_key(parked.saga_id, "charge_payment", StepKind.FORWARD),
+            transaction_id="BANK-4711",
+            amount=PRICE,
+        )
+        interventions.retry(parked.saga_id, by=self.BY)
+        until(lambda: Order.objects.filter(status=OrderStatus.FULFILLED).exists())
+        assert self.books() == (8, 0, 2)
+
+    def test_is_undone_where_a_person_says_so(self, parked: Order) -> None:
+        interventions.cancel(parked.saga_id, by=By("ann", "the money never came"))
+        until(lambda: Order.objects.filter(status=OrderStatus.CANCELLED).exists())
+        assert self.books() == (10, 0, 0)
+        assert Payment.objects.get().status == PaymentStatus.REFUNDED

@@ -19,7 +19,7 @@ from sagaz.core.triggers import trigger
 
 from brokers import Record
 from saga_runtime.text import LONGEST_ERROR
-from sagas import StepRejected, codec, inbox
+from sagas import NeedsAttention, StepRejected, codec, inbox
 from sagas.errors import CancelRequested, LeaseLost, UnstorableValue
 from sagas.hooks import SagaOutcome
 from sagas.models import ACTIVE, RefusedCommand, Saga, SagaStep
@@ -102,6 +102,7 @@ ENDS: dict[str, Callable[[], Any]] = {
     "`StepRejected` beside another error in an `ExceptionGroup`": raising(
         lambda: ExceptionGroup("g", [AWAY, NO("no")])
     ),
+    "`NeedsAttention`": raising(lambda: NeedsAttention("look")),
     "a result that the journal cannot keep": lambda: {"result": object()},
     "`ValueError`, as any other `Exception`": raising(lambda: ValueError("odd")),
     "`TimeoutError`": raising(TimeoutError),
