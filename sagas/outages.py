@@ -92,8 +92,18 @@ def ours_to_blame(error: BaseException) -> Error | None:
         return outage
     if not is_databases(error) or is_of_another(error):
         return None
-    is_away = is_outage(error) and not connection.is_usable()
-    return error if is_conflict(error) or is_away else None
+    if is_conflict(error) or (is_outage(error) and not _does_ours_answer()):
+        return error
+    return None
+
+
+def _does_ours_answer() -> bool:
+    """Ask our database. A connection that is not open yet says nothing, so that it is opened."""
+    try:
+        connection.ensure_connection()
+    except Error:
+        return False
+    return bool(connection.is_usable())
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

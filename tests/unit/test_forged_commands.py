@@ -1,12 +1,14 @@
 """Commands that we have not sent: the row decides, not the message, and orders go their way."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
@@ -38,6 +40,7 @@ from tests.unit.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+DRIVER = psycopg if connection.vendor == "postgresql" else sqlite3
 PRICE = Decimal("900.00")
 GENUINE = {
     "order_id": "F",
@@ -184,7 +187,8 @@ class TestPlacing:
         command = Forger().record(GENUINE, type_=type_)
 
         def away(_run: object, sql: str, *_: object) -> None:
-            raise OperationalError(f"server closed the connection: {sql}")
+            with connection.wrap_database_errors:  # as the server's own errors come
+                raise DRIVER.OperationalError(f"server closed the connection: {sql}")
 
         with connection.execute_wrapper(away), pytest.raises(OperationalError, match="orders_ord"):
             inbox.accept([command], consumer="sagas")

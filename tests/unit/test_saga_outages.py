@@ -260,6 +260,46 @@ class TestATrigger:
         (kept,) = RefusedCommand.objects.all()
         assert "unable to open database file" in kept.reason
 
+    def test_refuses_where_its_statement_is_at_fault(self, asks: list[Callable[[], None]]) -> None:
+        def ask() -> None:
+            connection.cursor().execute("SELECT * FROM no_such_table")
+
+        asks += [ask, lambda: None]
+        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        assert "no_such_table" in RefusedCommand.objects.get().reason
+
+    @pytest.mark.on_postgresql
+    def test_refuses_where_its_statement_takes_too_long(
+        self, asks: list[Callable[[], None]]
+    ) -> None:
+        def ask() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET statement_timeout = 50")
+                try:
+                    cursor.execute("SELECT pg_sleep(60)")
+                finally:
+                    cursor.execute("RESET statement_timeout")
+
+        asks += [ask, lambda: None]
+        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        assert "statement timeout" in RefusedCommand.objects.get().reason
+
+    @pytest.mark.parametrize("is_open", [True, False])
+    def test_refuses_where_nobody_knows_whose_outage_it_was_and_ours_answers(
+        self, asks: list[Callable[[], None]], *, is_open: bool
+    ) -> None:
+        """A trigger is called before the consumer has asked the database anything."""
+
+        def ask() -> None:
+            raise OperationalError("the price list does not answer")
+
+        asks += [ask, lambda: None]
+        connection.ensure_connection()
+        if not is_open:
+            connection.close()
+        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        assert "the price list does not answer" in RefusedCommand.objects.get().reason
+
     def test_refuses_nothing_while_our_own_is_away(self, asks: list[Callable[[], None]]) -> None:
         Saga.objects.create(id=UUID(int=1), name="x", key="x", definition_hash="", input="{}")
         asks += [break_ours, lambda: None]
