@@ -1,6 +1,5 @@
 """Readiness: can orders be taken, and are they on their way?"""
 
-import logging
 from collections.abc import Iterator
 
 from django.conf import settings
@@ -10,9 +9,10 @@ from ninja import Schema
 
 from config.writes import why_no_writes
 from outbox.queries import oldest_age
+from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 _was_ready = True
 
 

@@ -1,6 +1,5 @@
 """Which worker runs which saga: claims, each with a new epoch, and the leases behind them."""
 
-import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -16,12 +15,13 @@ from django.db.models import F, TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
+from saga_runtime.logs import get_logger
 from sagas import codec, sql
 from sagas.errors import UnreadableValue
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 from sagas.sql import Rows
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
 

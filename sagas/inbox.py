@@ -223,8 +223,9 @@ def _refusing(what: str) -> Iterator[None]:
 
 def _raise_outage(error: BaseException) -> None:
     """While our own database is away, what a message says cannot be compared: that is no reason to
-    refuse it. Another database's outage is: no partition stands still for it."""
-    to_blame = outages.ours_to_blame(error)
+    refuse it, and neither is a statement that our database has given up. Another database's outage
+    is: no partition stands still for it."""
+    to_blame = outages.ours_to_blame(error) or outages.ours_timed_out(error)
     if to_blame is not None:
         raise to_blame from to_blame.__cause__  # which has its code
 

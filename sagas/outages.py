@@ -60,6 +60,14 @@ def alias_of(error: BaseException) -> str | None:
     return found
 
 
+def ours_timed_out(error: BaseException) -> Error | None:
+    """Find the error of a statement that took our own database too long, as when it is overloaded.
+    That is nothing against the statement: a lookup by an index can take so long too."""
+    if is_databases(error) and _sqlstate(error) == _CANCELED and not is_of_another(error):
+        return error
+    return None
+
+
 def is_of_another(error: BaseException) -> bool:
     """Whether the error happened on a connection of Django's to another database than ours."""
     return alias_of(error) not in (None, DEFAULT_DB_ALIAS)

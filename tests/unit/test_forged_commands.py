@@ -1,14 +1,14 @@
 """Commands that we have not sent: the row decides, not the message, and orders go their way."""
 
 import json
-import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
@@ -36,11 +36,10 @@ from sagas.interventions import By
 from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus, StepKind
 from sagas.registry import saga_type
 from tests.unit.test_order_saga import Shop, running
-from tests.unit.waiting import until
+from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-DRIVER = psycopg if connection.vendor == "postgresql" else sqlite3
 PRICE = Decimal("900.00")
 GENUINE = {
     "order_id": "F",
@@ -179,22 +178,60 @@ class TestPlacing:
         assert inbox.accept([Forger().record(more)], consumer="sagas") == 1
         assert decode(Saga.objects.get().input) == {"order_id": "F"}
 
+    @pytest.mark.on_sqlite
     @pytest.mark.parametrize("type_", ["orders.place", "orders.cancel"])
-    def test_an_outage_refuses_nothing(self, type_: str) -> None:
+    def test_an_outage_refuses_nothing(self, type_: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where the row cannot be looked at, the command waits; refused, it would be lost."""
         place()
         cancel_order(order_id="F", reason="")
-        command = Forger().record(GENUINE, type_=type_)
+        with monkeypatch.context() as patch:
+            patch.setitem(connection.settings_dict, "NAME", "/there/is/no/such/file")
+            connection.close()
+            self.assert_waits(type_)
+        connection.close()
+        self.assert_accepted_afterwards(type_)
 
-        def away(_run: object, sql: str, *_: object) -> None:
-            with connection.wrap_database_errors:  # as the server's own errors come
-                raise DRIVER.OperationalError(f"server closed the connection: {sql}")
+    @pytest.mark.on_postgresql
+    @pytest.mark.parametrize("type_", ["orders.place", "orders.cancel"])
+    def test_a_killed_connection_refuses_nothing(self, type_: str) -> None:
+        place()
+        cancel_order(order_id="F", reason="")
+        with connection.cursor() as cursor, suppress(OperationalError):
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        self.assert_waits(type_)
+        connection.close()
+        self.assert_accepted_afterwards(type_)
 
-        with connection.execute_wrapper(away), pytest.raises(OperationalError, match="orders_ord"):
-            inbox.accept([command], consumer="sagas")
+    @pytest.mark.on_postgresql
+    @pytest.mark.parametrize("type_", ["orders.place", "orders.cancel"])
+    def test_a_statement_that_took_too_long_refuses_nothing(self, type_: str) -> None:
+        place()
+        cancel_order(order_id="F", reason="")
+        locked, over = Event(), Event()
+
+        def lock(_: Event) -> None:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE orders_order IN ACCESS EXCLUSIVE MODE")
+                locked.set()
+                assert over.wait(20)
+
+        with in_thread(lock):
+            assert locked.wait(20)
+            with connection.cursor() as cursor:
+                cursor.execute("SET statement_timeout = '100ms'; SET lock_timeout = 0")
+            self.assert_waits(type_)
+            over.set()
+        connection.close()
+        self.assert_accepted_afterwards(type_)
+
+    def assert_waits(self, type_: str) -> None:
+        with pytest.raises(OperationalError):
+            inbox.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
+
+    def assert_accepted_afterwards(self, type_: str) -> None:
         assert not RefusedCommand.objects.exists()
         inbox.accept([Forger().record(GENUINE)], consumer="sagas")
-        inbox.accept([command], consumer="sagas")
+        inbox.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
         assert not RefusedCommand.objects.exists()
 
 
