@@ -30,11 +30,12 @@ class BufferedWorker(Worker):
         """Serve; called in the worker's process, once the application is loaded."""
         # Objects of their own: gunicorn closes its sockets in the middle of a reload.
         sockets = [each.sock.dup() for each in self.sockets]
-        self._server = Server(sockets, self.wsgi, threads=self.cfg.threads)
+        server = self._server = Server(sockets, self.wsgi, threads=self.cfg.threads)
         while self.alive and self.ppid == os.getppid():
             self.notify()
-            self._server.turn()
-        self._server.stop(within=self.cfg.graceful_timeout, alive=self.notify)
+            server.turn()
+        self._server = None  # another SIGTERM must not wake what is closed
+        server.stop(within=self.cfg.graceful_timeout, alive=self.notify)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take SIGTERM: stop at once, not when the next client comes."""
