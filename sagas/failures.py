@@ -55,6 +55,7 @@ class Failure:
         is_group: it was several errors: what ran beside a refusal may have had its effect.
         is_expected: the text says all: a refusal, a timeout, a value that cannot be kept, a
             question for a person.
+        needs_attention: a person must look before anything is decided, alone or out of a group.
     """
 
     text: str
@@ -62,6 +63,7 @@ class Failure:
     is_no: bool = False
     is_group: bool = False
     is_expected: bool = False
+    needs_attention: bool = False
 
     @property
     def traceback(self) -> str:
@@ -72,11 +74,6 @@ class Failure:
     def is_unstorable(self) -> bool:
         """The journal cannot keep what the step returned; another attempt would return the same."""
         return issubclass(type(self.error), UnstorableValue)
-
-    @property
-    def needs_attention(self) -> bool:
-        """A person must look before anything is decided."""
-        return issubclass(type(self.error), NeedsAttention)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -91,11 +88,14 @@ def _failure_of(error: BaseException) -> Failure:
     if issubclass(type(error), StepRejected):
         return Failure(_told_no(error), error, is_no=True, is_expected=True)
     if issubclass(type(error), NeedsAttention):
-        return Failure(_told_no(error), error, is_expected=True)
+        return Failure(_told_no(error), error, is_expected=True, needs_attention=True)
     if type(error) is TimeoutError and not error.args:
         return Failure("timed out", error, is_expected=True)
     is_group = issubclass(type(error), BaseExceptionGroup)
     inside = leaves(error) if is_group else [error]
+    questions = [each for each in inside if issubclass(type(each), NeedsAttention)]
+    if questions:
+        return Failure(_told_no(questions[0]), error, is_group=True, needs_attention=True)
     nos = [each for each in inside if issubclass(type(each), StepRejected)]
     if nos:
         text = "; ".join(dict.fromkeys(_told_no(each) for each in nos[:_MOST_NOS]))

@@ -24,7 +24,7 @@ from orders.services import Item, place_order
 from orders.stock import load_sample_stock
 from outbox.models import OutboxMessage
 from saga_runtime.text import LONGEST_ERROR
-from sagas import StepRejected, group
+from sagas import NeedsAttention, StepRejected, group
 from sagas.allowance import Allowance
 from sagas.apart import apart
 from sagas.failures import LONGEST_TRACEBACK, bounded, failure_of, raisable, stand_in, traceback_of
@@ -139,6 +139,10 @@ class TestDescribing:
         failure = failure_of(group_)
         assert (failure.text, failure.is_no, failure.is_group) == ("full; late", True, True)
         assert failure.traceback == ""
+
+    def test_a_question_for_a_person_out_of_a_group_comes_first(self) -> None:
+        failure = failure_of(ExceptionGroup("g", [StepRejected("full"), NeedsAttention("odd")]))
+        assert (failure.text, failure.needs_attention, failure.is_no) == ("odd", True, False)
 
     def test_what_is_beside_a_refusal_is_in_the_traceback(self) -> None:
         failure = failure_of(ExceptionGroup("g", [StepRejected("full"), ValueError("odd")]))
