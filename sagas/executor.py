@@ -158,9 +158,8 @@ class Executor:
                 "steps call in threads a timeout of its own",
                 NoThreadLeft(),
             )
-        for _, run in self._running.values():
-            if run is not None:
-                run.suspend(str(NoThreadLeft()))
+        # What runs is let fail or end: a step that has timed out must have spent its retry, or it
+        # would go from worker to worker. One that needs a thread is left.
         self._calls.refuse_waiting()
         if not self._running and not self._has_released:
             with suppress(*AWAY):  # their leases run out all the same
