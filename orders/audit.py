@@ -82,7 +82,7 @@ def audit_orders(*, now: datetime, max_age: timedelta) -> Audit:
                 found = [] if is_cleaned else [*_saga(order, sagas)]
                 found += _order(order, charges.get(order.order_id, []))
                 contradictions += [Contradiction(order.order_id, what) for what in found]
-                contradictions += _age(order, now, max_age)
+                contradictions += _age(order, now, max_age, sagas)
     return Audit(counts, contradictions, cleaned)
 
 
@@ -132,12 +132,15 @@ def _ledger() -> Iterator[Contradiction]:
         yield Contradiction(charge.reference, f"{charge.status} by the gateway, but no such order")
 
 
-def _age(order: Order, now: datetime, max_age: timedelta) -> Iterator[Contradiction]:
+def _age(
+    order: Order, now: datetime, max_age: timedelta, sagas: dict[UUID, str]
+) -> Iterator[Contradiction]:
     age = now - order.created_at
     if order.status in (OrderStatus.PENDING, OrderStatus.PROCESSING) and age > max_age:
-        yield Contradiction(
-            order.order_id, f"{order.status} for {age.total_seconds():.0f} s without an end"
-        )
+        what = f"{order.status} for {age.total_seconds():.0f} s without an end"
+        if order.saga_id not in sagas:
+            what += ", and no saga has begun: its command waits, or was refused"
+        yield Contradiction(order.order_id, what)
 
 
 def _is_cleaned(order: Order, sagas: dict[UUID, str], now: datetime) -> bool:

@@ -7,6 +7,8 @@ together: a command of ours always finds its row.
 
 from typing import Any
 
+from django.db import router
+
 from orders.errors import CommandMismatch, UnknownOrder
 from orders.models import MAX_ID, Order
 from saga_runtime.text import is_storable
@@ -65,7 +67,9 @@ def _order_of(command: Any) -> Order:
     order_id = command.get("order_id") if isinstance(command, dict) else None
     if not is_storable(order_id, longest=MAX_ID):
         raise UnknownOrder("the command names no order: `order_id` must be an order's id")
-    order = Order.objects.filter(order_id=order_id).first()
+    # Where it was written: a replica that lags does not have it yet, and a command comes once.
+    orders = Order.objects.using(router.db_for_write(Order))
+    order = orders.filter(order_id=order_id).first()
     if order is None:
         raise UnknownOrder(f"there is no order {order_id!r}")
     return order

@@ -1,7 +1,7 @@
 """Commands that we have not sent: the row decides, not the message, and orders go their way."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -11,12 +11,14 @@ from uuid import uuid4
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.test import override_settings
 from django.utils import timezone
 
 from brokers import Message, Record
 from orders import fulfilment
 from orders.audit import audit_orders
 from orders.cancelling import cancel_order
+from orders.commands import placed_order, requested_cancel
 from orders.errors import NotPaid
 from orders.models import (
     Order,
@@ -233,6 +235,22 @@ class TestPlacing:
         inbox.accept([Forger().record(GENUINE)], consumer="sagas")
         inbox.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
         assert not RefusedCommand.objects.exists()
+
+
+class ToAReplica:
+    """A router that sends every read to a replica, which is not there."""
+
+    def db_for_read(self, *_: object, **__: object) -> str:
+        return "replica"
+
+
+@pytest.mark.parametrize("read", [placed_order, requested_cancel])
+def test_a_command_is_compared_where_orders_are_written(read: Callable[[object], object]) -> None:
+    """A replica that lags would not have the row yet, and a refused command does not come again."""
+    order = place()
+    cancel_order(order_id="F", reason="changed my mind")
+    with override_settings(DATABASE_ROUTERS=[ToAReplica()]):
+        assert read(GENUINE) in (order, "changed my mind")
 
 
 class TestTheSteps:
