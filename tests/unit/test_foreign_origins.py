@@ -22,6 +22,8 @@ FOREIGN = [
     {"Origin": "http://testserver.evil.example"},
     {"Origin": "http://testserver:8443"},
     {"Origin": "http://[bad"},
+    {"Origin": "https://testserver"},
+    {"Origin": "testserver"},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
 ]
@@ -87,6 +89,17 @@ def test_a_trusted_origin_is_ours_too(
     settings.CSRF_TRUSTED_ORIGINS = ["https://shop.example", "https://*.sub.example"]
 
     answer = client.post(CANCEL, "", "application/json", headers={"Origin": origin})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(("scheme", "status"), [("https", 202), ("http", 403)])
+def test_behind_a_proxy_our_origin_is_the_one_that_the_browser_sees(
+    client: Client, settings: Settings, scheme: str, status: int
+) -> None:
+    """As `BEHIND_TLS_PROXY=true` sets it."""
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    sent = {"Host": "testserver", "X-Forwarded-Proto": "https", "Origin": f"{scheme}://testserver"}
+    answer = client.post(CANCEL, "", "application/json", headers=sent)
     assert answer.status_code == status
 
 
