@@ -139,7 +139,6 @@ class TestTheEnvelope:
             {"content-type": "text/plain"},
             {"Content-Type": "text/plain"},
             {"traceparent": "1"},
-            {"tracestate": "1"},
             {"x-correlation-id": "1"},
             {5: "1"},
             {"": "1"},

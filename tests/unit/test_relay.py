@@ -198,7 +198,7 @@ class TestPublishing:
     def test_an_applications_headers_displace_none_of_ours(self) -> None:
         """A row may have been written before that was refused, or by hand. An empty one is sent."""
         [id_] = put("K-1")
-        theirs = ("Content-Type", "content-type", "CE_ID", "ce_type", "traceparent", "tracestate")
+        theirs = ("Content-Type", "content-type", "CE_ID", "ce_type", "traceparent")
         headers = {"x-empty": "", **dict.fromkeys((*theirs, "X-Correlation-Id"), "theirs")}
         OutboxMessage.objects.filter(id=id_).update(headers=headers)
         broker = Kafka()
@@ -209,6 +209,18 @@ class TestPublishing:
         assert dict(message.headers)["content-type"] == b"application/json"
         assert dict(message.headers)["x-empty"] == b""
         assert b"theirs" not in {value for _, value in message.headers}
+
+    def test_the_callers_tracestate_travels_with_our_traceparent(self) -> None:
+        """Nothing of ours sets it, so that whoever has one may hand it over."""
+        state = "vendor=00f067aa0ba902b7"
+        with transaction.atomic(), correlated(Correlation("trace-1", TRACEPARENT)):
+            enqueue(topic="t", key="K-1", type="a", payload={}, headers={"tracestate": state})
+        broker = Kafka()
+        drain(broker)
+        (message,) = broker.accepted
+        headers = dict(message.headers)
+        assert headers["tracestate"] == state.encode()
+        assert headers["traceparent"] == TRACEPARENT.encode()
 
     def test_as_cloudevents_that_their_own_library_reads(self) -> None:
         put("K-1")
