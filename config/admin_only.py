@@ -19,6 +19,13 @@ def is_admin(request: HttpRequest) -> bool:
     return request.path_info.startswith(ADMIN_PATH)
 
 
+def _writes_nul(path: str) -> bool:
+    """Whether the key in an address (`/admin/app/model/KEY/…`) holds NUL as the admin writes it.
+    An app or a model may have `_00` in its name; in a key the admin writes `_` as `_5F`."""
+    key = path.removeprefix(ADMIN_PATH).split("/")[2:3]
+    return "_00" in "".join(key)
+
+
 class AdminValuesMiddleware:
     """Refuses what the database cannot take, where Django's admin would answer 500: NUL in
     addresses and cookies (the admin itself writes it as `_00` in an address), numbers out of range
@@ -30,7 +37,7 @@ class AdminValuesMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if is_admin(request):
             path, query = request.path_info, unquote(request.META.get("QUERY_STRING", ""))
-            if "_00" in path or any(
+            if _writes_nul(path) or any(
                 "\0" in text for text in (path, query, *request.COOKIES.values())
             ):
                 return problem(400, "the request holds a NUL character")

@@ -47,6 +47,24 @@ def test_an_address_takes_any_id(boss: Client, path: str, view: str) -> None:
         assert boss.get(f"{path}{text}/{view}/").status_code < 500, text
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("auth/user/_00/change/", 400),
+        ("auth/user/a_00b/history/", 400),
+        ("r/1/_00/", 400),
+        ("report_001/thing/", 404),
+        ("auth/user_001/", 404),
+        ("auth/user/a_5F00/change/", 302),  # the key `a_00`: there is no such user
+        ("sagas/saga/5/monthly_001/", 302),
+    ],
+)
+def test_only_a_key_can_hold_nul_as_the_admin_writes_it(
+    boss: Client, path: str, status: int
+) -> None:
+    assert boss.get(f"/admin/{path}").status_code == status
+
+
 @pytest.mark.parametrize("name", ["sessionid", "csrftoken", "messages", "anything"])
 def test_a_cookie_may_hold_anything(boss: Client, name: str) -> None:
     for value in (r'"\000aaaaaaaa"', r'"\377"', "9" * 3000):
