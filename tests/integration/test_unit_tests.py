@@ -35,6 +35,7 @@ FILES = [
         "waiting_requests",
         "writes",
         "forged_commands",
+        "operations_page",
     )
 ]
 
