@@ -36,6 +36,7 @@ FILES = [
         "writes",
         "forged_commands",
         "operations_page",
+        "waiting_cancels",
     )
 ]
 
