@@ -178,25 +178,27 @@ class SagaRun:
         return await self._finish(Ending.PARKED, context)
 
     async def _finish_with_hook(self, outcome: SagaOutcome) -> Ending | None:
-        """A hook that keeps failing parks the saga, which has ended all but for it."""
+        """A hook that keeps failing parks the saga, which has ended all but for it. Parked is set
+        behind the last try: a cancel between two of them leads to another end."""
+        told = ""
         for failures in range(1, HOOK_ATTEMPTS + 1):
             try:
                 await self._writer.call(
                     terminal.finish, self._claimed, outcome, steps=self._step_names
                 )
             except HookFailed as error:
-                self._state.parked = str(error)
+                told = str(error)
                 logger.exception(
                     "%s %s: its on_finish hook failed (%d of %d)",
                     *(*self._names, failures, HOOK_ATTEMPTS),
                     exc_info=stand_in(error.__cause__ or error),
                 )
             else:
-                self._state.parked = ""
                 reach(Point.AFTER_TERMINAL_COMMIT)
                 return outcome.ending
             if failures < HOOK_ATTEMPTS:
                 await self._writer.rest(self._attempts.backoff(failures))
+        self._state.parked = told
         return await self._finish(Ending.PARKED, outcome.context)
 
     def _wrap(self, definition: SagaStepDefinition) -> None:

@@ -33,7 +33,7 @@ from sagas import (
 )
 from sagas.cancelling import request_cancel
 from sagas.entries import End, Entry, Fail, Wait
-from sagas.errors import CancelRefused, UnknownSaga
+from sagas.errors import CancelRefused, HookFailed, UnknownSaga
 from sagas.hooks import Hook
 from sagas.identity import saga_id
 from sagas.models import (
@@ -280,6 +280,44 @@ class TestInTime:
         assert script.calls == ["fly", "stay", "eat", "uneat", "unstay", "unfly"]
         if with_hook:
             is_cancelled(ended, outcomes)
+
+    @pytest.mark.parametrize("fails_again", [False, True])
+    def test_behind_a_hook_that_has_failed(
+        self,
+        fails_again: bool,  # noqa: FBT001
+        script: Script,
+        on_finish: SetHook,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What the hook said of the other end is no reason to park this one."""
+        saga = begin("tour")
+        asked: list[SagaOutcome] = []
+        real_finish = terminal.finish
+
+        def hook(outcome: SagaOutcome) -> None:
+            asked.append(outcome)
+            if outcome.ending is Ending.COMPLETED or fails_again:
+                raise ValueError(f"not {outcome.ending}")
+
+        def finish(*args: Any, **options: Any) -> None:
+            try:
+                real_finish(*args, **options)
+            except HookFailed:
+                if len(asked) == 1:  # its transaction, which holds the saga's row, is over
+                    cancel(saga)
+                raise
+
+        on_finish("tour", hook)
+        monkeypatch.setattr(terminal, "finish", finish)
+        ended = run_to_end(saga)
+        assert script.calls == ["fly", "stay", "eat", "uneat", "unstay", "unfly"]
+        assert asked[0].ending is Ending.COMPLETED
+        if fails_again:
+            assert ended.status == "parked"
+            assert "ValueError: not rolled_back" in ended.park_reason
+        else:
+            is_cancelled(ended, asked[1:])
+            assert ended.park_reason == ""
 
     def test_decided_when_all_was_done_and_the_worker_dies(
         self, script: Script, outcomes: list[SagaOutcome]
