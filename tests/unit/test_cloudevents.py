@@ -106,7 +106,6 @@ OURS = [
     "ce_more",
     "Content-Type",
     "traceparent",
-    "TraceState",
     "X-Correlation-ID",
 ]
 

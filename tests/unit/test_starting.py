@@ -1,5 +1,6 @@
 """What is said while the service starts: which part is waited for, and when each one works."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -193,10 +194,14 @@ class TestReady:
 
 
 def test_make_says_what_it_does_before_it_is_silent() -> None:
+    # Not as a make within the make that runs these tests, whose ARGS and messages it would share.
+    env = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    env.pop("MFLAGS", None)
     for target in ("up", "test"):
         made = subprocess.run(
             ["make", target, "SYSTEM_UV=uv", "UV=echo"],
             cwd=ROOT,
+            env=env,
             capture_output=True,
             text=True,
             check=True,
