@@ -58,6 +58,18 @@ def release_stock(*, order_id: str) -> None:
         _close(reservation, ReservationStatus.RELEASED)
 
 
+def amount_due(*, order_id: str) -> Decimal:
+    """Return what the order costs, two decimals, as its row has it."""
+    return Order.objects.get(order_id=order_id).amount
+
+
+def amount_charged(*, order_id: str, charge_key: str) -> Decimal:
+    """Return the amount of the charge under that key, two decimals: what our books have of it, or,
+    where it was never entered, what the order costs."""
+    payment = Payment.objects.filter(key=charge_key).first()
+    return amount_due(order_id=order_id) if payment is None else payment.amount
+
+
 def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decimal) -> None:
     """Enter a charge into our books; a second time, or after its refund, changes nothing."""
     with transaction.atomic():

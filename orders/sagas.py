@@ -64,11 +64,13 @@ class OrderSaga(Saga):
 
     @trigger(source=PLACE_ORDER, idempotency_key="order_id")
     def on_place(self, event: Context) -> Context:
-        """Refuse what is no order of ours. The amount comes from the row, with its reservation."""
+        """Refuse what is no order of ours. The amount is the row's, for steps of the first
+        release: while workers are replaced, an old one or a new one may do each step."""
         try:
-            return {"order_id": placed_order(event).order_id}
+            order = placed_order(event)
         except (UnknownOrder, CommandMismatch) as error:
             raise StepRejected(str(error)) from error
+        return {"order_id": order.order_id, "amount": order.amount}
 
     @action("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def reserve_inventory(self, ctx: Context) -> Context:
@@ -84,7 +86,9 @@ class OrderSaga(Saga):
 
     @action("charge_payment", depends_on=["reserve_inventory"], max_retries=CHARGE_RETRIES)
     async def charge_payment(self, ctx: Context) -> Context:
-        key, order_id, amount = idempotency_key(), ctx["order_id"], ctx["amount"]
+        """Take what the row says: a context begun by the release before has what a message said."""
+        key, order_id = idempotency_key(), ctx["order_id"]
+        amount = await call_in_thread(fulfilment.amount_due, order_id=order_id)
         try:
             transaction_id = await call_in_thread(
                 gateway().charge, key=key, reference=order_id, amount=amount
@@ -102,12 +106,15 @@ class OrderSaga(Saga):
 
     @compensate("charge_payment", max_retries=REFUND_RETRIES)
     async def refund_payment(self, ctx: Context) -> None:
+        amount = await call_in_thread(
+            fulfilment.amount_charged, order_id=ctx["order_id"], charge_key=forward_key()
+        )
         await call_in_thread(
             gateway().refund,
             key=idempotency_key(),
             charge_key=forward_key(),
             reference=ctx["order_id"],
-            amount=ctx["amount"],
+            amount=amount,
         )
         await call_in_thread(
             fulfilment.record_refund, order_id=ctx["order_id"], charge_key=forward_key()

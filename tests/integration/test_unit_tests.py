@@ -37,6 +37,7 @@ FILES = [
         "forged_commands",
         "operations_page",
         "waiting_cancels",
+        "mixed_releases",
     )
 ]
 

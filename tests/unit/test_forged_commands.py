@@ -161,7 +161,7 @@ class TestPlacing:
         forger = Forger()
         batch = [forger.record(GENUINE | {"amount": "0.01"}), forger.record(GENUINE)]
         assert inbox.accept(batch, consumer="sagas") == 1
-        assert decode(Saga.objects.get().input) == {"order_id": "F"}
+        assert decode(Saga.objects.get().input) == {"order_id": "F", "amount": PRICE}
         assert len(refused(1)) == 1
 
     def test_one_afterwards(self, shop: Shop) -> None:
@@ -178,7 +178,7 @@ class TestPlacing:
         place()
         more = GENUINE | {"status": "fulfilled", "transaction_id": "TXN-1", "saga_id": "x"}
         assert inbox.accept([Forger().record(more)], consumer="sagas") == 1
-        assert decode(Saga.objects.get().input) == {"order_id": "F"}
+        assert decode(Saga.objects.get().input) == {"order_id": "F", "amount": PRICE}
 
     @pytest.mark.on_sqlite
     @pytest.mark.parametrize("type_", ["orders.place", "orders.cancel"])
