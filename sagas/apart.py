@@ -11,8 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from saga_runtime.logs import get_logger
 from sagas.allowance import Allowance
 from sagas.failures import raisable
+
+logger = get_logger(__name__)
+
+GRACE = 5.0
+"""Seconds that a cancelled call may take to end, before each of two cancels and after the last."""
 
 
 @dataclass(slots=True)
@@ -34,10 +40,11 @@ async def apart(
 
     Args:
         function: foreign code, `def` or `async def`.
-        allowance: when it is used up the call is cancelled, and its end is awaited.
+        allowance: when it is used up the call is cancelled, and its end is awaited for a while.
 
     Raises:
-        TimeoutError: the time was up.
+        TimeoutError: the time was up. A call that does not heed its cancel is left behind: what it
+            still returns is dropped, what it still does is as in doubt as after any timeout.
         Exception: what it raised, or a RuntimeError that tells of what is no Exception.
         asyncio.CancelledError: the event loop ends; never because of what the function does.
     """
@@ -45,9 +52,10 @@ async def apart(
     task = asyncio.create_task(_note(function, arguments, end))
     try:
         running = not await _ends_within(task, allowance or Allowance(None))
-        if running:
-            task.cancel()
-            await asyncio.wait([task])
+        if running and not await _heeds_cancel(task):
+            name = getattr(function, "__qualname__", repr(type(function)))
+            logger.error("%s does not heed that it is cancelled: its call is left behind", name)
+            raise TimeoutError
     except asyncio.CancelledError:
         task.cancel()
         raise
@@ -68,6 +76,16 @@ async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool
         left = allowance.left()
         if done or (left is not None and left <= 0):
             return bool(done)
+
+
+async def _heeds_cancel(task: "asyncio.Task[None]") -> bool:
+    """Cancel, and once more: the first may have come into a block that catches everything."""
+    for _ in range(2):
+        task.cancel()
+        done, _pending = await asyncio.wait([task], timeout=GRACE)
+        if done:
+            return True
+    return False
 
 
 async def _note(function: Callable[..., Any], arguments: tuple[Any, ...], end: _End) -> None:

@@ -29,6 +29,7 @@ from sagas.outages import (
     causes,
     is_conflict,
     is_databases,
+    is_lock_not_available,
     is_of_another,
     is_outage,
     our_outage,
@@ -223,7 +224,9 @@ class Attempts:
                 result, cancel_reason = await self._writer.call_once(do)
             except AWAY as error:
                 is_steps = error is work.error
-                if is_conflict(error) and not (is_steps and is_of_another(error)):
+                # The server chooses the victim of a deadlock; NOWAIT is what a step asks for.
+                is_own = is_steps and (is_of_another(error) or is_lock_not_available(error))
+                if is_conflict(error) and not is_own:
                     # Not in a loop here: a cancel or the deadline may have come meanwhile.
                     await self._writer.rest(CONFLICT_PAUSE * self._jitter())
                     raise _Conflict from error

@@ -19,6 +19,7 @@ from saga_runtime.logs import get_logger
 from sagas import claims, terminal
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost, NoThreadLeft
+from sagas.event_loop import run_loop
 from sagas.failures import stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome
@@ -98,7 +99,7 @@ class Executor:
 
     def run(self, stop: threading.Event) -> None:
         """Claim and run sagas until `stop` is set, then finish or hand over what runs."""
-        asyncio.run(self._main(stop))
+        run_loop(self._main(stop))
 
     async def _main(self, stop: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()

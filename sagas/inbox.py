@@ -7,7 +7,7 @@ saga's row. Either way nothing new happens.
 import asyncio
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from saga_runtime.logs import get_logger
 from saga_runtime.nesting import DEEPEST, is_too_deep
 from saga_runtime.text import describe_error, error_text
 from sagas import codec, metrics, outages, sql
+from sagas.async_orm import heal_after
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
@@ -196,11 +197,20 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
     with _refusing(f"{saga_type.name}.{method} cannot read it"):
         context = getattr(saga_type.saga_class(), method)(payload)
         if inspect.iscoroutine(context):
-            context = asyncio.run(context)
+            context = asyncio.run(_healing(context))
         try:
             return None if context is None else codec.encode(dict(context))
         except UnstorableValue as error:
             raise CommandRefused(f"the context of {saga_type.name}: {error}") from error
+
+
+async def _healing(context: Coroutine[Any, Any, Any]) -> Any:
+    """Await a trigger; where it met a broken connection of the async ORM, the next one does not."""
+    try:
+        return await context
+    except BaseException as error:
+        await heal_after(error)
+        raise
 
 
 @contextmanager

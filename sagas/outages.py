@@ -15,7 +15,8 @@ from django.db.utils import DatabaseErrorWrapper
 from outbox.away import AWAY
 from saga_runtime.text import leaves
 
-_CONFLICTS = ("40001", "40P01", "55P03")  # serialisation failure, deadlock, lock not available
+_LOCK_NOT_AVAILABLE = "55P03"
+_CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE)  # the others: serialisation failure, deadlock
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
 _ENDED = ("25P03", "25006")  # idle in transaction for too long, read only after a failover
 _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
@@ -31,6 +32,11 @@ def is_databases(error: BaseException) -> TypeGuard[Error]:
 def is_conflict(error: Error) -> bool:
     """Whether the transaction was ended in favour of another, so that trying again may help."""
     return _sqlstate(error) in _CONFLICTS
+
+
+def is_lock_not_available(error: Error) -> bool:
+    """Whether a statement was refused a lock that it would not wait for, or no longer."""
+    return _sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def is_outage(error: Error) -> bool:

@@ -5,6 +5,8 @@ import json
 from django.db import migrations
 from django.utils import timezone
 
+from saga_runtime.text import is_storable, storable
+
 
 def note_waiting_cancels(apps, schema_editor):
     alias = schema_editor.connection.alias
@@ -12,11 +14,20 @@ def note_waiting_cancels(apps, schema_editor):
     for name in ("OutboxMessage", "ParkedMessage"):
         messages = apps.get_model("outbox", name).objects.using(alias).order_by("id")
         waiting = messages.filter(type="orders.cancel").values_list("payload", flat=True)
-        for command in [json.loads(bytes(payload)) for payload in waiting]:
-            if isinstance(command, dict):  # people may have edited a parked one
-                orders.filter(order_id=command.get("order_id"), cancel_requested_at=None).update(
-                    cancel_requested_at=timezone.now(), cancel_reason=str(command.get("reason", ""))
-                )
+        for order_id, reason in [_order_and_reason(bytes(payload)) for payload in waiting]:
+            orders.filter(order_id=order_id, cancel_requested_at=None).update(
+                cancel_requested_at=timezone.now(), cancel_reason=reason
+            )
+
+
+def _order_and_reason(payload):
+    """Return what a cancel says; no order where people have edited it into something else."""
+    try:
+        command = json.loads(payload)
+        order_id, reason = command["order_id"], command.get("reason", "")
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return "", ""
+    return (order_id if is_storable(order_id) else ""), storable(str(reason))
 
 
 class Migration(migrations.Migration):

@@ -499,3 +499,21 @@ def test_conflicts_spend_no_retry(
     saga = run_to_end(begin("tour"))
     assert saga.status == "completed"
     assert failures_of(saga.id)["fly:F"] == ("done", 1, 0)
+
+
+def test_a_lock_that_a_step_would_not_wait_for_spends_its_retries(
+    register: Register, script: Script
+) -> None:
+    """Not as a conflict, of which the server chooses the victim: without end, and unseen."""
+    register(script.saga("tour", Part("fly", max_retries=1)))
+
+    class LockNotAvailableError(Exception):
+        sqlstate = "55P03"
+
+    def fly(_: Context) -> None:
+        raise OperationalError("could not obtain lock") from LockNotAvailableError()
+
+    script.acts["fly"] = fly
+    saga = run_to_end(begin("tour"))
+    assert (saga.status, script.calls) == ("rolled_back", ["fly", "fly"])
+    assert saga.failure == "OperationalError: could not obtain lock"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from sagaz import Saga as SagaClass
 from sagaz import action
 from sagaz.core.triggers import trigger
@@ -123,5 +123,45 @@ def test_the_async_orm_goes_on_after_the_server_closed_its_connection(
             saga = run_to_end(begin("tour", key=key))
             assert (saga.status, saga.failure) == ("completed", "")
         assert pids[0] != pids[1] == pids[2]
+    finally:
+        asyncio.run(sync_to_async(connections.close_all)())
+
+
+@pytest.mark.on_postgresql
+def test_a_trigger_that_asks_by_the_async_orm_goes_on_too(register: Register) -> None:
+    pids: list[int] = []
+
+    def note_pid() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            pids.append(cursor.fetchone()[0])
+
+    class Tour(SagaClass):
+        saga_name = "tour"
+
+        @trigger(source="tour.book", idempotency_key="trip")
+        async def on_book(self, event: Context) -> Context:
+            await sync_to_async(note_pid)()
+            return {"trip": event["trip"], "sagas": await Saga.objects.acount()}
+
+        @action("fly")
+        def fly(self, ctx: Context) -> None: ...
+
+    def accept(trip: str) -> None:
+        headers = {"specversion": "1.0", "id": trip, "source": "/tests", "type": "tour.book"}
+        texts = tuple((f"ce_{name}", text.encode()) for name, text in headers.items())
+        value = f'{{"trip": "{trip}"}}'.encode()
+        inbox.accept([Record("tours", 0, 0, b"k", value, texts)], consumer="test")
+
+    register(Tour)
+    try:
+        accept("one")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s)", pids)
+        with pytest.raises(OperationalError):  # nothing is refused: it was our own database
+            accept("two")
+        accept("two")
+        assert set(Saga.objects.values_list("key", flat=True)) == {"one", "two"}
+        assert not RefusedCommand.objects.exists()
     finally:
         asyncio.run(sync_to_async(connections.close_all)())

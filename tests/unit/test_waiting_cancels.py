@@ -30,6 +30,16 @@ def test_those_that_wait_are_noted_by_the_migration(*, is_parked: bool) -> None:
     cancel_order(order_id="asked", reason="too dear")
     with transaction.atomic():
         enqueue(topic="orders.commands", key="x", type="orders.cancel", payload=["edited"])
+        for payload in (
+            {"order_id": ["left"]},
+            {"order_id": "a\0b"},
+            {"reason": "r"},
+            "text",
+            None,
+        ):
+            enqueue(topic="orders.commands", key="x", type="orders.cancel", payload=payload)
+    broken = OutboxMessage.objects.filter(key="x", type="orders.cancel").latest("id")
+    OutboxMessage.objects.filter(id=broken.id).update(payload=b"{not JSON")  # as edited by a person
     Order.objects.update(cancel_requested_at=None, cancel_reason="")  # as the old web left them
     if is_parked:
         row = OutboxMessage.objects.get(key="asked", type="orders.cancel")

@@ -1,0 +1,94 @@
+"""Steps that do not heed their cancel hold up neither their saga nor the end of their worker."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from sagas import apart, event_loop
+from sagas.event_loop import run_loop
+from sagas.models import SagaStatus, StepStatus
+from tests.unit.saga_running import Context, Register, begin, journal_of, register, run_to_end
+from tests.unit.scripted_sagas import Part, Script, chain
+
+__all__ = ["register"]
+
+
+class Deaf:
+    """Awaits until it is released, and catches each cancel; `cancels` counts them."""
+
+    def __init__(self) -> None:
+        self.released = Event()
+        self.cancels = 0
+
+    async def __call__(self, _context: Context | None = None) -> None:
+        while not self.released.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                self.cancels += 1
+
+
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Deaf]:
+    monkeypatch.setattr(apart, "GRACE", 0.1)
+    monkeypatch.setattr(event_loop, "LAST_SECONDS", 0.1)
+    step = Deaf()
+    yield step
+    step.released.set()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_loop_ends_beside_a_task_that_does_not(deaf: Deaf) -> None:
+    async def main() -> str:
+        leave_behind.append(asyncio.create_task(deaf()))
+        await asyncio.sleep(0)
+        return "done"
+
+    leave_behind: list[asyncio.Task[None]] = []
+    assert run_loop(main()) == "done"
+    assert deaf.cancels == 1
+
+
+def test_a_loop_lets_its_tasks_clean_up() -> None:
+    cleaned = []
+
+    async def main() -> None:
+        async def tidy() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0)
+                cleaned.append("up")
+
+        background.append(asyncio.create_task(tidy()))
+        await asyncio.sleep(0)
+
+    background: list[asyncio.Task[None]] = []
+    run_loop(main())
+    assert cleaned == ["up"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_step_that_is_deaf_is_in_doubt_and_undone(
+    register: Register, deaf: Deaf, caplog: pytest.LogCaptureFixture, *, is_last: bool
+) -> None:
+    script = Script()
+    retries = 0 if is_last else 1
+    fly = Part("fly", external=True, max_retries=retries, timeout=0.1)
+    register(script.saga("tour", *chain(Part("book"), fly)))
+    script.acts["fly"] = deaf if is_last else lambda c: deaf(c) if not deaf.cancels else None
+    with caplog.at_level(logging.ERROR, logger="sagas"):
+        saga = run_to_end(begin("tour"))  # its worker has ended too
+    assert deaf.cancels >= 2
+    assert "does not heed that it is cancelled" in caplog.text
+    if is_last:
+        assert (saga.status, saga.failure) == (SagaStatus.ROLLED_BACK, "timed out")
+        journal = journal_of(saga.id)
+        assert journal["fly:F"][0] == StepStatus.UNKNOWN
+        assert journal["fly:C"][0] == journal["book:C"][0] == StepStatus.DONE
+    else:
+        assert saga.status == SagaStatus.COMPLETED
