@@ -12,7 +12,8 @@ from brokers.kafka.address import KafkaAddress
 from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.member import KafkaPythonMember
 from brokers.kafka.publisher import KafkaPublisher
-from brokers.kafka.subscription import KafkaSubscription
+from brokers.kafka.shapes import TopicShapes, TopicWatch
+from brokers.kafka.subscription import Join, KafkaSubscription
 from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
 
 __all__ = ["KafkaAddress", "KafkaBroker", "KafkaPublisher", "KafkaSubscription"]
@@ -47,17 +48,21 @@ class KafkaBroker:
         self.client = client
         self.has_transactions = client == LIBRDKAFKA
         self._known_topics = KnownTopics(address)
+        self._shapes = TopicShapes(partitions)
 
     def check(self) -> None:
         kafka_topics.check(self.address)
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
-        kafka_topics.create_missing(
+        names = [self.address.named(topic) for topic in topics]
+        counts = kafka_topics.create_missing(
             self.address,
-            [self.address.named(topic) for topic in topics],
+            names,
             partitions=self.partitions,
             replication_factor=self.replication_factor,
         )
+        made = dict.fromkeys(names, self.partitions)
+        self._shapes.note(made | counts)
 
     def publisher(self, *, transactional_id: str | None = None) -> Publisher:
         if self.client == LIBRDKAFKA:
@@ -75,8 +80,10 @@ class KafkaBroker:
         return KafkaPublisher(self.address, self._known_topics)
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
+        join: Join = KafkaPythonMember
         if self.client == LIBRDKAFKA:
             from brokers.librdkafka import LibrdkafkaMember
 
-            return KafkaSubscription(self.address, topics, group, join=LibrdkafkaMember)
-        return KafkaSubscription(self.address, topics, group, join=KafkaPythonMember)
+            join = LibrdkafkaMember
+        watch = TopicWatch(self._shapes)
+        return KafkaSubscription(self.address, topics, group, join=join, watch=watch)

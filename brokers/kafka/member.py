@@ -66,6 +66,7 @@ class KafkaPythonMember:
         self._consumer._fetcher.PartitionRecords = TolerantRecords  # noqa: SLF001 - no other way in
         self._broken = BrokenPartitions()
         self._answered_at = self._settled_at = time.monotonic()
+        self._topics = tuple(topics)
         self._consumer.subscribe(topics)
         self._await_metadata(topics)
 
@@ -89,6 +90,10 @@ class KafkaPythonMember:
 
     def assigned(self) -> set[Place]:
         return {(place.topic, place.partition) for place in self._consumer.assignment()}
+
+    def partition_counts(self) -> Mapping[str, int]:
+        cluster = self._net_client.cluster
+        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in self._topics}
 
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
         offsets = {

@@ -13,6 +13,7 @@ from brokers.errors import (
 )
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken import Place
+from brokers.kafka.shapes import TopicWatch
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
@@ -63,6 +64,11 @@ class Member(Protocol):
     def assigned(self) -> set[Place]:
         """What the group has given to it."""
 
+    def partition_counts(self) -> Mapping[str, int]:
+        """The topics' partitions, by their names on the servers, as the client has last heard of
+        them: nobody is asked. 0 where it is told that there is no such topic; a topic of which it
+        was told nothing is left out."""
+
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
         """Commit the offset of the next record in each of these; returns why some were left out,
         which the group gives to another member.
@@ -83,15 +89,23 @@ class KafkaSubscription:
 
     Args:
         join: makes a member of a group for topics, by their names on the servers.
+        watch: looks at the topics' partitions now and then.
     """
 
     def __init__(
-        self, address: KafkaAddress, topics: Sequence[str], group: str, *, join: Join
+        self,
+        address: KafkaAddress,
+        topics: Sequence[str],
+        group: str,
+        *,
+        join: Join,
+        watch: TopicWatch,
     ) -> None:
         self._address = address
         self._topics = tuple(address.named(topic) for topic in topics)
         self._group = address.named(group)
         self._join = join
+        self._watch = watch
         self._member: Member | None = None
         self._closed = False
 
@@ -109,6 +123,7 @@ class KafkaSubscription:
             raise kind(str(error)) from error
         if not found:
             self._look_after(member)
+        self._watch.look(member.partition_counts)
         return [self._with_our_name(record) for record in found] if self._address.prefix else found
 
     def commit(self, records: Sequence[Record]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer, errors
 from kafka.admin import ConfigResource
@@ -16,9 +15,6 @@ from brokers.kafka.client import (
     has_answered,
     unavailable,
 )
-from saga_runtime.logs import get_logger
-
-logger = get_logger(__name__)
 
 ANSWER_TIMEOUT_MS = 4_000
 CREATE_TIMEOUT_MS = 10_000
@@ -29,11 +25,6 @@ class NotShown(BrokerUnavailable):
     """Raised when the broker answers, but does not show us that topic."""
 
 
-_FEWER = (
-    "the topic %s has %d partition(s), and KAFKA_PARTITIONS is %d: was it made again by somebody "
-    "else? No more consumers than partitions share its work. Set KAFKA_PARTITIONS to what is "
-    "right; more partitions move keys, so let the outbox and the consumers come to rest before"
-)
 _ABSENT = (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError)
 
 
@@ -63,9 +54,8 @@ def check(address: KafkaAddress) -> None:
 
 def create_missing(
     address: KafkaAddress, topics: Sequence[str], *, partitions: int, replication_factor: int
-) -> None:
-    """Create the topics that are missing, and say in one line of each that has fewer partitions
-    than it would be given: a broker that makes topics on demand may have made it again."""
+) -> dict[str, int]:
+    """Create the topics that are missing; returns how many partitions each of the others has."""
     with admin(address, timeout_ms=CREATE_TIMEOUT_MS) as client:
         existing = set(client.list_topics())
         for topic in dict.fromkeys(topics):
@@ -73,15 +63,9 @@ def create_missing(
                 _create(client, topic, partitions, replication_factor)
         if topics:
             client.wait_for_topics(list(topics), timeout_ms=CREATE_TIMEOUT_MS)
-        if known := sorted(existing & set(topics)):
-            _warn_of_few(client.describe_topics(known), partitions)
-
-
-def _warn_of_few(described: Sequence[dict[str, Any]], partitions: int) -> None:
-    for topic in described:
-        count = len(topic["partitions"])  # 0 where it is not shown
-        if 0 < count < partitions:
-            logger.warning(_FEWER, topic["name"], count, partitions)
+        known = sorted(existing & set(topics))
+        described = client.describe_topics(known) if known else []
+    return {each["name"]: len(each["partitions"]) for each in described if each["partitions"]}
 
 
 def _create(client: KafkaAdminClient, topic: str, partitions: int, replication_factor: int) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import methodcaller
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -69,6 +69,7 @@ class LibrdkafkaMember:
         self._is_answered = False
         self._trouble: KafkaError | None = None
         self._broken = BrokenPartitions()
+        self._counts: Mapping[str, int] = {}
         self.is_joined = False
         self._consumer = make_client(
             Consumer,
@@ -127,6 +128,9 @@ class LibrdkafkaMember:
 
     def assigned(self) -> set[Place]:
         return {(each.topic, each.partition) for each in self._consumer.assignment()}
+
+    def partition_counts(self) -> Mapping[str, int]:
+        return self._counts
 
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
         """Where nobody answers, it takes as long as a session: librdkafka's waiting has no other
@@ -205,8 +209,9 @@ class LibrdkafkaMember:
         self._consumer.resume([TopicPartition(*place) for place in due if place in mine])
 
     def _look(self, statistics: str) -> None:
-        brokers = json.loads(statistics)["brokers"].values()
-        if any(broker["state"] in CONNECTED for broker in brokers):
+        found = json.loads(statistics)
+        self._counts = {name: _count(each) for name, each in found["topics"].items()}
+        if any(broker["state"] in CONNECTED for broker in found["brokers"].values()):
             self._is_answered = True
             self._answered_at = time.monotonic()
 
@@ -215,6 +220,13 @@ class LibrdkafkaMember:
 
     def _note(self, error: KafkaError) -> None:
         self._trouble = error
+
+
+def _count(topic: Mapping[str, Any]) -> int:
+    """How many partitions librdkafka's statistics show of a topic. -1 is its own, and one that the
+    group gave us stays there as unknown when it is gone."""
+    partitions = topic["partitions"]
+    return sum(int(number) >= 0 and not each["unknown"] for number, each in partitions.items())
 
 
 def _record(message: Message) -> Record:

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
+from kafka.cluster import ClusterMetadata
 
 from brokers import (
     Acknowledged,
@@ -35,11 +36,13 @@ from brokers.kafka import (
     member,
     publisher,
     run,
+    shapes,
     topics,
 )
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from brokers.librdkafka import LibrdkafkaPublisher
+from brokers.librdkafka import config as librdkafka_config
 from tests.integration.tcp_proxy import TcpProxy
 from tests.services import free_port
 
@@ -606,6 +609,62 @@ class TestRefusals:
             source.publish(Message(topic, "key", b""), token=2)
             [report] = collect(source, 1)
             assert isinstance(report, Refused | Acknowledged), "the server may have made it anew"
+
+
+@pytest.fixture
+def asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server under test may make topics on demand, so here no client demands one; and
+    librdkafka believes that a topic is gone sooner than after half a minute."""
+    options = {**vars(ClusterMetadata)["DEFAULT_CONFIG"], "allow_auto_create_topics": False}
+    monkeypatch.setattr(ClusterMetadata, "DEFAULT_CONFIG", options)
+    usual = librdkafka_config.connection_config
+    changed = {"allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": 1_000}
+    monkeypatch.setattr(
+        librdkafka_config, "connection_config", lambda address: usual(address) | changed
+    )
+
+
+@pytest.mark.usefixtures("asked_for_none")
+class TestATopicThatChangesUnderAConsumer:
+    @pytest.fixture(autouse=True)
+    def _looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shapes, "LOOK_EVERY", 0.2)
+
+    @pytest.fixture
+    def subscription(self, broker: KafkaBroker, topic: str) -> Iterator[Subscription]:
+        with closing(broker.subscribe([topic], group=topic)) as made:
+            until(lambda: not made.receive(timeout=0.1, limit=10) and made.is_joined)
+            yield made
+
+    @pytest.fixture
+    def said(
+        self, subscription: Subscription, caplog: pytest.LogCaptureFixture
+    ) -> Callable[[], list[str]]:
+        def looked() -> list[str]:
+            with suppress(BrokerUnavailable):  # what goes on is told elsewhere
+                subscription.receive(timeout=0.1, limit=10)
+            return [each.getMessage() for each in caplog.records if each.name == shapes.__name__]
+
+        return looked
+
+    def test_made_again_with_one_partition(
+        self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]
+    ) -> None:
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            admin.delete_topics([topic])
+            until(lambda: topic not in admin.list_topics())
+            admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
+        until(lambda: any("partition(s), and" in line for line in said()))
+        line = said()[-1]
+        assert f"the topic {topic} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
+        assert said().count(line) == 1
+
+    def test_deleted(self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]) -> None:
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            admin.delete_topics([topic])
+        until(lambda: bool(said()))
+        [line] = said()
+        assert f"Kafka no longer shows the topic {topic}" in line
 
 
 def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:
