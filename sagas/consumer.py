@@ -9,6 +9,7 @@ from outbox.away import AWAY
 from saga_runtime.logs import get_logger
 from sagas import inbox
 from sagas.sequences import Sequences
+from sagas.undecided import CommandUndecided, Undecided
 
 logger = get_logger(__name__)
 
@@ -24,6 +25,7 @@ class SagaConsumer:
         topics, group: what to receive, shared with the other consumers of the group.
         on_new: called after a batch that made new sagas.
         alive: called in each round.
+        undecided: how long a command is tried that cannot be judged.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class SagaConsumer:
         group: str,
         on_new: Callable[[], None] = lambda: None,
         alive: Callable[[], None] = lambda: None,
+        undecided: Undecided | None = None,
     ) -> None:
         self._broker = broker
         self._topics = topics
@@ -41,6 +44,7 @@ class SagaConsumer:
         self._on_new = on_new
         self._alive = alive
         self._sequences = Sequences()
+        self._undecided = undecided or Undecided()
         self.is_joined = False
         """Its group has taken it in, so that commands reach it."""
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
@@ -59,6 +63,11 @@ class SagaConsumer:
                     self._receive_once(subscription)
                 except BrokerUnavailable as error:
                     stop.wait(self._broker_outage.failed(error))
+                except CommandUndecided as error:
+                    logger.warning("%s", error)
+                    _close(subscription)
+                    subscription = None
+                    stop.wait(error.pause)
                 except AWAY as error:
                     connection.close()
                     # What was received and not stored comes again to a new subscription.
@@ -75,7 +84,12 @@ class SagaConsumer:
         self.is_joined = self.is_joined or subscription.is_joined
         if not records:
             return
-        new = inbox.accept(records, consumer=self._group, sequences=self._sequences)
+        new = inbox.accept(
+            records,
+            consumer=self._group,
+            sequences=self._sequences,
+            undecided=self._undecided,
+        )
         self._database_outage.over()
         subscription.commit(records)
         logger.debug("accepted %d record(s), %d new saga(s)", len(records), new)

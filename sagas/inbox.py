@@ -17,6 +17,7 @@ from django.db import transaction
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
+from outbox.away import AWAY
 from outbox.correlation import usable
 from saga_runtime.logs import get_logger
 from saga_runtime.nesting import DEEPEST, is_too_deep
@@ -33,6 +34,7 @@ from sagas.refusals import keep, refusal
 from sagas.registry import SagaType, trigger_for
 from sagas.scope import current_place
 from sagas.sequences import Sequences
+from sagas.undecided import Undecided
 
 logger = get_logger(__name__)
 
@@ -64,13 +66,24 @@ class _Command:
     asks: Saga | _Cancel | None
 
 
-def accept(records: Sequence[Record], *, consumer: str, sequences: Sequences | None = None) -> int:
+def accept(
+    records: Sequence[Record],
+    *,
+    consumer: str,
+    sequences: Sequences | None = None,
+    undecided: Undecided | None = None,
+) -> int:
     """Write records into the inbox, in one transaction; returns how many of them have given a
     worker something to do.
 
     Args:
         consumer: the group, under whose name the inbox remembers messages.
         sequences: those that have been accepted before; it says what came out of order.
+        undecided: those that could not be judged before; without it they are tried without end.
+
+    Raises:
+        CommandUndecided: one is to be received again, and nothing is written.
+        django.db.Error: our database is away, and nothing is written.
     """
     commands = []
     refused = []
@@ -78,13 +91,17 @@ def accept(records: Sequence[Record], *, consumer: str, sequences: Sequences | N
         try:
             commands.append(_command(record))
         except CommandRefused as error:
-            logger.warning(
-                "refused %s/%s/%s: %s", record.topic, record.partition, record.offset, error
-            )
+            logger.warning("refused %s/%s/%s: %s", *_place(record), error)
             refused.append(refusal(record, str(error)))
+        except AWAY as error:  # raised by `_raise_outage`
+            if undecided is None:
+                raise
+            undecided.check(record, error, text := describe_error(error))
+            logger.warning("refused %s/%s/%s: %s", *_place(record), text)
+            refused.append(refusal(record, f"its trigger cannot ask the database: {text}"))
         except Exception as error:
             _raise_outage(error)
-            logger.exception("refused %s/%s/%s", record.topic, record.partition, record.offset)
+            logger.exception("refused %s/%s/%s", *_place(record))
             refused.append(refusal(record, f"it cannot be read: {describe_error(error)}"))
     with transaction.atomic():
         keep(refused)
@@ -97,6 +114,10 @@ def accept(records: Sequence[Record], *, consumer: str, sequences: Sequences | N
     if sequences is not None:
         sequences.note(command.event for command in unseen)
     return changed
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return record.topic, record.partition, record.offset
 
 
 def _store(commands: list[_Command], *, consumer: str) -> int:

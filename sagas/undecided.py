@@ -1,0 +1,102 @@
+"""Commands that cannot be judged although our database answers.
+
+Where a trigger's question to our own database fails as in an outage, its command is received again:
+nothing is refused because the database is away or overloaded. But a question that fails each time
+(it always takes too long, it asks a foreign server that is away) would hold its partition for ever.
+So such a command has a number of tries and a time; when both are spent it is refused, and kept.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import Error, connection
+
+from brokers import Record
+
+MOST_TRIES = 5
+PATIENCE = 30.0
+"""Seconds from its first try on in which a command is not refused, however often it was tried."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_MOST_KNOWN = 1_000
+
+
+class CommandUndecided(Exception):  # noqa: N818 - states the fact
+    """Raised for a command that is to be received again: our database answers, but not what the
+    command's trigger asks it.
+
+    Attributes:
+        pause: seconds to wait before it is received again.
+    """
+
+    def __init__(self, text: str, *, pause: float) -> None:
+        super().__init__(text)
+        self.pause = pause
+
+
+@dataclass(slots=True)
+class _Tried:
+    times: int
+    since: float
+
+
+class Undecided:
+    """Remembers how often commands could not be judged; for one consumer.
+
+    Args:
+        most_tries: after so many a command is refused,
+        patience: but not before so many seconds have passed since the first.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        *,
+        most_tries: int = MOST_TRIES,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most_tries = most_tries
+        self._patience = patience
+        self._clock = clock
+        self._tried: dict[tuple[str, int, int], _Tried] = {}
+
+    def check(self, record: Record, error: Error, text: str) -> None:
+        """Note one more try of a command; return where it is to be refused.
+
+        Args:
+            error: what our database raised. Raised again where the database does not answer.
+            text: the error for people.
+
+        Raises:
+            CommandUndecided: it is to be tried again.
+            Error: the database is away.
+        """
+        if not _answers():
+            raise error from error.__cause__
+        place = (record.topic, record.partition, record.offset)
+        if len(self._tried) >= _MOST_KNOWN:  # the oldest were decided long ago
+            del self._tried[next(iter(self._tried))]
+        tried = self._tried.setdefault(place, _Tried(0, self._clock()))
+        tried.times += 1
+        is_early = self._clock() - tried.since < self._patience
+        if tried.times < self._most_tries or is_early:
+            raise CommandUndecided(
+                f"{record.topic}/{record.partition}/{record.offset} is received again (try "
+                f"{tried.times}): the database answers, but not what the command's trigger asks: "
+                f"{text}",
+                pause=min(_FIRST_PAUSE * 2.0 ** min(tried.times - 1, 10), _LONGEST_PAUSE),
+            ) from error
+        del self._tried[place]
+
+
+def _answers() -> bool:
+    """Ask our database on a new connection: the old one may be what is broken."""
+    if not connection.in_atomic_block:
+        connection.close()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Error:
+        return False
+    return True
