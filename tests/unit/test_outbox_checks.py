@@ -12,6 +12,8 @@ from django.db.models import Model
 from outbox import checks
 from relay.deleting import Deleter
 
+pytestmark = pytest.mark.django_db  # from Django 6.0 on its own checks ask the database
+
 
 def ids(found: list[CheckMessage]) -> set[str | None]:
     return {each.id for each in found}
