@@ -38,6 +38,11 @@ class Record:
     headers: Headers = ()
     unreadable: str = ""
 
+    @property
+    def place(self) -> str:
+        """Topic, partition and offset, as `orders.commands/3/17`."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
 
 class Acknowledged(NamedTuple):  # there is one for each message
     """The broker has the message for good: every subscriber will receive it."""

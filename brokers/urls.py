@@ -4,7 +4,7 @@ from urllib.parse import SplitResult, urlsplit
 from brokers.base import Broker
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka_clients import chosen_client, known_client
-from saga_runtime import urls
+from saga_runtime.urls import redacted
 
 SCHEMES = ("memory://", "kafka://host:port[,host:port…]")
 
@@ -78,11 +78,6 @@ def require_transactions(broker: Broker) -> None:
             f"{broker.name} has no transactions: they need the Kafka client librdkafka "
             "(`uv sync --extra librdkafka`, and SAGAZ_KAFKA_CLIENT empty)"
         )
-
-
-def redacted(url: str) -> str:
-    """The URL as it may appear in a log: without user and password."""
-    return urls.redacted(url)
 
 
 def _split(url: str) -> SplitResult:

@@ -11,6 +11,7 @@ from config.writes import why_no_writes
 from outbox.queries import oldest_age
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
+from saga_runtime.urls import redacted
 
 logger = get_logger(__name__)
 _was_ready = True
@@ -96,6 +97,4 @@ def _outbox() -> Check:
 
 
 def _broker() -> str:
-    from brokers.urls import redacted
-
     return redacted(settings.SAGAZ["BROKER_URL"])

@@ -22,13 +22,13 @@ from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
 from saga_runtime.headers import is_reserved
 from saga_runtime.nesting import DEEPEST, is_too_deep
+from saga_runtime.text import is_storable
 
 if TYPE_CHECKING:
     from outbox.models import OutboxMessage
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
-_UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")
 _MAX_TEXT = 255
 _ENCODER = DjangoJSONEncoder(allow_nan=False, separators=(",", ":"))
 
@@ -124,17 +124,13 @@ def _row(message: NewMessage) -> "OutboxMessage":
 def _check(message: NewMessage) -> None:
     check_topic(message.topic)
     for name, text in (("key", message.key), ("type", message.type)):
-        if not _is_storable(text) or not 0 < len(text) <= _MAX_TEXT:
+        if not is_storable(text) or not 0 < len(text) <= _MAX_TEXT:
             raise PayloadError(f"the {name} {text!r} must be 1 to 255 characters without NUL")
     for name, text in message.headers.items():
-        if not _is_storable(name) or not _HEADER.fullmatch(name) or not _is_storable(text):
+        if not is_storable(name) or not _HEADER.fullmatch(name) or not is_storable(text):
             raise PayloadError(f"the header {name!r}: {text!r} cannot be sent")
         if is_reserved(name):
             raise PayloadError(f"the header {name!r} is set by the outbox itself: leave it out")
-
-
-def _is_storable(text: object) -> bool:
-    return isinstance(text, str) and not _UNSTORABLE.search(text)
 
 
 def _encoded(message: NewMessage) -> bytes:

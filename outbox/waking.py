@@ -17,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from outbox import direct
 from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
@@ -120,7 +121,7 @@ class Notifier:
                     self._asked.set()
                     continue
                 if not is_failing:
-                    logger.warning("relays are not woken, they poll: %s", _flat(error))
+                    logger.warning("relays are not woken, they poll: %s", one_line_error(error))
                 is_failing = True
                 time.sleep(RETRY_AFTER)
             else:
@@ -138,10 +139,6 @@ def _notify(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
     result = connection.pgconn.exec_(_NOTIFY.encode())
     if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
         raise psycopg.OperationalError(connection.pgconn.get_error_message())
-
-
-def _flat(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 notifier = Notifier()

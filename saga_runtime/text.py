@@ -25,7 +25,7 @@ def describe_error(error: BaseException, *, longest: int = LONGEST_ERROR) -> str
     """
     text = error_text(error)
     name = type(error).__name__
-    return cut(storable(f"{name}: {text}" if text else name), longest)
+    return bounded(f"{name}: {text}" if text else name, longest=longest)
 
 
 def error_text(error: BaseException) -> str:
@@ -83,6 +83,11 @@ def storable(text: str) -> str:
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
+def bounded(text: str, *, longest: int = LONGEST_ERROR) -> str:
+    """Return a text as it is kept: storable (see `storable`), cut to `longest` (see `cut`)."""
+    return cut(storable(text), longest)
+
+
 def is_storable(text: object, *, longest: int | None = None) -> bool:
     """Tell whether `text` is a str that every database stores as it is.
 
@@ -92,6 +97,8 @@ def is_storable(text: object, *, longest: int | None = None) -> bool:
     """
     if not isinstance(text, str) or (longest is not None and len(text) > longest):
         return False
+    if text.isascii():  # quickly, beside every request
+        return "\0" not in text
     return storable(text) == text
 
 

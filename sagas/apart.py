@@ -18,7 +18,7 @@ from sagas.failures import raisable
 logger = get_logger(__name__)
 
 GRACE = 5.0
-"""Seconds that a cancelled call may take to end, before each of two cancels and after the last."""
+"""Seconds that a call may take to end after each of the two cancels that it gets."""
 
 
 @dataclass(slots=True)

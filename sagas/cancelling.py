@@ -8,10 +8,9 @@ from uuid import UUID
 
 from django.db import transaction
 
-from saga_runtime.text import storable
+from saga_runtime.text import bounded, storable
 from sagas import sql
 from sagas.errors import CancelRefused, UnknownSaga
-from sagas.failures import bounded
 from sagas.models import MAY_HAVE_HAPPENED, Intervention, Saga, SagaStatus, StepKind
 from sagas.registry import saga_type
 

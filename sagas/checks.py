@@ -14,6 +14,7 @@ from django.db import Error as DatabaseError
 from django.db.models import Count, Exists, Min, OuterRef
 from django.urls import URLResolver, get_resolver
 
+from saga_runtime.text import one_line_error
 from sagas.models import Saga, SagaQuerySet, SagaStep
 from sagas.registry import saga_type
 
@@ -29,7 +30,7 @@ def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) ->
     except DatabaseError as error:
         return [
             Warning(
-                f"whether unfinished sagas can go on is not known: {' '.join(str(error).split())}",
+                f"whether unfinished sagas can go on is not known: {one_line_error(error)}",
                 hint="Check again where the database answers and is migrated.",
                 id="sagas.W001",
             )

@@ -77,11 +77,6 @@ def _refuse_constant(name: str) -> NoReturn:
     raise UnreadableValue(f"it holds {name}, which the journal never writes")
 
 
-def printable(text: str) -> str:
-    """The text as any database can store it: NUL and lone surrogates are written out."""
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
-
-
 def _plain(value: Any, where: str) -> Any:
     kind = type(value)  # a subclass would come back as its base
     if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):

@@ -16,6 +16,7 @@ from brokers.outage import Outage
 from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
 from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
 from sagas import claims, terminal
 from sagas.claims import Claimed
 from sagas.errors import LeaseLost, NoThreadLeft
@@ -304,7 +305,7 @@ class Executor:
                     claims.renew, worker=self._worker, ids=ids, lease=self._lease
                 )
             except Exception as error:  # noqa: BLE001 - all leases depend on it
-                logger.warning("leases not renewed: %s", " ".join(str(error).split()))
+                logger.warning("leases not renewed: %s", one_line_error(error))
 
     async def _finish_running(self) -> None:
         if self._running:
@@ -321,7 +322,7 @@ class Executor:
         try:
             await self._leases.run(claims.release, worker=self._worker)
         except AWAY as error:
-            logger.warning("leases not released, they run out: %s", " ".join(str(error).split()))
+            logger.warning("leases not released, they run out: %s", one_line_error(error))
 
 
 def _misfit(claimed: Claimed, found: SagaType | None) -> str:

@@ -9,12 +9,11 @@ import traceback
 from dataclasses import dataclass, field
 
 from saga_runtime.text import (
-    LONGEST_ERROR,
+    bounded,
     cut,
     describe_error,
     error_text,
     leaves,
-    storable,
     visible,
 )
 from sagas.errors import (
@@ -159,8 +158,3 @@ def traceback_of(error: BaseException, *, longest: int = LONGEST_TRACEBACK) -> s
         return cut("\n".join(visible(line) for line in lines), longest)
     except BaseException as failure:  # noqa: BLE001 - to describe an error must not fail
         return f"(its traceback cannot be made: {type(failure).__name__})"
-
-
-def bounded(text: str) -> str:
-    """Return a text that the journal can keep: storable, at most `LONGEST_ERROR` characters."""
-    return cut(storable(text), LONGEST_ERROR)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID
 
-from saga_runtime.text import LONGEST_ERROR, cut, storable
+from saga_runtime.text import bounded
 from sagas.errors import SagaDefinitionError
 
 
@@ -31,7 +31,7 @@ class SagaOutcome:
 
     def __post_init__(self) -> None:
         """Make the reason what the journal keeps."""
-        object.__setattr__(self, "reason", cut(storable(self.reason), LONGEST_ERROR))
+        object.__setattr__(self, "reason", bounded(self.reason))
 
 
 R = TypeVar("R")

@@ -4,7 +4,6 @@ A redelivered command meets its inbox row; a second command with the same busine
 saga's row. Either way nothing new happens.
 """
 
-import asyncio
 import inspect
 import json
 from collections.abc import Coroutine, Iterator, Sequence
@@ -21,12 +20,13 @@ from outbox.away import AWAY
 from outbox.correlation import usable
 from saga_runtime.logs import get_logger
 from saga_runtime.nesting import DEEPEST, is_too_deep
-from saga_runtime.text import describe_error, error_text
+from saga_runtime.text import describe_error, error_text, is_storable
 from sagas import codec, metrics, outages, sql
 from sagas.async_orm import heal_after
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
+from sagas.event_loop import run_loop
 from sagas.identity import key_of_message, saga_id
 from sagas.models import InboxMessage, Saga
 from sagas.points import Point, reach
@@ -91,17 +91,17 @@ def accept(
         try:
             commands.append(_command(record))
         except CommandRefused as error:
-            logger.warning("refused %s/%s/%s: %s", *_place(record), error)
+            logger.warning("refused %s: %s", record.place, error)
             refused.append(refusal(record, str(error)))
         except AWAY as error:  # raised by `_raise_outage`
             if undecided is None:
                 raise
             undecided.check(record, error, text := describe_error(error))
-            logger.warning("refused %s/%s/%s: %s", *_place(record), text)
+            logger.warning("refused %s: %s", record.place, text)
             refused.append(refusal(record, f"its trigger cannot ask the database: {text}"))
         except Exception as error:
             _raise_outage(error)
-            logger.exception("refused %s/%s/%s", *_place(record))
+            logger.exception("refused %s", record.place)
             refused.append(refusal(record, f"it cannot be read: {describe_error(error)}"))
     with transaction.atomic():
         keep(refused)
@@ -114,10 +114,6 @@ def accept(
     if sequences is not None:
         sequences.note(command.event for command in unseen)
     return changed
-
-
-def _place(record: Record) -> tuple[str, int, int]:
-    return record.topic, record.partition, record.offset
 
 
 def _store(commands: list[_Command], *, consumer: str) -> int:
@@ -177,7 +173,7 @@ def _command(record: Record) -> _Command:
     except NotACloudEvent as error:
         raise CommandRefused(str(error)) from error
     for name, text in (("ce_id", event.id), ("ce_source", event.source)):
-        if not _is_storable(text):
+        if not is_storable(text, longest=_MAX_TEXT):
             raise CommandRefused(f"{name} is longer than 255 characters or holds NUL")
     rule = cancel_rule(event.type)
     if rule is not None:
@@ -218,7 +214,7 @@ def _context(saga_type: SagaType, method: str, payload: object) -> str | None:
     with _refusing(f"{saga_type.name}.{method} cannot read it"):
         context = getattr(saga_type.saga_class(), method)(payload)
         if inspect.iscoroutine(context):
-            context = asyncio.run(_healing(context))
+            context = run_loop(_healing(context))
         try:
             return None if context is None else codec.encode(dict(context))
         except UnstorableValue as error:
@@ -269,19 +265,11 @@ def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
         with _refusing(f"the business key {rule!r} is not in the payload"):
             key = rule(payload) if callable(rule) else payload[rule]  # type: ignore[index]
     text = str(key) if isinstance(key, str | int | UUID) and not isinstance(key, bool) else ""
-    if not text or not _is_storable(text):
+    if not text or not is_storable(text, longest=_MAX_TEXT):
         raise CommandRefused(
             f"the business key {rule!r} must be a text of 1 to 255 characters, without NUL"
         )
     return text
-
-
-def _is_storable(text: str) -> bool:
-    return (
-        len(text) <= _MAX_TEXT
-        and "\0" not in text
-        and not any("\ud800" <= char <= "\udfff" for char in text)
-    )
 
 
 def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Saga:

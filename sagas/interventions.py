@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from saga_runtime.text import says_something
+from saga_runtime.text import says_something, storable
 from sagas import codec, sql
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, SagasError
@@ -137,8 +137,8 @@ def _intervening(
             action=action,
             step=step,
             kind=kind,
-            who=codec.printable(by.who)[:255],
-            why=codec.printable(by.why),
+            who=storable(by.who)[:255],
+            why=storable(by.why),
         )
 
 
@@ -162,7 +162,7 @@ def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -
     values = {
         "status": status,
         "result": codec.encode({}),
-        "resolved_by": codec.printable(f"{by.who}: {by.why}")[:255],
+        "resolved_by": storable(f"{by.who}: {by.why}")[:255],
         "finished_at": timezone.now(),
     }
     row, is_new = SagaStep.objects.get_or_create(

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from django.db import transaction
 
+from saga_runtime.text import bounded
 from sagas import ends, rows, sql, together
 from sagas.claims import Claimed, StepRecord, record
 from sagas.entries import BUSY, FENCED, REFUSED, BeginPivot, End, Entry, Fail, Verdict, Wait
-from sagas.failures import bounded
 from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
 
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable
 
 from brokers import Record
-from saga_runtime.text import LONGEST_ERROR, cut, storable
+from saga_runtime.text import bounded, storable
 from sagas.models import RefusedCommand
 
 
@@ -21,7 +21,7 @@ def refusal(record: Record, reason: str) -> RefusedCommand:
         headers=[
             [storable(name), base64.b64encode(value).decode()] for name, value in record.headers
         ],
-        reason=cut(storable(reason), LONGEST_ERROR),
+        reason=bounded(reason),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sagas.codec import printable
+from saga_runtime.text import storable
 from sagas.models import (
     Intervention,
     RefusedCommand,
@@ -114,7 +114,7 @@ def refused(*, limit: int) -> list[dict[str, Any]]:
 
 def _text(value: bytes | memoryview | None) -> str | None:
     """Bytes as a person can read them."""
-    return None if value is None else printable(bytes(value).decode(errors="backslashreplace"))
+    return None if value is None else storable(bytes(value).decode(errors="backslashreplace"))
 
 
 def _intervention(intervention: Intervention) -> dict[str, Any]:

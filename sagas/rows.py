@@ -5,10 +5,10 @@ from typing import Any
 
 from django.utils import timezone
 
+from saga_runtime.text import bounded
 from sagas import sql
 from sagas.claims import Claimed
 from sagas.entries import StepEntry
-from sagas.failures import bounded
 from sagas.identity import step_key
 from sagas.models import StepStatus
 

@@ -32,6 +32,7 @@ from sagaz.core.storage.base import SagaStorage
 from sagaz.core.types import SagaStatus as SagazStatus
 from sagaz.core.types import SagaStepStatus as SagazStepStatus
 
+from saga_runtime.text import one_line_error
 from sagas import codec
 from sagas.cleaning import clean_sagas
 from sagas.errors import JournalIsReadOnly, UnreadableValue
@@ -210,7 +211,7 @@ def _health() -> State:
     try:
         Saga.objects.exists()
     except Error as error:
-        return state | {"status": "unhealthy", "error": " ".join(str(error).split())}
+        return state | {"status": "unhealthy", "error": one_line_error(error)}
     return state | {"status": "healthy"}
 
 

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from django.db import transaction
 
 from saga_runtime.logs import get_logger
-from saga_runtime.text import one_line
+from saga_runtime.text import bounded, one_line
 from sagas import ends, rows, sql
 from sagas.claims import Claimed
 from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
-from sagas.failures import bounded, failure_of, stand_in
+from sagas.failures import failure_of, stand_in
 from sagas.hooks import Ending, SagaOutcome, call_hooks
 from sagas.models import ACTIVE, Saga, SagaStatus
 from sagas.outages import ours_to_blame

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
 
+from saga_runtime.text import error_text
 from sagas.allowance import Allowance
 from sagas.errors import NoThreadLeft
 
@@ -224,7 +225,7 @@ def _healing(call: Callable[[], R]) -> R:
     except (asyncio.CancelledError, StopIteration) as error:
         # Handed on as they are, the first would look like a cancelled task, and the second cannot
         # pass through a future at all: the caller would wait for ever.
-        raise RuntimeError(f"{type(error).__name__} was raised: {error}") from error
+        raise RuntimeError(f"{type(error).__name__} was raised: {error_text(error)}") from error
     finally:
         heal()
 

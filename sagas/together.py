@@ -7,9 +7,9 @@ from typing import Any
 
 from django.utils import timezone
 
+from saga_runtime.text import bounded
 from sagas import ends, rows, sql
 from sagas.entries import REFUSED, BeginPivot, End, Entry, Verdict
-from sagas.failures import bounded
 from sagas.hooks import Ending
 from sagas.identity import step_key
 from sagas.models import StepStatus

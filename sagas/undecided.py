@@ -59,7 +59,7 @@ class Undecided:
         self._most_tries = most_tries
         self._patience = patience
         self._clock = clock
-        self._tried: dict[tuple[str, int, int], _Tried] = {}
+        self._tried: dict[str, _Tried] = {}
 
     def check(self, record: Record, error: Error, text: str) -> None:
         """Note one more try of a command; return where it is to be refused.
@@ -74,20 +74,19 @@ class Undecided:
         """
         if not _answers():
             raise error from error.__cause__
-        place = (record.topic, record.partition, record.offset)
         if len(self._tried) >= _MOST_KNOWN:  # the oldest were decided long ago
             del self._tried[next(iter(self._tried))]
-        tried = self._tried.setdefault(place, _Tried(0, self._clock()))
+        tried = self._tried.setdefault(record.place, _Tried(0, self._clock()))
         tried.times += 1
         is_early = self._clock() - tried.since < self._patience
         if tried.times < self._most_tries or is_early:
             raise CommandUndecided(
-                f"{record.topic}/{record.partition}/{record.offset} is received again (try "
+                f"{record.place} is received again (try "
                 f"{tried.times}): the database answers, but not what the command's trigger asks: "
                 f"{text}",
                 pause=min(_FIRST_PAUSE * 2.0 ** min(tried.times - 1, 10), _LONGEST_PAUSE),
             ) from error
-        del self._tried[place]
+        del self._tried[record.place]
 
 
 def _answers() -> bool:

@@ -10,7 +10,7 @@ import pytest
 from brokers import BrokerConfigurationError, broker_from_url
 from brokers.kafka import KafkaBroker
 from brokers.kafka_clients import CLIENTS
-from brokers.urls import redacted
+from saga_runtime.urls import redacted
 
 
 def kafka(url: str, **options: Any) -> KafkaBroker:

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from threading import Event
 
 import pytest
+from sagaz import Saga as SagaClass
+from sagaz import action
+from sagaz.core.triggers import trigger
 
-from sagas import apart, event_loop
+from brokers import Record
+from sagas import apart, event_loop, inbox
 from sagas.event_loop import run_loop
 from sagas.models import SagaStatus, StepStatus
 from tests.unit.saga_running import Context, Register, begin, journal_of, register, run_to_end
@@ -92,3 +96,26 @@ def test_a_step_that_is_deaf_is_in_doubt_and_undone(
         assert journal["fly:C"][0] == journal["book:C"][0] == StepStatus.DONE
     else:
         assert saga.status == SagaStatus.COMPLETED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_trigger_leaves_behind_holds_up_no_command(register: Register, deaf: Deaf) -> None:
+    left: list[asyncio.Task[None]] = []
+
+    class Tour(SagaClass):
+        saga_name = "tour"
+
+        @trigger(source="tour.book", idempotency_key="trip")
+        async def on_book(self, _event: Context) -> Context:
+            left.append(asyncio.create_task(deaf()))
+            await asyncio.sleep(0)
+            return {}
+
+        @action("fly")
+        def fly(self, ctx: Context) -> None: ...
+
+    register(Tour)
+    headers = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "tour.book"}
+    texts = tuple((f"ce_{name}", text.encode()) for name, text in headers.items())
+    record = Record("tours", 0, 0, b"k", b'{"trip": "T"}', texts)
+    assert inbox.accept([record], consumer="test") == 1
