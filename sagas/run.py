@@ -29,6 +29,7 @@ from sagas.scope import current_threads
 from sagas.state import Decided, RunState
 from sagas.steps import Step, Tries, backward, forward
 from sagas.threads import Threads
+from sagas.undoing import undo_all_that_is_known
 from sagas.writer import Writer
 
 logger = get_logger(__name__)
@@ -56,6 +57,7 @@ class SagaRun:
         self._state = RunState(claimed)
         self._writer = Writer(self._state, group=group, threads=journal_threads)
         self._attempts = Attempts(self._state, self._writer, undo_too=self._undo_too)
+        self._knows_what_to_undo = False
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -215,6 +217,9 @@ class SagaRun:
 
     async def _forward(self, step: Step, context: Context) -> Any:
         self._state.context = context
+        if not self._knows_what_to_undo:
+            self._knows_what_to_undo = True
+            undo_all_that_is_known(self._saga, self._claimed)
         record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status == StepStatus.DONE:
             return self._state.newest(record.result, record.finished_at)

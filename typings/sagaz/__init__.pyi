@@ -7,7 +7,11 @@ from sagaz.core.storage.base import SagaStorage
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = Callable[..., Any]
 
+class _Node:
+    depends_on: list[str]
+
 class _Graph:
+    nodes: dict[str, _Node]
     def mark_step_executed(self, step_id: str) -> None: ...
     def get_compensation_order(self) -> list[list[str]]: ...
 
