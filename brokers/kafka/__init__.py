@@ -47,8 +47,8 @@ class KafkaBroker:
         self.replication_factor = replication_factor
         self.client = client
         self.has_transactions = client == LIBRDKAFKA
-        self._known_topics = KnownTopics(address)
         self._shapes = TopicShapes(partitions)
+        self._known_topics = KnownTopics(address, self._shapes)
 
     def check(self) -> None:
         kafka_topics.check(self.address)
@@ -69,7 +69,10 @@ class KafkaBroker:
             from brokers.librdkafka import LibrdkafkaPublisher
 
             return LibrdkafkaPublisher(
-                self.address, self._known_topics, transactional_id=transactional_id
+                self.address,
+                self._known_topics,
+                watch=TopicWatch(self._shapes),
+                transactional_id=transactional_id,
             )
         if transactional_id is not None:
             # It has transactions, but waits for the end of each without limit: through an outage.
@@ -77,7 +80,7 @@ class KafkaBroker:
                 "transactions need the Kafka client librdkafka, this is kafka-python: "
                 "`uv sync --extra librdkafka`"
             )
-        return KafkaPublisher(self.address, self._known_topics)
+        return KafkaPublisher(self.address, self._known_topics, watch=TopicWatch(self._shapes))
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
         join: Join = KafkaPythonMember

@@ -13,6 +13,7 @@ from brokers.base import Failed, Message, Refused
 from brokers.errors import BrokerConfigurationError, BrokerUnusable
 from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
+from brokers.kafka.shapes import TopicShapes
 
 REMEMBERED = 5.0  # seconds, of what may be put right: an absent topic, a limit that is too low
 CERTAIN_AFTER = 0.25  # seconds between two answers that there is no such topic
@@ -33,8 +34,9 @@ class _Hopeless(NamedTuple):
 class KnownTopics:
     """What is known of the topics of one Kafka, for all of its publishers."""
 
-    def __init__(self, address: KafkaAddress) -> None:
+    def __init__(self, address: KafkaAddress, shapes: TopicShapes) -> None:
         self._address = address
+        self._shapes = shapes
         self._absent_since: dict[str, float] = {}
         self._hopeless: dict[str, _Hopeless] = {}
         self._limits: dict[str, tuple[int | None, float]] = {}
@@ -64,10 +66,13 @@ class KnownTopics:
             reason, is_absent = str(error), False
         else:
             if count:
+                self._shapes.meet(topic, count)
                 self._absent_since.pop(topic, None)
                 return count
             since = self._absent_since.setdefault(topic, asked_at)
             reason, is_absent = f"Kafka has no topic {topic}", asked_at - since >= CERTAIN_AFTER
+            if is_absent:
+                self._shapes.meet(topic, 0)
         until = time.monotonic() + (REMEMBERED if is_absent else ASKED_EVERY)
         self._hopeless[topic] = _Hopeless(until, reason, is_absent)
         return 0

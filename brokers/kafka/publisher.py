@@ -16,6 +16,7 @@ from brokers.kafka.client import CLIENT_ERRORS, fault, unavailable
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import BATCH_BYTES, Run, judged
+from brokers.kafka.shapes import TopicWatch
 from brokers.kafka.stall import Stall
 from brokers.outage import Outage
 from saga_runtime.logs import get_logger
@@ -28,12 +29,13 @@ BAD_NEWS = "a message before it did not arrive"
 
 
 class KafkaPublisher:
-    def __init__(self, address: KafkaAddress, topics: KnownTopics) -> None:
+    def __init__(self, address: KafkaAddress, topics: KnownTopics, *, watch: TopicWatch) -> None:
         self._address = address
         self._changed = threading.Condition()
         self._run: Run | None = None
         self._reports: list[Report] = []
         self._topics = topics
+        self._watch = watch
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
         self._stall = Stall(self._outage)
 
@@ -79,6 +81,8 @@ class KafkaPublisher:
             with self._changed:
                 reports = self._collected()
         run = self._run
+        if run is not None:
+            self._watch.look(run.partition_counts)
         self._stall.note(is_waiting=bool(run and run.pending and not reports and not run.is_away))
         return reports
 

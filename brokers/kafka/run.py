@@ -11,6 +11,7 @@ Invariants:
 
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.client import CLIENT_ERRORS, connect, explained, fault, is_connected
 from brokers.kafka.faults import Fault
+from brokers.kafka.shapes import HEARD_EVERY_MS
 
 if TYPE_CHECKING:
     from kafka.producer.sender import ExceptionOf, RecordErrors
@@ -52,6 +54,7 @@ class Run:
             batch_size=BATCH_BYTES,
             max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            metadata_max_age_ms=HEARD_EVERY_MS,
             metrics_enabled=False,
         )
         _tell_the_batchs_error(self.producer._sender)  # noqa: SLF001 - nothing is sent before this
@@ -78,6 +81,11 @@ class Run:
         )
         future.add_callback(self._acknowledge, token)
         future.add_errback(self._fail, token)
+
+    def partition_counts(self) -> Mapping[str, int]:
+        """Partitions of each topic that it publishes to, as its client has heard last."""
+        cluster = self._net_client.cluster
+        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in self.partitions}
 
     def land(self, report: Report) -> None:
         """The fate of one message; only the first word on it counts."""

@@ -1,4 +1,4 @@
-"""Noticing that a topic has lost partitions, or is gone, while processes run.
+"""Noticing that a topic has lost or gained partitions, or is gone, while processes run.
 
 Kafka makes a topic on demand where a client asks for one that is not there, and gives it as many
 partitions as the server is set to, often one: so comes back what was deleted.
@@ -13,15 +13,22 @@ from saga_runtime.logs import get_logger
 logger = get_logger(__name__)
 
 LOOK_EVERY = 60.0  # seconds
+HEARD_EVERY_MS = 60_000  # so often a producer's client asks for the topics that it publishes to
 
 _FEWER = (
     "the topic %s has %d partition(s), and KAFKA_PARTITIONS is %d: was it made again by somebody "
-    "else? No more consumers than partitions share its work. Set KAFKA_PARTITIONS to what is "
-    "right; more partitions move keys, so let the outbox and the consumers come to rest before"
+    "else? What an earlier one held is gone with it, and no more consumers than partitions share "
+    "its work. Set KAFKA_PARTITIONS to what is right; more partitions move keys, so let the outbox "
+    "and the consumers come to rest before"
 )
 _GONE = (
     "Kafka no longer shows the topic %s, which should have %d partition(s): was it deleted, or our "
     "right to see it taken? A relay or consumer that starts makes it again"
+)
+_MORE = (
+    "the topic %s has %d partitions, and had %d: keys move, and a message may be received before "
+    "an earlier one of its key that still waits in its former partition. Another time let the "
+    "outbox and the consumers come to rest before"
 )
 
 
@@ -49,6 +56,20 @@ class TopicShapes:
             if count != before:
                 self._tell(topic, count, before)
 
+    def meet(self, topic: str, count: int) -> None:
+        """Note what a publisher hears of a topic. Its first word is no news: somebody may have
+        meant it so, or it may have never been there.
+
+        Args:
+            count: as for `note()`.
+        """
+        with self._lock:
+            is_new = topic not in self._known
+            if is_new and count:
+                self._known[topic] = count
+        if not is_new:
+            self.note({topic: count})
+
     def _tell(self, topic: str, count: int, before: int | None) -> None:
         if count == 0:
             logger.warning(_GONE, topic, self._partitions)
@@ -56,6 +77,8 @@ class TopicShapes:
             logger.warning(_FEWER, topic, count, self._partitions)
         elif before is not None and before < self._partitions:
             logger.warning("the topic %s has %d partitions again", topic, count)
+        elif before is not None and count > before:
+            logger.warning(_MORE, topic, count, before)
 
 
 class TopicWatch:
@@ -76,7 +99,7 @@ class TopicWatch:
         """Look where it is time to. Never raises: nothing that works depends on it.
 
         Args:
-            counts: what the client has heard of last, without asking anybody: partitions by topic,
+            counts: what the client has heard of last, at best without asking: partitions by topic,
                 0 for one that it is told is not there. Once is not enough for that: a server that
                 has just started may not know it yet.
         """

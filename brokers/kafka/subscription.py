@@ -66,8 +66,11 @@ class Member(Protocol):
 
     def partition_counts(self) -> Mapping[str, int]:
         """The topics' partitions, by their names on the servers, as the client has last heard of
-        them: nobody is asked. 0 where it is told that there is no such topic; a topic of which it
-        was told nothing is left out."""
+        them; nobody is asked who need not be. 0 where there is no such topic.
+
+        Raises:
+            whatever its client does where nobody answers.
+        """
 
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
         """Commit the offset of the next record in each of these; returns why some were left out,

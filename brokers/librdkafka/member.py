@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import methodcaller
-from typing import Any, cast
+from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -18,6 +18,7 @@ from brokers.kafka.faults import Fault
 from brokers.kafka.subscription import NOT_UTF8, MemberLost
 from brokers.librdkafka.config import make_client
 from brokers.librdkafka.faults import error_of, explained, fault
+from brokers.librdkafka.statistics import is_connected, partition_counts
 
 CONNECT_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 2.0
@@ -25,7 +26,7 @@ SESSION_TIMEOUT_MS = 10_000  # how long a killed member's partitions wait for an
 HEARTBEAT_INTERVAL_MS = 3_000
 STATISTICS_INTERVAL_MS = 500  # librdkafka says only there who is connected
 AWAY_AFTER = 2.0
-CONNECTED = ("UP", "UPDATE")
+ASK_TIMEOUT = 2.0
 
 _TAKEN_AWAY = frozenset(
     {
@@ -65,6 +66,7 @@ class LibrdkafkaMember:
 
     def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
         self._address = address
+        self._topics = tuple(topics)
         self._answered_at = time.monotonic()
         self._is_answered = False
         self._trouble: KafkaError | None = None
@@ -130,7 +132,15 @@ class LibrdkafkaMember:
         return {(each.topic, each.partition) for each in self._consumer.assignment()}
 
     def partition_counts(self) -> Mapping[str, int]:
-        return self._counts
+        """Its statistics know the topics of which it has partitions. One that they do not name may
+        be gone, with all that the group had of it, or shared out among other members."""
+        known = {topic: self._counts.get(topic, 0) for topic in self._topics}
+        return known if all(known.values()) else known | self._asked()
+
+    def _asked(self) -> dict[str, int]:
+        """Asked for all of them, since Kafka may make one that is asked for by name."""
+        shown = self._consumer.list_topics(timeout=ASK_TIMEOUT).topics
+        return {name: len(shown[name].partitions) if name in shown else 0 for name in self._topics}
 
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
         """Where nobody answers, it takes as long as a session: librdkafka's waiting has no other
@@ -210,8 +220,8 @@ class LibrdkafkaMember:
 
     def _look(self, statistics: str) -> None:
         found = json.loads(statistics)
-        self._counts = {name: _count(each) for name, each in found["topics"].items()}
-        if any(broker["state"] in CONNECTED for broker in found["brokers"].values()):
+        self._counts = partition_counts(found)
+        if is_connected(found):
             self._is_answered = True
             self._answered_at = time.monotonic()
 
@@ -220,13 +230,6 @@ class LibrdkafkaMember:
 
     def _note(self, error: KafkaError) -> None:
         self._trouble = error
-
-
-def _count(topic: Mapping[str, Any]) -> int:
-    """How many partitions librdkafka's statistics show of a topic. -1 is its own, and one that the
-    group gave us stays there as unknown when it is gone."""
-    partitions = topic["partitions"]
-    return sum(int(number) >= 0 and not each["unknown"] for number, each in partitions.items())
 
 
 def _record(message: Message) -> Record:

@@ -19,6 +19,7 @@ from brokers.errors import (
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
+from brokers.kafka.shapes import TopicWatch
 from brokers.kafka.stall import Stall
 from brokers.librdkafka.faults import FENCED, error_of, explained, fault
 from brokers.librdkafka.run import BATCH_BYTES, Run
@@ -32,13 +33,19 @@ BAD_NEWS = "a message before it did not arrive"
 
 class LibrdkafkaPublisher:
     def __init__(
-        self, address: KafkaAddress, topics: KnownTopics, *, transactional_id: str | None = None
+        self,
+        address: KafkaAddress,
+        topics: KnownTopics,
+        *,
+        watch: TopicWatch,
+        transactional_id: str | None = None,
     ) -> None:
         self._address = address
         self._transactional_id = address.named(transactional_id) if transactional_id else None
         self._run: Run | None = None
         self._reports: list[Report] = []
         self._topics = topics
+        self._watch = watch
         self._careful = False
         self._fenced = False
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
@@ -89,6 +96,7 @@ class LibrdkafkaPublisher:
             self._stall.note(is_waiting=bool(run.pending) and not reports and run.away is None)
             if run.away is not None or self._outage.going_on:
                 self._look_after(run, reports)
+            self._watch.look(run.partition_counts)
         return reports
 
     def commit(self, *, timeout: float) -> None:

@@ -10,8 +10,9 @@ Invariants, the same as of kafka-python's `Run`:
 Everything happens in the caller's thread: librdkafka's callbacks run inside `poll()`.
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -21,8 +22,10 @@ from confluent_kafka import Message as Delivered
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
+from brokers.kafka.shapes import HEARD_EVERY_MS
 from brokers.librdkafka.config import REQUEST_TIMEOUT_MS, make_client
 from brokers.librdkafka.faults import FENCED, TOPIC_REFUSED, error_of, explained, fault
+from brokers.librdkafka.statistics import partition_counts
 
 LINGER_MS = 2
 BATCH_BYTES = 131_072  # well below a topic's default max.message.bytes
@@ -66,8 +69,10 @@ class Run:
         self.in_transaction = False
         self.is_committing = False
         self._careful_until = time.monotonic() + CAREFUL_FOR if careful else 0.0
+        self._statistics = ""
         config = producer_config(careful=careful, transactional_id=transactional_id)
-        self.producer = make_client(Producer, address, {**config, "error_cb": self._note})
+        heard = {"error_cb": self._note, "stats_cb": self._hear}
+        self.producer = make_client(Producer, address, {**config, **heard})
         if self.is_transactional:
             self._init_transactions()
 
@@ -80,6 +85,11 @@ class Run:
     @property
     def has_reports(self) -> bool:
         return bool(self.others or self.finished or (self.acknowledged and not self.in_transaction))
+
+    def partition_counts(self) -> Mapping[str, int]:
+        """Partitions of each topic that it publishes to, as its client has heard last."""
+        found = partition_counts(json.loads(self._statistics)) if self._statistics else {}
+        return {name: found[name] for name in self.topics.values() if name in found}
 
     def send(self, message: Message, token: int, *, topic: str) -> None:
         """`topic`: its name on the server. This is done for every message: no more than it must.
@@ -183,6 +193,9 @@ class Run:
         self.others.append(self.judged(token, error, alone=alone))
         self.finished = True
 
+    def _hear(self, statistics: str) -> None:
+        self._statistics = statistics  # read only when somebody asks
+
     def _note(self, error: KafkaError) -> None:
         """librdkafka tells of what concerns no message of its own."""
         if error.code() in _AWAY:
@@ -207,6 +220,8 @@ def producer_config(*, careful: bool, transactional_id: str | None) -> dict[str,
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.messages": MAX_QUEUED_MESSAGES,
         "queue.buffering.max.kbytes": MAX_QUEUED_KBYTES,
+        "topic.metadata.refresh.interval.ms": HEARD_EVERY_MS,
+        "statistics.interval.ms": HEARD_EVERY_MS // 2,
     }
     if transactional_id is None:
         config["enable.gapless.guarantee"] = True

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 from confluent_kafka import Producer
@@ -43,6 +43,7 @@ from brokers.kafka.address import KafkaAddress
 from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from brokers.librdkafka import LibrdkafkaPublisher
 from brokers.librdkafka import config as librdkafka_config
+from brokers.librdkafka import run as librdkafka_run
 from tests.integration.tcp_proxy import TcpProxy
 from tests.services import free_port
 
@@ -665,6 +666,127 @@ class TestATopicThatChangesUnderAConsumer:
         until(lambda: bool(said()))
         [line] = said()
         assert f"Kafka no longer shows the topic {topic}" in line
+
+    def test_deleted_before_it_joined_again(
+        self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A new member has never had partitions of it."""
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            admin.delete_topics([topic])
+            until(lambda: topic not in admin.list_topics())
+        with closing(broker.subscribe([topic], group=topic)) as made:
+
+            def is_said() -> bool:
+                with suppress(BrokerUnavailable):
+                    made.receive(timeout=0.1, limit=10)
+                return f"Kafka no longer shows the topic {topic}" in caplog.text
+
+            until(is_said)
+
+    def test_whoever_has_no_partition_of_it_says_nothing(
+        self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Four members share three partitions."""
+        with ExitStack() as open_ones:
+            members = [
+                open_ones.enter_context(closing(broker.subscribe([topic], group=topic)))
+                for _ in range(4)
+            ]
+            looks = iter(range(10_000))
+
+            def have_looked() -> bool:
+                for each in members:
+                    each.receive(timeout=0.1, limit=10)
+                return all(each.is_joined for each in members) and next(looks) >= 10
+
+            until(have_looked)
+        assert [each for each in caplog.records if each.name == shapes.__name__] == []
+
+
+@pytest.mark.usefixtures("asked_for_none")
+class TestATopicThatChangesUnderAPublisher:
+    """Also one that has nothing to publish at the moment."""
+
+    @pytest.fixture(autouse=True)
+    def _looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shapes, "LOOK_EVERY", 0.2)
+        for module in run, librdkafka_run:
+            monkeypatch.setattr(module, "HEARD_EVERY_MS", 200)
+
+    @pytest.fixture
+    def said(
+        self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
+    ) -> Iterator[Callable[[], list[str]]]:
+        with closing(broker.publisher()) as source:
+            source.publish(Message(topic, "key", b""), token=1)
+            assert collect(source, 1) == [Acknowledged(1)]
+
+            def looked() -> list[str]:
+                source.reports(timeout=0.1)
+                records = caplog.records
+                return [each.getMessage() for each in records if each.name == shapes.__name__]
+
+            assert looked() == []
+            yield looked
+
+    def test_made_again_with_one_partition(
+        self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]
+    ) -> None:
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            admin.delete_topics([topic])
+            until(lambda: topic not in admin.list_topics())
+            admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
+        until(lambda: any("partition(s), and" in line for line in said()))
+        line = said()[-1]
+        assert f"the topic {topic} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
+        assert said().count(line) == 1
+
+    def test_deleted(self, topic: str, broker: KafkaBroker, said: Callable[[], list[str]]) -> None:
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            admin.delete_topics([topic])
+        until(lambda: bool(said()))
+        [line] = said()
+        assert f"Kafka no longer shows the topic {topic}" in line
+
+    def test_given_more_partitions(
+        self, topic: str, broker: KafkaBroker, said: Callable[[], list[str]]
+    ) -> None:
+        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            admin.create_partitions({topic: 6})
+        until(lambda: bool(said()))
+        [line] = said()
+        assert f"the topic {topic} has 6 partitions, and had 3: keys move" in line
+
+
+@pytest.mark.usefixtures("asked_for_none")
+def test_a_new_producer_notices_a_topic_with_fewer_partitions(
+    broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one before it may have ended with the topic that was deleted."""
+    with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        admin.delete_topics([topic])
+        until(lambda: topic not in admin.list_topics())
+        admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
+        admin.wait_for_topics([topic])
+    for _ in range(2):
+        with closing(broker.publisher()) as source:
+            source.publish(Message(topic, "key", b""), token=1)
+            collect(source, 1)
+    [line] = [each.getMessage() for each in caplog.records if each.name == shapes.__name__]
+    assert f"the topic {topic} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
+
+
+def test_a_topic_of_somebody_elses_has_the_partitions_that_it_has(
+    broker: KafkaBroker, topic_name: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    small = topic_name("small.events")
+    with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        admin.create_topics({small: {"num_partitions": 1, "replication_factor": 1}})
+        admin.wait_for_topics([small])
+    with closing(broker.publisher()) as source:
+        source.publish(Message(small, "key", b""), token=1)
+        assert collect(source, 1) == [Acknowledged(1)]
+    assert [each for each in caplog.records if each.name == shapes.__name__] == []
 
 
 def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:

@@ -71,11 +71,27 @@ def test_each_change_is_said_once(
     assert one_again == one
 
 
-def test_more_partitions_are_no_news(
+def test_more_partitions_are_said_while_it_runs(
     watch: TopicWatch, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     looked(watch, clock, Kafka(orders=30), minutes=2)
+    [line] = caplog.messages
+    assert "topic orders has 30 partitions, and had 3: keys move" in line
+
+
+def test_more_partitions_at_the_start_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    TopicShapes(3).note({"orders": 30})
     assert caplog.messages == []
+
+
+def test_the_first_word_of_a_publisher_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    shapes = TopicShapes(3)
+    for count in 0, 1, 1:
+        shapes.meet("theirs", count)
+    assert caplog.messages == []
+    shapes.meet("theirs", 0)
+    [line] = caplog.messages
+    assert "no longer shows the topic theirs" in line
 
 
 def test_gone_is_believed_when_it_is_seen_twice(
