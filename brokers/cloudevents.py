@@ -9,6 +9,7 @@ from datetime import datetime
 
 from brokers.base import Headers, Message, Record
 from saga_runtime.headers import is_reserved
+from saga_runtime.text import cut, visible
 
 SPECVERSION = "1.0"
 JSON = "application/json"
@@ -92,10 +93,18 @@ def from_record(record: Record) -> CloudEvent:
 
 
 def _texts(headers: Headers) -> dict[str, str]:
+    """Decode the headers by their names in lower case. Of an attribute of the event, a second value
+    would be another event to another reader; tracing may well add a second `traceparent`."""
+    found: dict[str, str] = {}
     try:
-        return {name.lower(): value.decode() for name, value in headers}
+        for name, value in headers:
+            lower = name.lower()
+            if lower in found and lower.startswith("ce_"):
+                raise NotACloudEvent(f"the header {cut(visible(lower), 100)} stands there twice")
+            found[lower] = value.decode()
     except UnicodeDecodeError as error:
         raise NotACloudEvent(f"a header is not UTF-8: {error}") from error
+    return found
 
 
 def _key(record: Record) -> str:

@@ -18,7 +18,7 @@ from outbox.messages import check_topic
 from outbox.models import ParkedIntervention, ParkedMessage
 from outbox.parked import NotParked
 from outbox.waking import wake_with_commit
-from saga_runtime.nesting import DEEPEST, is_too_deep
+from saga_runtime.strict_json import UnreadableJSON, read_json
 from saga_runtime.text import says_something
 
 
@@ -160,10 +160,9 @@ def _described(message: ParkedMessage) -> dict[str, Any]:
 
 def _json(payload: bytes) -> bytes:
     try:
-        document = json.loads(payload.decode())
-        text = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise BadEdit(f"the payload is not JSON in UTF-8: {error}") from error
-    if is_too_deep(document, text=text):
-        raise BadEdit(f"the payload is nested too deeply: more than {DEEPEST} levels")
-    return text.encode()
+        document = read_json(payload)
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    except UnreadableJSON as error:
+        raise BadEdit(f"the payload {error}") from error
+    except ValueError as error:  # a number as large as 1e400 is read as infinity
+        raise BadEdit(f"the payload is not JSON: {error}") from error

@@ -22,6 +22,7 @@ from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
 from saga_runtime.headers import is_reserved
 from saga_runtime.nesting import DEEPEST, is_too_deep
+from saga_runtime.strict_json import name_twice
 from saga_runtime.text import is_storable
 
 if TYPE_CHECKING:
@@ -141,5 +142,9 @@ def _encoded(message: NewMessage) -> bytes:
     if is_too_deep(message.payload, text=text):
         raise PayloadError(
             f"the payload of {message.type} is nested too deeply: more than {DEEPEST} levels"
+        )
+    if (name := name_twice(message.payload)) is not None:
+        raise PayloadError(
+            f"the payload of {message.type} has the name {name!r} twice in an object"
         )
     return text.encode()

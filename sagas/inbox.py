@@ -5,7 +5,6 @@ saga's row. Either way nothing new happens.
 """
 
 import inspect
-import json
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
 from outbox.away import AWAY
 from outbox.correlation import usable
 from saga_runtime.logs import get_logger
-from saga_runtime.nesting import DEEPEST, is_too_deep
+from saga_runtime.strict_json import UnreadableJSON, read_json
 from saga_runtime.text import describe_error, error_text, is_storable
 from sagas import codec, metrics, outages, sql
 from sagas.async_orm import heal_after
@@ -39,7 +38,6 @@ from sagas.undecided import Undecided
 logger = get_logger(__name__)
 
 _MAX_TEXT = 255
-_TOO_DEEP = f"the value is nested too deeply: more than {DEEPEST} levels"
 
 
 class CommandRefused(Exception):  # noqa: N818 - the field's term
@@ -199,14 +197,9 @@ def _cancel_of(rule: CancelRule, payload: object, event: CloudEvent) -> _Cancel:
 
 def _payload(event: CloudEvent) -> object:
     try:
-        payload = json.loads(event.data)
-    except RecursionError as error:
-        raise CommandRefused(f"the value is not JSON that can be read: {_TOO_DEEP}") from error
-    except ValueError as error:
-        raise CommandRefused(f"the value is not JSON: {error}") from error
-    if is_too_deep(payload, text=event.data):
-        raise CommandRefused(_TOO_DEEP)
-    return payload
+        return read_json(event.data)
+    except UnreadableJSON as error:
+        raise CommandRefused(f"the value {error}") from error
 
 
 def _context(saga_type: SagaType, method: str, payload: object) -> str | None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brokers import Message, Record
+from brokers.base import Headers
 from brokers.cloudevents import (
     CloudEvent,
     NotACloudEvent,
@@ -29,6 +30,12 @@ EVENT = CloudEvent(
     correlation_id="req-1",
     traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
+
+
+def with_header(name: str, value: bytes) -> Headers:
+    """Return the headers of `EVENT`, one of them with another value."""
+    others = (pair for pair in to_message(EVENT, topic="t").headers if pair[0] != name)
+    return (*others, (name, value))
 
 
 def received(message: Message) -> Record:
@@ -96,7 +103,7 @@ def test_sequences_sort_as_texts(one: int, other: int) -> None:
 
 @pytest.mark.parametrize("text", ["42", "00000000000000000042"])
 def test_a_sequence_is_read_as_it_was_sent_before_too(text: str) -> None:
-    headers = (*to_message(EVENT, topic="t").headers, ("ce_sequence", text.encode()))
+    headers = with_header("ce_sequence", text.encode())
     assert from_record(Record("t", 0, 0, b"k", b"", headers)).sequence == 42
 
 
@@ -162,10 +169,22 @@ def test_a_required_header_is_missing(name: str) -> None:
 )
 def test_a_header_that_cannot_be_read(name: str, value: bytes, complaint: str) -> None:
     message = to_message(EVENT, topic="t")
-    headers = (*message.headers, (name, value))
+    headers = with_header(name, value)
     record = received(Message(message.topic, message.key, message.value, headers))
     with pytest.raises(NotACloudEvent, match=complaint):
         from_record(record)
+
+
+@pytest.mark.parametrize("name", ["ce_id", "CE_ID", "Ce_Subject", "ce_time", "ce_specversion"])
+def test_an_attribute_that_stands_there_twice(name: str) -> None:
+    headers = (*to_message(EVENT, topic="t").headers, (name, b"1.0"))
+    with pytest.raises(NotACloudEvent, match=f"{name.lower()} stands there twice"):
+        from_record(Record("t", 0, 0, b"k", b"", headers))
+
+
+def test_tracing_may_add_a_header_that_is_there() -> None:
+    headers = (*to_message(EVENT, topic="t").headers, ("traceparent", b"theirs"))
+    assert from_record(Record("t", 0, 0, b"k", b"", headers)).traceparent == "theirs"
 
 
 def test_header_names_in_any_case_and_the_key_for_a_subject() -> None:
@@ -182,7 +201,7 @@ def test_header_names_in_any_case_and_the_key_for_a_subject() -> None:
 @pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"seven", "٣".encode(), b"9" * 5000])
 def test_a_foreign_sequence_is_no_sequence(text: bytes) -> None:
     message = to_message(EVENT, topic="t")
-    headers = (*message.headers, ("ce_sequence", text))
+    headers = with_header("ce_sequence", text)
     record = received(Message(message.topic, message.key, message.value, headers))
     assert from_record(record).sequence is None
 

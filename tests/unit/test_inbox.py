@@ -283,8 +283,15 @@ MALFORMED = {
     "not JSON": (record(raw=b"{"), "not JSON"),
     "empty": (record(raw=b""), "not JSON"),
     "no value": (Record(TOPIC, 0, 0, None, None, record().headers), "not JSON"),
+    "UTF-16": (record(raw='{"trip": "T"}'.encode("utf-16")), "not JSON in UTF-8"),
+    "a name twice": (record(raw=b'{"trip": "T", "trip": "U"}'), "the name 'trip' twice"),
+    "a name twice further in": (
+        record(raw=b'{"trip": "T", "x": [{"a": 1, "\\u0061": 2}]}'),
+        "the name 'a' twice",
+    ),
+    "two ids": (record({"trip": "T"}, CE_Id="other"), "ce_id stands there twice"),
     "not UTF-8": (record(raw=b'{"trip": "\xff"}'), "not JSON"),
-    "nested without end": (record(raw=b"[" * 100_000), "not JSON"),
+    "nested without end": (record(raw=b"[" * 100_000), "more than 64 levels"),
     "nested too deeply": (record({"trip": "T", "x": nested(64)}), "more than 64 levels"),
     "nested 492 deep": (record({"trip": "T", "x": nested(492)}), "more than 64 levels"),
     "no headers": (Record(TOPIC, 0, 0, b"K", b"{}", ()), "ce_specversion"),
@@ -315,7 +322,7 @@ MALFORMED = {
         record(1, ce_type="travel.keyless", ce_id="i" * 200, ce_source="s" * 200),
         "business key",
     ),
-    "not a number": (record(raw=b"NaN", ce_type="travel.keyless"), "nan"),
+    "not a number": (record(raw=b"NaN", ce_type="travel.keyless"), "NaN is not a JSON number"),
     "a number without end": (record(raw=b"1" * 5000, ce_type="travel.keyless"), "not JSON"),
 }
 

@@ -86,6 +86,10 @@ class TestThePayload:
         with pytest.raises(PayloadError):
             put(payload=payload)
 
+    def test_two_names_that_are_one_in_json_are_refused(self) -> None:
+        with pytest.raises(PayloadError, match="has the name '1' twice"):
+            put(payload={"x": [{1: "a", "1": "b"}]})
+
     def test_one_that_holds_itself_is_refused(self) -> None:
         loop: list[Any] = []
         loop.append(loop)

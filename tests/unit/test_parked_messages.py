@@ -209,6 +209,7 @@ def test_edit(ids: list[int], capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["edit", "ID", "--why", "x"], "say what is to change"),
         (["edit", "ID", "--payload", "FILE", "--why", "x"], "the payload is not JSON"),
         (["edit", "ID", "--payload", "LATIN", "--why", "x"], "not JSON in UTF-8"),
+        (["edit", "ID", "--payload", "TWICE", "--why", "x"], "has the name 'a' twice"),
         (["edit", "ID", "--payload", "/nowhere", "--why", "x"], "No such file"),
         (["edit", "ID", "--topic", "t" * 250, "--why", "x"], "no topic name"),
         (["edit", "ID", "--topic", "", "--why", "x"], "no topic name"),
@@ -224,7 +225,9 @@ def test_what_cannot_be_done(
     file.write_text("{NaN")
     latin = tmp_path / "latin.json"
     latin.write_bytes('"ü"'.encode("latin-1"))
-    known = {"ID": str(ids[1]), "FILE": str(file), "LATIN": str(latin)}
+    twice = tmp_path / "twice.json"
+    twice.write_text('{"a": 1, "a": 2}')
+    known = {"ID": str(ids[1]), "FILE": str(file), "LATIN": str(latin), "TWICE": str(twice)}
     with pytest.raises(CommandError, match=said):
         call_command("outbox", *[known.get(each, each) for each in arguments])
     assert ParkedMessage.objects.count() == 2

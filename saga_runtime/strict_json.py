@@ -1,0 +1,92 @@
+"""Read JSON of foreign origin: what two readers could take differently is refused."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from saga_runtime.nesting import DEEPEST, is_too_deep
+from saga_runtime.text import cut, visible
+
+_LONGEST_NAME = 100
+"""Characters of a name that an error shows."""
+
+
+class UnreadableJSON(ValueError):  # noqa: N818 - says what the text is
+    """Raised where JSON cannot be read in one way only. Its text goes on from the name of what was
+    read, as in `the body {error}`."""
+
+
+def read_json(
+    text: bytes | str,
+    *,
+    parse_int: Callable[[str], Any] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
+) -> Any:
+    """Read one JSON value.
+
+    Args:
+        text: UTF-8, where it is bytes.
+        parse_int: makes a number without a fraction out of its digits; `int` where it is None.
+        parse_float: makes any other number; `float` where it is None.
+
+    Raises:
+        UnreadableJSON: it is no JSON, is nested more than `DEEPEST` levels deep, or an object in
+            it has a name twice: which of the two values counts, each reader decides otherwise.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(
+            text,
+            parse_int=parse_int,
+            parse_float=parse_float,
+            parse_constant=_no_constant,
+            object_pairs_hook=_object,
+        )
+    except UnreadableJSON:
+        raise
+    except UnicodeDecodeError as error:
+        raise UnreadableJSON(f"is not JSON in UTF-8: {error}") from None
+    except RecursionError:
+        raise UnreadableJSON(_TOO_DEEP) from None
+    except ValueError as error:
+        raise UnreadableJSON(f"is not JSON: {error}") from None
+    if is_too_deep(value, text=text):
+        raise UnreadableJSON(_TOO_DEEP)
+    return value
+
+
+def name_twice(value: Any) -> str | None:
+    """Find a name that would stand twice in an object of the JSON that a value is written as: the
+    keys `1` and `"1"` are two in Python and one in JSON.
+
+    Args:
+        value: of a kind that JSON can hold, not nested too deeply.
+    """
+    level: list[Any] = [value] if isinstance(value, dict | list | tuple) else []
+    while level:
+        each = level.pop()
+        if isinstance(each, dict):
+            if not all(isinstance(key, str) for key in each):
+                names = [key if isinstance(key, str) else json.dumps(key) for key in each]
+                if len(set(names)) < len(names):
+                    return next(name for name in names if names.count(name) > 1)
+            each = each.values()
+        level.extend(inner for inner in each if isinstance(inner, dict | list | tuple))
+    return None
+
+
+_TOO_DEEP = f"is nested too deeply: more than {DEEPEST} levels"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        shown = cut(visible(twice), _LONGEST_NAME)
+        raise UnreadableJSON(f"has the name {shown!r} twice in an object")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
