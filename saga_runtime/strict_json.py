@@ -55,6 +55,10 @@ def read_json(
     return value
 
 
+_ONLY_TEXTS = frozenset({str})
+_CONTAINERS = (dict, list, tuple)
+
+
 def name_twice(value: Any) -> str | None:
     """Find a name that would stand twice in an object of the JSON that a value is written as: the
     keys `1` and `"1"` are two in Python and one in JSON.
@@ -62,16 +66,16 @@ def name_twice(value: Any) -> str | None:
     Args:
         value: of a kind that JSON can hold, not nested too deeply.
     """
-    level: list[Any] = [value] if isinstance(value, dict | list | tuple) else []
+    level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     while level:
         each = level.pop()
         if isinstance(each, dict):
-            if not all(isinstance(key, str) for key in each):
+            if not _ONLY_TEXTS.issuperset(map(type, each)):
                 names = [key if isinstance(key, str) else json.dumps(key) for key in each]
                 if len(set(names)) < len(names):
                     return next(name for name in names if names.count(name) > 1)
             each = each.values()
-        level.extend(inner for inner in each if isinstance(inner, dict | list | tuple))
+        level += [inner for inner in each if isinstance(inner, _CONTAINERS)]
     return None
 
 
