@@ -49,7 +49,7 @@ def _database() -> Iterator[CheckMessage]:
 
 def _routers() -> Iterator[CheckMessage]:
     for model in _models():
-        elsewhere = _elsewhere(model)
+        elsewhere = routed_elsewhere(model)
         if elsewhere:
             yield Error(
                 f"a router of DATABASE_ROUTERS {elsewhere}: the order within a key would break, "
@@ -69,8 +69,12 @@ def _models() -> Iterator[type[Model]]:
             yield from apps.get_app_config(label).get_models()
 
 
-def _elsewhere(model: type[Model]) -> str:
-    """What a router does with this model that it must not."""
+def routed_elsewhere(model: type[Model]) -> str:
+    """Find what a router does with a model that must live in the default database.
+
+    Returns:
+        As in `reads from 'replica'`; empty where the router leaves it there.
+    """
     for does, ask in (("reads from", router.db_for_read), ("writes to", router.db_for_write)):
         found = {ask(model) for _ in range(_ASKED)} - {DEFAULT_DB_ALIAS}
         if found:

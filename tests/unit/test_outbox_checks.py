@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.checks import CheckMessage, run_checks
 from django.db import connections
 from django.db.models import Model
@@ -101,6 +102,25 @@ def test_routers_that_tear_us_apart(router: type, named: str, settings: Any) -> 
     assert ids(found) == {"outbox.E004"}
     assert named in found[0].msg
     assert "is in (" in str(found[0].hint)
+
+
+class OrdersElsewhere:
+    def db_for_write(self, model: type[Model], **_: Any) -> str | None:
+        return "shop" if model._meta.app_label == "orders" else None
+
+
+@pytest.mark.parametrize(
+    ("router", "named"),
+    [(ReplicasOfOthers, "reads from 'replica'"), (OrdersElsewhere, "writes to 'shop'")],
+)
+def test_a_router_that_tears_orders_from_the_outbox(
+    router: type, named: str, settings: Any
+) -> None:
+    settings.DATABASE_ROUTERS = [router()]
+    found = [each for each in run_checks() if str(each.id).startswith("orders.")]
+    assert ids(found) == {"orders.E001"}
+    assert {each.obj for each in found} == set(apps.get_app_config("orders").get_models())
+    assert all(named in each.msg for each in found)
 
 
 def test_a_router_that_leaves_our_tables_alone_passes(settings: Any) -> None:
