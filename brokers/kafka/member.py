@@ -21,6 +21,7 @@ from brokers.kafka.client import (
     unavailable,
 )
 from brokers.kafka.faults import Fault
+from brokers.kafka.shapes import HEARD_EVERY_MS
 from brokers.kafka.subscription import NOT_UTF8, MemberLost
 from brokers.kafka.tolerant import NotUtf8, TolerantRecords, UnreadableBatch
 
@@ -61,6 +62,7 @@ class KafkaPythonMember:
             isolation_level="read_committed",
             session_timeout_ms=SESSION_TIMEOUT_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            metadata_max_age_ms=HEARD_EVERY_MS,
             metrics_enabled=False,
         )
         self._consumer._fetcher.PartitionRecords = TolerantRecords  # noqa: SLF001 - no other way in

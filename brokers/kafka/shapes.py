@@ -13,7 +13,7 @@ from saga_runtime.logs import get_logger
 logger = get_logger(__name__)
 
 LOOK_EVERY = 60.0  # seconds
-HEARD_EVERY_MS = 60_000  # so often a producer's client asks for the topics that it publishes to
+HEARD_EVERY_MS = 60_000  # so often each client asks for its topics
 
 _FEWER = (
     "the topic %s has %d partition(s), and KAFKA_PARTITIONS is %d: was it made again by somebody "

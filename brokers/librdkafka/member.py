@@ -15,6 +15,7 @@ from brokers.errors import BrokerSlow, BrokerUnavailable, BrokerUnusable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken import BrokenPartitions, Place
 from brokers.kafka.faults import Fault
+from brokers.kafka.shapes import HEARD_EVERY_MS
 from brokers.kafka.subscription import NOT_UTF8, MemberLost
 from brokers.librdkafka.config import make_client
 from brokers.librdkafka.faults import error_of, explained, fault
@@ -88,6 +89,9 @@ class LibrdkafkaMember:
                 "check.crcs": True,
                 # Members with kafka-python may be in the same group.
                 "partition.assignment.strategy": "range,roundrobin",
+                # While it asks a topic that is gone for its first offset, it does not ask whether
+                # there is one.
+                "topic.metadata.refresh.interval.ms": HEARD_EVERY_MS,
                 "statistics.interval.ms": STATISTICS_INTERVAL_MS,
                 "stats_cb": self._look,
                 "error_cb": self._note,

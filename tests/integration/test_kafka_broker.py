@@ -43,6 +43,7 @@ from brokers.kafka.address import KafkaAddress
 from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from brokers.librdkafka import LibrdkafkaPublisher
 from brokers.librdkafka import config as librdkafka_config
+from brokers.librdkafka import member as librdkafka_member
 from brokers.librdkafka import run as librdkafka_run
 from tests.integration.tcp_proxy import TcpProxy
 from tests.services import free_port
@@ -625,12 +626,15 @@ def asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("asked_for_none")
-class TestATopicThatChangesUnderAConsumer:
-    @pytest.fixture(autouse=True)
-    def _looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shapes, "LOOK_EVERY", 0.2)
+@pytest.fixture
+def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "LOOK_EVERY", 0.2)
+    for module in run, member, librdkafka_run, librdkafka_member:
+        monkeypatch.setattr(module, "HEARD_EVERY_MS", 200)
 
+
+@pytest.mark.usefixtures("asked_for_none", "looked_at_often")
+class TestATopicThatChangesUnderAConsumer:
     @pytest.fixture
     def subscription(self, broker: KafkaBroker, topic: str) -> Iterator[Subscription]:
         with closing(broker.subscribe([topic], group=topic)) as made:
@@ -683,6 +687,32 @@ class TestATopicThatChangesUnderAConsumer:
 
             until(is_said)
 
+    @pytest.mark.parametrize("client", [LIBRDKAFKA])
+    def test_deleted_while_it_is_given_its_partitions(
+        self,
+        broker: KafkaBroker,
+        topic: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Its client then asks for the first offset of each without end, and for nothing else."""
+
+        def deleted(joined: librdkafka_member.LibrdkafkaMember, *_: object) -> None:
+            joined.is_joined = True
+            with topics.admin(broker.address, timeout_ms=5_000) as admin:
+                admin.delete_topics([topic])
+                until(lambda: topic not in admin.list_topics())
+
+        monkeypatch.setattr(librdkafka_member.LibrdkafkaMember, "_note_assignment", deleted)
+        with closing(broker.subscribe([topic], group=topic)) as made:
+
+            def is_said() -> bool:
+                with suppress(BrokerUnavailable):
+                    made.receive(timeout=0.1, limit=10)
+                return f"Kafka no longer shows the topic {topic}" in caplog.text
+
+            until(is_said)
+
     def test_whoever_has_no_partition_of_it_says_nothing(
         self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -703,15 +733,9 @@ class TestATopicThatChangesUnderAConsumer:
         assert [each for each in caplog.records if each.name == shapes.__name__] == []
 
 
-@pytest.mark.usefixtures("asked_for_none")
+@pytest.mark.usefixtures("asked_for_none", "looked_at_often")
 class TestATopicThatChangesUnderAPublisher:
     """Also one that has nothing to publish at the moment."""
-
-    @pytest.fixture(autouse=True)
-    def _looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shapes, "LOOK_EVERY", 0.2)
-        for module in run, librdkafka_run:
-            monkeypatch.setattr(module, "HEARD_EVERY_MS", 200)
 
     @pytest.fixture
     def said(
