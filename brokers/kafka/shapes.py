@@ -93,15 +93,15 @@ class TopicWatch:
         self._shapes = shapes
         self._clock = clock
         self._due = clock() + LOOK_EVERY  # whoever starts has just looked
-        self._missing: set[str] = set()
+        self._last: Mapping[str, int] = {}
 
     def look(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Look where it is time to. Never raises: nothing that works depends on it.
 
         Args:
             counts: what the client has heard of last, at best without asking: partitions by topic,
-                0 for one that it is told is not there. Once is not enough for that: a server that
-                has just started may not know it yet.
+                0 for one that is not there. Only what two looks in a row have found counts: a
+                server that has just started, or lags behind the others, tells of what was.
         """
         if self._clock() < self._due:
             return
@@ -111,7 +111,6 @@ class TopicWatch:
         except Exception:
             logger.debug("the topics' partitions are not known", exc_info=True)
             return
-        absent = {topic for topic, count in found.items() if not count}
-        sure = {topic: n for topic, n in found.items() if n or topic in self._missing}
-        self._missing = absent
+        sure = {topic: n for topic, n in found.items() if n == self._last.get(topic)}
+        self._last = found
         self._shapes.note(sure)

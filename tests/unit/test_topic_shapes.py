@@ -94,6 +94,14 @@ def test_the_first_word_of_a_publisher_is_no_news(caplog: pytest.LogCaptureFixtu
     assert "no longer shows the topic theirs" in line
 
 
+def test_what_was_is_not_news_where_a_server_lags_behind(
+    watch: TopicWatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for count in 3, 1, 3, 6, 3, 0, 3:
+        looked(watch, clock, Kafka(orders=count))
+    assert caplog.messages == []
+
+
 def test_gone_is_believed_when_it_is_seen_twice(
     watch: TopicWatch, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,7 +123,7 @@ def test_a_look_that_fails_changes_nothing(
     clock.now += LOOK_EVERY
     watch.look(broken)
     assert caplog.messages == []
-    looked(watch, clock, Kafka(orders=1))
+    looked(watch, clock, Kafka(orders=1), minutes=2)
     assert len(caplog.messages) == 1
 
 
@@ -125,6 +133,5 @@ def test_two_clients_of_one_process_say_it_once(
     shapes = TopicShapes(3)
     shapes.note({"orders": 3})
     for watch in TopicWatch(shapes, clock=clock), TopicWatch(shapes, clock=clock):
-        clock.now += LOOK_EVERY
-        watch.look(Kafka(orders=1).counts)
+        looked(watch, clock, Kafka(orders=1), minutes=2)
     assert len(caplog.messages) == 1
