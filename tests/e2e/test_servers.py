@@ -42,7 +42,7 @@ def test_orders_end_and_kafka_has_their_messages(full_service: FullService) -> N
     full_service.start()
     accepted = full_service.post(seed.ORDER, X_Correlation_ID=seed.CORRELATION_ID)
     assert accepted.status_code == 202
-    until(lambda: full_service.order("ORD-001")["status"] == "fulfilled", timeout=5)
+    until(lambda: full_service.order("ORD-001")["status"] == "fulfilled", timeout=30)
     declined = full_service.post(seed.order(order_id="ORD-002", amount=1500), Prefer="wait=10")
     assert declined.json()["status"] == "rejected"
     full_service.place("--count", "100")
@@ -60,7 +60,7 @@ def test_orders_end_and_kafka_has_their_messages(full_service: FullService) -> N
     assert headers["content-type"] == "application/json"
     assert headers["x-correlation-id"] == seed.CORRELATION_ID
     assert payload["amount"] == "99.99"
-    until(lambda: len(full_service.kafka_records("orders.events")), reaches=102, timeout=5)
+    until(lambda: len(full_service.kafka_records("orders.events")), reaches=102, timeout=30)
     events = full_service.kafka_records("orders.events")
     headers, _ = of_order(events, "ORD-001")
     assert headers["ce_type"] == "order.fulfilled"
@@ -172,7 +172,7 @@ def test_a_redelivered_command_changes_nothing(full_service: FullService) -> Non
     full_service.place("--count", "20")
 
     assert everything(full_service, of="ORD-%") == before
-    until(lambda: len(full_service.kafka_records("orders.events")), reaches=22, timeout=5)
+    until(lambda: len(full_service.kafka_records("orders.events")), reaches=22, timeout=30)
     assert len(full_service.kafka_records("orders.events")) == 22
     full_service.assert_audit_is_clean()
 

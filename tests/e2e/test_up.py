@@ -25,7 +25,7 @@ def test_the_first_order_is_fulfilled(service: Service) -> None:
 
     assert accepted.status_code == 202
     assert accepted.headers["X-Correlation-ID"] == seed.CORRELATION_ID
-    until(lambda: service.order("ORD-001")["status"] == "fulfilled", timeout=5)
+    until(lambda: service.order("ORD-001")["status"] == "fulfilled", timeout=30)
     assert service.order("ORD-001")["correlation_id"] == seed.CORRELATION_ID
     assert service.post(seed.ORDER).status_code == 200
     assert_problem(service.post(seed.order(amount=1)), 409)
@@ -41,7 +41,7 @@ def stock_of(service: Service) -> list[Any]:
 def test_a_declined_order_is_rejected_and_takes_nothing(service: Service) -> None:
     before = stock_of(service)
     assert service.post(seed.order(amount=1500)).status_code == 202
-    until(lambda: "ORD-001" in service.ended_orders(), timeout=5)
+    until(lambda: "ORD-001" in service.ended_orders(), timeout=30)
 
     order = service.order("ORD-001")
     assert order["status"] == "rejected"

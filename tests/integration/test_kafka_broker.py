@@ -243,7 +243,7 @@ class TestAnOutage:
         began = time.monotonic()
         source.close()
         target.close()
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 9  # a client by itself takes ten and more
         assert {report.token: type(report) for report in source.reports(timeout=0)}[2] is Failed
         until(lambda: set(threading.enumerate()) <= before)
 
