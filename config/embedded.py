@@ -18,6 +18,7 @@ from relay.listening import woken_by_commits
 from relay.relay import Relay
 from saga_runtime.logs import get_logger
 from sagas import claims
+from sagas.errors import WorkerUnwell
 from sagas.service import SagaService
 
 logger = get_logger(__name__)
@@ -111,6 +112,9 @@ class Embedded:
     def _guard(self, part: _Part) -> None:
         try:
             part.run(part.stop, part.works.set)
+        except WorkerUnwell as error:
+            logger.error("the %s ends: %s", part.name, error)  # noqa: TRY400 - no fault of ours
+            self._died.append(part.name)
         except Exception:
             logger.exception("the %s died", part.name)
             self._died.append(part.name)

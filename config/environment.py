@@ -148,7 +148,7 @@ def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
     )
     pool = {
         "min_size": 1,
-        "max_size": env.int("DATABASE_POOL_SIZE", default=20, at_least=1),
+        "max_size": env.int("DATABASE_POOL_SIZE", default=25, at_least=1),
         "timeout": POOL_TIMEOUT_SECONDS,
         # Left alone, the pool doubles its pause as long as an outage lasts.
         "reconnect_timeout": 1.0,

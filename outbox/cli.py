@@ -5,6 +5,7 @@ import gc
 import getpass
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +56,22 @@ def stop_on_signals(*, then: Callable[[], None] = lambda: None) -> threading.Eve
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: came.put(number))
     return stop
+
+
+def exit_within(seconds: float) -> None:
+    """End the process after so many seconds, whatever still runs in it. To be called at its end:
+    Python waits without limit for threads that hang in a library's call."""
+    ending = sys.exc_info()[1]
+    code = ending.code if isinstance(ending, SystemExit) else int(ending is not None)
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def on_orphaned(then: Callable[[], None]) -> None:

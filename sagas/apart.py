@@ -14,6 +14,7 @@ from typing import Any
 from saga_runtime.logs import get_logger
 from sagas.allowance import Allowance
 from sagas.failures import raisable
+from sagas.left_behind import current_left_behind, current_step
 
 logger = get_logger(__name__)
 
@@ -53,8 +54,7 @@ async def apart(
     try:
         running = not await _ends_within(task, allowance or Allowance(None))
         if running and not await _heeds_cancel(task):
-            name = getattr(function, "__qualname__", repr(type(function)))
-            logger.error("%s does not heed that it is cancelled: its call is left behind", name)
+            _leave_behind(task, getattr(function, "__qualname__", repr(type(function))))
             raise TimeoutError
     except asyncio.CancelledError:
         task.cancel()
@@ -86,6 +86,16 @@ async def _heeds_cancel(task: "asyncio.Task[None]") -> bool:
         if done:
             return True
     return False
+
+
+def _leave_behind(task: "asyncio.Task[None]", name: str) -> None:
+    logger.error(
+        "%s: %s does not heed that it is cancelled: its call is left behind",
+        *(current_step.get(), name),
+    )
+    left = current_left_behind.get(None)
+    if left is not None:
+        left.add(task)
 
 
 async def _note(function: Callable[..., Any], arguments: tuple[Any, ...], end: _End) -> None:

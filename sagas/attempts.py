@@ -23,6 +23,7 @@ from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.errors import CancelRequested, LeaseLost, NoThreadLeft
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.identity import step_key
+from sagas.left_behind import current_step
 from sagas.models import StepKind, StepStatus
 from sagas.outages import (
     alias_of,
@@ -115,7 +116,7 @@ class Attempts:
                     return result
         except (Suspended, Decided, StepFailed):
             raise
-        except LeaseLost as error:
+        except (LeaseLost, NoThreadLeft) as error:
             self._state.suspend(str(error))
             raise Suspended(str(error)) from error
         except asyncio.CancelledError:
@@ -134,6 +135,7 @@ class Attempts:
         await self._heed_orders(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
+        named = current_step.set(f"{self._claimed.name} {self._claimed.key}: {step.told}")
         try:
             attempt = self._external if step.is_external else self._local
             result = await attempt(step, context, tries)
@@ -160,6 +162,7 @@ class Attempts:
             return None
         finally:
             current_key.reset(token)
+            current_step.reset(named)
         return result
 
     def _give_way(self, step: Step, error: BaseException) -> Suspended:
@@ -221,7 +224,7 @@ class Attempts:
         do = partial(local.do_locally, entry, work=work, timeout=step.timeout, finish=work.finish)
         while True:
             try:
-                result, cancel_reason = await self._writer.call_once(do)
+                result, cancel_reason = await self._writer.call_foreign(do, still_for=step.timeout)
             except AWAY as error:
                 is_steps = error is work.error
                 # The server chooses the victim of a deadlock; NOWAIT is what a step asks for.
@@ -390,8 +393,13 @@ class Attempts:
 
     def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
         """Warn of a failed attempt; of the last with the traceback, where nobody expected it."""
-        what = step.name if step.kind is StepKind.FORWARD else f"undoing {step.name}"
-        of = (self._claimed.name, self._claimed.key, what, tries.failures, step.max_retries + 1)
+        of = (
+            self._claimed.name,
+            self._claimed.key,
+            step.told,
+            tries.failures,
+            step.max_retries + 1,
+        )
         text = one_line(failure.text)
         if not is_last:
             logger.warning("%s %s: %s failed (%d of %d), trying again: %s", *of, text)

@@ -147,11 +147,17 @@ def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
     )
 
 
-def release(*, worker: str) -> None:
-    """Give up what this worker holds, so that another may take it at once."""
+def release(*, worker: str, but: Collection[UUID] = ()) -> None:
+    """Give up what this worker holds, so that another may take it at once.
+
+    Args:
+        but: sagas whose leases shall run out: the takeover counts, and parks them in the end.
+    """
     now, params = sql.moment()
+    among, keys = sql.among(sorted(but)) if but else ("FALSE", [])
     _update(
-        f"next_run_at = {now}, worker = '' WHERE worker = %s AND {_ALL_ACTIVE}", [*params, worker]
+        f"next_run_at = {now}, worker = '' WHERE worker = %s AND NOT ({among}) AND {_ALL_ACTIVE}",
+        [*params, worker, *keys],
     )
 
 

@@ -5,6 +5,8 @@
 ├─ UnreadableValue
 ├─ LeaseLost
 ├─ NoThreadLeft
+├─ CallHangs
+├─ WorkerUnwell
 ├─ CancelRequested
 ├─ HookFailed
 ├─ EndRefused
@@ -54,7 +56,15 @@ class NoThreadLeft(SagasError):  # noqa: N818 - states the fact
     """Raised by `call_in_thread` where each of the worker's threads is stuck: nothing was begun."""
 
     def __init__(self) -> None:
-        super().__init__("each thread for calls is stuck in a call that has not come back")
+        super().__init__("each thread is stuck in a call that has not come back")
+
+
+class CallHangs(SagasError):  # noqa: N818 - states the fact
+    """A local step, or a function at a saga's end, does not come back; it may still commit."""
+
+
+class WorkerUnwell(SagasError):  # noqa: N818 - states the fact
+    """Raised by a worker that ends because what its steps call does not come back."""
 
 
 class CancelRequested(SagasError):  # noqa: N818 - states the fact

@@ -1,34 +1,40 @@
 """Runs an event loop that ends also where foreign code does not."""
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Awaitable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 R = TypeVar("R")
 
 LAST_SECONDS = 5.0
-"""Seconds that tasks may take to heed the cancel at the loop's end."""
+"""Seconds that each may take at the loop's end: tasks to heed their cancel, asynchronous generators
+to close, functions in `asyncio.to_thread` to come back."""
 
 
 def run_loop(main: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine in an event loop of its own, and close the loop.
 
-    Like `asyncio.run`, which waits without end for each task that was cancelled: a step that
-    catches every CancelledError would hold the worker's end up for ever. Here such a task is left.
+    Like `asyncio.run`, which waits without end for each task that was cancelled, each generator
+    and each thread of `asyncio.to_thread`: a step that catches every CancelledError, or whose call
+    hangs, would hold the worker's end up for ever. Here it is left behind.
 
     Returns:
         What the coroutine returns.
     """
     loop = asyncio.new_event_loop()
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     try:
         asyncio.set_event_loop(loop)
+        loop.set_default_executor(executor)
         return loop.run_until_complete(main)
     finally:
         try:
             _cancel_all(loop)
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.run_until_complete(_within_last_seconds(loop.shutdown_asyncgens()))
         finally:
+            _shut_down(executor)
             asyncio.set_event_loop(None)
             loop.close()
 
@@ -39,3 +45,16 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=LAST_SECONDS))
+
+
+async def _within_last_seconds(closing: Awaitable[None]) -> None:
+    # `asyncio.wait_for` would wait for what it has cancelled.
+    await asyncio.wait([asyncio.ensure_future(closing)], timeout=LAST_SECONDS)
+
+
+def _shut_down(executor: ThreadPoolExecutor) -> None:
+    """Let no call begin any more, and wait a moment for those that run."""
+    executor.shutdown(wait=False, cancel_futures=True)
+    waiting = threading.Thread(target=executor.shutdown, name="executor-end", daemon=True)
+    waiting.start()
+    waiting.join(LAST_SECONDS)

@@ -19,18 +19,21 @@ from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 from sagas import claims, terminal
 from sagas.claims import Claimed
-from sagas.errors import LeaseLost, NoThreadLeft
+from sagas.errors import CallHangs, LeaseLost, NoThreadLeft, WorkerUnwell
 from sagas.event_loop import run_loop
 from sagas.failures import stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome
+from sagas.left_behind import LeftBehind, current_step
 from sagas.points import Point, reach
 from sagas.registry import SagaType, max_concurrent, saga_type
 from sagas.run import SagaRun
 from sagas.scope import current_place
 from sagas.state import Suspended
-from sagas.threads import Threads
+from sagas.threads import Threads, close_all
 from sagas.waits import until_set
+from sagas.watch import Watch
+from sagas.writer import STILL_AT_THE_END, STILL_MARGIN
 
 logger = get_logger(__name__)
 
@@ -38,8 +41,12 @@ SHORTEST_POLL = 0.02
 LONGEST_POLL = 0.5
 PATIENCE = 0.1  # seconds that a claim waits for room for many
 GRACE = 20.0
+UNWELL_PATIENCE = 30.0
+"""Seconds that an unwell worker waits for a call to come back before it ends."""
+CLOSE_SECONDS = 2.0
 MAX_TAKEOVERS = 10
 SUSPECTS_EVERY = 1.0
+MOST_NAMED = 5  # steps in the line that tells what hangs
 
 
 class Executor:
@@ -53,6 +60,8 @@ class Executor:
         journal_threads, call_threads: for the journal and for `call_in_thread`, each with a
             database connection of its own.
         max_takeovers: how many workers a saga may lose in a row without getting on; then it parks.
+        patience: seconds that it waits for a thread to come back where all are stuck; then it
+            hands its sagas over and ends.
         only: the id of the saga to run, and no other.
         alive: called in each round.
     """
@@ -66,6 +75,7 @@ class Executor:
         journal_threads: int = 4,
         call_threads: int = 8,
         max_takeovers: int = MAX_TAKEOVERS,
+        patience: float = UNWELL_PATIENCE,
         only: UUID | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
@@ -80,7 +90,10 @@ class Executor:
         self._max_takeovers = max_takeovers
         self._suspect_from = max(2, max_takeovers // 2)
         self._only = only
-        self._unwell = self._has_released = False
+        self._patience = patience
+        self._unwell_since: float | None = None
+        self._has_released = False
+        self._hanging: set[UUID] = set()
         self._alone = False
         self._runs_suspect = False
         self._suspects_due = 0.0
@@ -99,7 +112,11 @@ class Executor:
                 loop.call_soon_threadsafe(self._woken.set)
 
     def run(self, stop: threading.Event) -> None:
-        """Claim and run sagas until `stop` is set, then finish or hand over what runs."""
+        """Claim and run sagas until `stop` is set, then finish or hand over what runs.
+
+        Raises:
+            WorkerUnwell: it has ended by itself, as what its steps call does not come back.
+        """
         run_loop(self._main(stop))
 
     async def _main(self, stop: threading.Event) -> None:
@@ -110,17 +127,19 @@ class Executor:
         self._leases = Threads(1, name="leases")
         self._group_thread = Threads(1, name="group")
         self._group = GroupCommit(self._group_thread)
+        self._left_behind = LeftBehind()
         renewing = asyncio.create_task(self._renew_leases())
         try:
             await self._claim_until(stop)
             await self._finish_running()
+            if not stop.is_set() and self._is_exhausted():
+                raise WorkerUnwell(f"this worker ends, unwell: {self._stuck()}")
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            await asyncio.to_thread(self._leases.close)
-            await asyncio.to_thread(self._group_thread.close)
-            await asyncio.to_thread(self._journal.close)
-            await asyncio.to_thread(self._calls.close)
+            # Not by `asyncio.to_thread`: steps may have filled its threads.
+            pools = (self._leases, self._group_thread, self._journal, self._calls)
+            close_all(pools, timeout=CLOSE_SECONDS)
 
     async def _claim_until(self, stop: threading.Event) -> None:
         pause = SHORTEST_POLL
@@ -128,6 +147,8 @@ class Executor:
         patient_until = 0.0
         while not stop.is_set():
             if await self._is_unwell():
+                if self._is_hopeless():
+                    return
                 await self._wait(LONGEST_POLL)
                 continue
             self._alive()
@@ -147,27 +168,45 @@ class Executor:
 
     async def _is_unwell(self) -> bool:
         """Whether no step can call anything any more. Then the worker hands over what it runs,
-        claims nothing, and shows no sign of life: whoever watches it may start another."""
-        if not self._calls.is_exhausted:
-            if self._unwell:
-                logger.warning("a thread for calls has come back: this worker claims sagas again")
-            self._unwell = self._has_released = False
+        claims nothing, and shows no sign of life; after a while it ends."""
+        if not self._is_exhausted():
+            if self._unwell_since is not None:
+                logger.warning("a call has come back: this worker claims sagas again")
+            self._unwell_since, self._has_released = None, False
             return False
-        if not self._unwell:
-            self._unwell = True
+        if self._unwell_since is None:
+            self._unwell_since = time.monotonic()
             logger.error(
-                "this worker is unwell and hands its sagas over: %s. Restart it, and give what the "
-                "steps call in threads a timeout of its own",
-                NoThreadLeft(),
+                "this worker is unwell and hands its sagas over: %s. It ends in %.0f s if no call "
+                "comes back. Give what these steps call a timeout of its own",
+                *(self._stuck(), self._patience),
             )
         # What runs is let fail or end: a step that has timed out must have spent its retry, or it
         # would go from worker to worker. One that needs a thread is left.
         self._calls.refuse_waiting()
-        if not self._running and not self._has_released:
+        self._journal.refuse_waiting()
+        if not self._running and not self._has_released and not self._is_hopeless():
             with suppress(*AWAY):  # their leases run out all the same
-                await self._leases.run(claims.release, worker=self._worker)
+                await self._release()
                 self._has_released = True
         return True
+
+    def _is_exhausted(self) -> bool:
+        lost = len(self._calls.stuck) + len(self._left_behind.steps)
+        return self._journal.is_exhausted or lost >= 2 * self._call_thread_count
+
+    def _is_hopeless(self) -> bool:
+        since = self._unwell_since
+        return since is not None and time.monotonic() - since >= self._patience
+
+    def _stuck(self) -> str:
+        """What does not come back, as a person says it."""
+        steps = [*self._journal.stuck, *self._calls.stuck, *self._left_behind.steps]
+        more = f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else ""
+        return f"what these steps call does not come back: {'; '.join(steps[:MOST_NAMED])}{more}"
+
+    async def _release(self) -> None:
+        await self._leases.run(claims.release, worker=self._worker, but=self._hanging)
 
     async def _claim(self, room: int) -> list[Claimed]:
         try:
@@ -236,6 +275,7 @@ class Executor:
 
     def _start(self, claimed: Claimed) -> None:
         reach(Point.CLAIMED)
+        self._hanging.discard(claimed.id)
         found = saga_type(claimed.name, claimed.version)
         unfit = claimed.unreadable or _misfit(claimed, found) or self._exhausted(claimed)
         run = None
@@ -246,13 +286,16 @@ class Executor:
                 group=self._group,
                 journal_threads=self._journal,
                 call_threads=self._calls,
+                left_behind=self._left_behind,
             )
         task = asyncio.create_task(self._execute(claimed, run, unfit))
         self._running[task] = (claimed, run)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        claimed, run = self._running.pop(task)
+        if run is not None and run.hangs:
+            self._hanging.add(claimed.id)
         self._woken.set()
 
     def _exhausted(self, claimed: Claimed) -> str:
@@ -267,7 +310,7 @@ class Executor:
             began = time.monotonic()
             try:
                 ending = await (run.execute() if run else self._park(claimed, unfit))
-            except (Suspended, LeaseLost) as reason:
+            except (Suspended, LeaseLost, NoThreadLeft) as reason:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
             except asyncio.CancelledError:  # with the loop
@@ -291,7 +334,13 @@ class Executor:
             context=claimed.context,
             reason=reason,
         )
-        await self._journal.run(terminal.finish, claimed, outcome, steps=())
+        current_step.set(f"{claimed.name} {claimed.key}: the function at its end")
+        watch = Watch(STILL_AT_THE_END + STILL_MARGIN)
+        try:
+            await self._journal.run_watched(watch, terminal.finish, claimed, outcome, steps=())
+        except CallHangs:
+            self._hanging.add(claimed.id)
+            raise
         return Ending.PARKED
 
     async def _renew_leases(self) -> None:
@@ -320,7 +369,7 @@ class Executor:
         if self._running:
             await asyncio.wait(self._running, timeout=self._grace)
         try:
-            await self._leases.run(claims.release, worker=self._worker)
+            await self._release()
         except AWAY as error:
             logger.warning("leases not released, they run out: %s", one_line_error(error))
 

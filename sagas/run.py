@@ -21,6 +21,7 @@ from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
+from sagas.left_behind import LeftBehind, current_left_behind
 from sagas.models import MAY_HAVE_HAPPENED, StepStatus
 from sagas.notices import Notices
 from sagas.points import Point, reach
@@ -50,10 +51,12 @@ class SagaRun:
         group: GroupCommit,
         journal_threads: Threads,
         call_threads: Threads,
+        left_behind: LeftBehind,
     ) -> None:
         self._claimed = claimed
         self._type = saga_type
         self._call_threads = call_threads
+        self._left_behind = left_behind
         self._state = RunState(claimed)
         self._writer = Writer(self._state, group=group, threads=journal_threads)
         self._attempts = Attempts(self._state, self._writer, undo_too=self._undo_too)
@@ -62,6 +65,11 @@ class SagaRun:
     @property
     def _names(self) -> tuple[str, str]:
         return self._claimed.name, self._claimed.key
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call of it has been given up that may still commit."""
+        return self._state.hangs
 
     def hurry(self) -> None:
         """Wait for nothing any more: between two attempts, stop, and leave it to another worker."""
@@ -87,6 +95,7 @@ class SagaRun:
         for definition in self._saga.get_steps():
             self._wrap(definition)
         Notices(self._state).quieten(self._saga)
+        current_left_behind.set(self._left_behind)  # in this task, and what it calls
         token = current_threads.set(self._call_threads)
         try:
             ending = await self._run_steps()
@@ -156,7 +165,9 @@ class SagaRun:
         try:
             await self._writer.settle()
             if ending is Ending.PARKED:
-                await self._writer.call(terminal.finish, self._claimed, outcome, steps=())
+                await self._writer.call_at_the_end(
+                    terminal.finish, self._claimed, outcome, steps=()
+                )
             elif has_hook(outcome.name, ending):
                 return await self._finish_with_hook(outcome)
             else:
@@ -185,7 +196,7 @@ class SagaRun:
         told = ""
         for failures in range(1, HOOK_ATTEMPTS + 1):
             try:
-                await self._writer.call(
+                await self._writer.call_at_the_end(
                     terminal.finish, self._claimed, outcome, steps=self._step_names
                 )
             except HookFailed as error:

@@ -14,7 +14,7 @@ from sagas.hooks import call_start_hooks
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 
 
-OTHER_THREADS = 5  # main, inbox, leases, group commit, and one that closes
+OTHER_THREADS = 5  # main, inbox, leases, group commit, and the async ORM's
 # For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
 _ON_SQLITE = (1, 2)
 _ON_A_SERVER = (4, 8)
@@ -80,15 +80,16 @@ class SagaService:
     ) -> "SagaService":
         call_start_hooks()
         threads = _ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER
-        _check_pool(sum(threads) + OTHER_THREADS)
+        journal, calls = threads
+        _check_pool(journal + 2 * calls + OTHER_THREADS)  # each thread for calls may be replaced
         both = _Both(alive)
         executor = Executor(
             alive=both.second,
             concurrency=concurrency,
             lease=timedelta(seconds=settings.SAGA_LEASE),
             max_takeovers=settings.SAGA_MAX_TAKEOVERS,
-            journal_threads=threads[0],
-            call_threads=threads[1],
+            journal_threads=journal,
+            call_threads=calls,
         )
         consumer = SagaConsumer(
             broker,

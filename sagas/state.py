@@ -40,6 +40,8 @@ class RunState:
         self.pivots_begun: set[str] = set()
         self.parked = ""
         self.suspended = ""
+        self.hangs = False
+        """A call of this run in a thread does not come back, and may still commit."""
         self.hurry = asyncio.Event()
         self.busy = 0
         self.resting: dict[str, float] = {}

@@ -30,6 +30,11 @@ class Step:
     def label(self) -> str:
         return f"{self.name}:{self.kind}"
 
+    @property
+    def told(self) -> str:
+        """The step as log lines name it."""
+        return self.name if self.kind is StepKind.FORWARD else f"undoing {self.name}"
+
 
 @dataclass(slots=True)
 class Tries:

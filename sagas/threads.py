@@ -2,7 +2,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -13,7 +13,9 @@ from django.db import connections
 
 from saga_runtime.text import error_text
 from sagas.allowance import Allowance
-from sagas.errors import NoThreadLeft
+from sagas.errors import CallHangs, NoThreadLeft
+from sagas.left_behind import current_step
+from sagas.watch import Watch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,13 +40,18 @@ class Threads:
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._alive: set[threading.Thread] = set()
-        self._stuck = 0
+        self._stuck: list[_Call] = []
         self._answers: _Answers | None = None
 
     @property
     def is_exhausted(self) -> bool:
         """Whether each thread is stuck, those too that took the place of others."""
-        return self._stuck >= self._count + self._spare
+        return len(self._stuck) >= self._count + self._spare
+
+    @property
+    def stuck(self) -> list[str]:
+        """The steps in whose calls threads are stuck, the oldest first."""
+        return [call.step for call in [*self._stuck]]
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it in one of the threads, with the caller's context variables."""
@@ -75,6 +82,39 @@ class Threads:
             raise
         return answer
 
+    async def run_watched(
+        self, watch: Watch, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same as `run()`, until the watch tells that the call hangs.
+
+        Raises:
+            CallHangs: nobody waits for it any more, and its thread is stuck; what it still does,
+                it does.
+        """
+        watched = partial(watch.call, function, *args, **kwargs)
+        call = _Call(self._answers_here(), partial(copy_context().run, watched))
+        self._submit(call)
+        timer = call.answers.loop.call_later(watch.left(), lambda: look())  # noqa: PLW0108 - bound below
+
+        def look() -> None:
+            nonlocal timer
+            if call.answer.done():
+                return
+            if (left := watch.left()) > 0:
+                timer = call.answers.loop.call_later(left, look)
+                return
+            call.answer.set_exception(CallHangs(f"{call.step} does not come back"))
+            self._abandon(call)
+
+        try:
+            answer: R = await call.answer
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+        finally:
+            timer.cancel()
+        return answer
+
     def refuse_waiting(self) -> None:
         """Tell those who wait for a thread that there is none."""
         with suppress(Empty):
@@ -86,13 +126,15 @@ class Threads:
     def close(self, *, timeout: float = 5.0) -> None:
         """Wait for what runs, close each thread's connections, end the threads. A thread that is
         stuck is left to the end of the process."""
-        up_at = time.monotonic() + timeout
+        close_all([self], timeout=timeout)
+
+    def end(self) -> list[threading.Thread]:
+        """Let each thread end behind what it does; returns them."""
         with self._lock:
             threads = list(self._alive)
         for _ in threads:
             self._queue.put(None)
-        for thread in threads:
-            thread.join(max(0.0, up_at - time.monotonic()))
+        return threads
 
     def _answers_here(self) -> "_Answers":
         loop = asyncio.get_running_loop()
@@ -111,12 +153,16 @@ class Threads:
 
     def _start_one(self) -> bool:
         """Start a thread, where there is room for one. To be called with the lock."""
-        if len(self._alive) >= self._count + min(self._stuck, self._spare):
+        if len(self._alive) >= self._most():
             return False
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._alive.add(thread)
         thread.start()
         return True
+
+    def _most(self) -> int:
+        """How many threads there may be now."""
+        return self._count + min(len(self._stuck), self._spare)
 
     def _work(self) -> None:
         try:
@@ -142,8 +188,8 @@ class Threads:
             call.is_over = True
             if not call.is_abandoned:
                 return True
-            self._stuck -= 1
-            is_needed = len(self._alive) <= self._count + min(self._stuck, self._spare)
+            self._stuck.remove(call)
+            is_needed = len(self._alive) <= self._most()
             if not is_needed:
                 self._alive.discard(threading.current_thread())
             return is_needed
@@ -154,9 +200,16 @@ class Threads:
         with self._lock:
             if call.has_begun and not call.is_over and not call.is_abandoned:
                 call.is_abandoned = True
-                self._stuck += 1
+                self._stuck.append(call)
                 if not self._queue.empty():
                     self._start_one()
+
+
+def close_all(pools: Iterable[Threads], *, timeout: float) -> None:
+    """Close several, all within so many seconds."""
+    up_at = time.monotonic() + timeout
+    for thread in [thread for pool in pools for thread in pool.end()]:
+        thread.join(max(0.0, up_at - time.monotonic()))
 
 
 class _Call:
@@ -166,6 +219,7 @@ class _Call:
         self.answers = answers
         self.answer: asyncio.Future[Any] = answers.loop.create_future()
         self.begins: asyncio.Future[None] | None = None
+        self.step = current_step.get()
         self.has_begun = self.is_over = self.is_abandoned = False
         self._function = function
 

@@ -1,7 +1,8 @@
 """How a run writes to the journal: again while the database is away, and heeding the verdict."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from brokers.outage import Outage
@@ -10,16 +11,22 @@ from saga_runtime.logs import get_logger
 from saga_runtime.text import describe_error
 from sagas import sql
 from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
-from sagas.errors import CancelRequested, EndRefused, LeaseLost
+from sagas.errors import CallHangs, CancelRequested, EndRefused, LeaseLost
 from sagas.group import GroupCommit
+from sagas.left_behind import current_step
 from sagas.outages import is_conflict, is_outage
 from sagas.state import RunState, Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
+from sagas.watch import Watch
 
 logger = get_logger(__name__)
 
 BUSY_PAUSE = 0.02  # seconds; a cancel or a person holds a saga's row for no longer
+STILL_MARGIN = 10.0
+"""Seconds beyond its limit that an app's code may go on in a thread without a statement."""
+STILL_AT_THE_END = 60.0
+"""The limit, in seconds, of the functions that an app has called at a saga's end."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,17 +130,59 @@ class Writer:
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call something that may be called again in a thread, while the database is away too."""
+        return await self._until_it_answers(partial(self._threads.run, function, *args, **kwargs))
+
+    async def call_at_the_end(
+        self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same for what calls an app's functions at the saga's end.
+
+        Raises:
+            Suspended: one of them hangs.
+        """
+        saga = self._state.claimed
+        token = current_step.set(f"{saga.name} {saga.key}: the function at its end")
+        do = partial(function, *args, **kwargs)
+        try:
+            return await self._until_it_answers(
+                partial(self.call_foreign, do, still_for=STILL_AT_THE_END)
+            )
+        finally:
+            current_step.reset(token)
+
+    async def _until_it_answers(self, call: Callable[[], Awaitable[R]]) -> R:
+        """Call, and again while the database is away."""
         while True:
             try:
-                result = await self._threads.run(function, *args, **kwargs)
+                result = await call()
             except AWAY as error:
                 await self.pause(error)
             else:
                 self._outage.over()
                 return result
 
-    async def call_once(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._threads.run(function, *args, **kwargs)
+    async def call_foreign(self, function: Callable[[], R], *, still_for: float | None) -> R:
+        """Call an app's code in a thread, once.
+
+        Args:
+            still_for: seconds that it may go on without a statement; None for no limit.
+
+        Raises:
+            Suspended: it hangs. It may still commit, until another worker has taken the saga up.
+        """
+        if still_for is None:
+            return await self._threads.run(function)
+        try:
+            return await self._threads.run_watched(Watch(still_for + STILL_MARGIN), function)
+        except CallHangs as error:
+            self._state.hangs = True
+            self._state.suspend(str(error))
+            logger.error(  # noqa: TRY400 - its traceback says nothing
+                "%s, and makes no statement: its thread is stuck. The saga is left to another "
+                "worker; give what it calls a timeout of its own",
+                error,
+            )
+            raise Suspended(str(error)) from error
 
     async def pause(self, error: Exception) -> None:
         """The database is away."""

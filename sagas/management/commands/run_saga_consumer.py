@@ -3,18 +3,28 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.management.base import CommandError
 from django.db import connection
 
 from brokers import await_broker, broker_from_url, require_shared
-from outbox.cli import positive, sign_of_life, stop_on_signals
+from outbox.cli import exit_within, positive, sign_of_life, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
 from saga_runtime.commands import VisibleCommand
+from sagas.errors import WorkerUnwell
+from sagas.event_loop import LAST_SECONDS
 from sagas.metrics import consumer_registry
 from sagas.service import SagaService
 
 
 class Command(VisibleCommand):
     help = "Accepts saga commands from SAGAZ_BROKER_URL and runs sagas until SIGTERM or Ctrl-C."
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run as a process of its own, which ends although a step's call may hang."""
+        try:
+            super().run_from_argv(argv)
+        finally:
+            exit_within(LAST_SECONDS)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -42,5 +52,8 @@ class Command(VisibleCommand):
         with metrics_served(consumer_registry(), port=metrics_port, address=metrics_address):
             stop = stop_on_signals()
             self.say("consumer: started, joining its group")
-            service.run(stop, ready=lambda: self.say("consumer: ready"))
+            try:
+                service.run(stop, ready=lambda: self.say("consumer: ready"))
+            except WorkerUnwell as error:
+                raise CommandError(str(error)) from error
         self.say("consumer: stopped")
