@@ -34,6 +34,7 @@ from sagas.outages import (
     is_of_another,
     is_outage,
     our_outage,
+    ours_timed_out,
 )
 from sagas.points import Point, reach
 from sagas.scope import current_key
@@ -51,6 +52,12 @@ MOST_EXCUSED = 5
 """Attempts in a row that spend no retry though the database answers again when it is asked."""
 
 Context = dict[str, Any]
+
+
+def backoff(failures: int, *, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds to rest after so many failures."""
+    doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
+    return min(doubled, LONGEST_BACKOFF) * (0.5 + jitter())
 
 
 class _Conflict(Exception):  # noqa: N818 - states the fact
@@ -227,6 +234,10 @@ class Attempts:
                 result, cancel_reason = await self._writer.call_foreign(do, still_for=step.timeout)
             except AWAY as error:
                 is_steps = error is work.error
+                if not is_steps and ours_timed_out(error) is not None:
+                    # The step's limit ended a statement of the journal: it waited for the fence.
+                    await self._writer.give_time(error)
+                    raise _Conflict from error
                 # The server chooses the victim of a deadlock; NOWAIT is what a step asks for.
                 is_own = is_steps and (is_of_another(error) or is_lock_not_available(error))
                 if is_conflict(error) and not is_own:
@@ -388,8 +399,7 @@ class Attempts:
 
     def backoff(self, failures: int) -> float:
         """Seconds to rest after so many failures."""
-        doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
-        return min(doubled, LONGEST_BACKOFF) * (0.5 + self._jitter())
+        return backoff(failures, jitter=self._jitter)
 
     def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
         """Warn of a failed attempt; of the last with the traceback, where nobody expected it."""

@@ -72,7 +72,15 @@ class CancelRequested(SagasError):  # noqa: N818 - states the fact
 
 
 class HookFailed(SagasError):  # noqa: N818 - states the fact
-    """What an app has hung into a saga's last transaction has raised; nothing is written."""
+    """What an app has hung into a saga's last transaction has failed it; nothing is written.
+
+    Attributes:
+        may_pass: our own database may be to blame, so that the same may work later.
+    """
+
+    def __init__(self, text: str, *, may_pass: bool = False) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
 
 
 class EndRefused(SagasError):  # noqa: N818 - states the fact

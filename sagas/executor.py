@@ -17,23 +17,23 @@ from outbox.away import AWAY
 from outbox.correlation import Correlation, correlated
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
-from sagas import claims, terminal
+from sagas import claims
 from sagas.claims import Claimed
-from sagas.errors import CallHangs, LeaseLost, NoThreadLeft, WorkerUnwell
+from sagas.closing import Closing
+from sagas.errors import LeaseLost, NoThreadLeft, WorkerUnwell
 from sagas.event_loop import run_loop
 from sagas.failures import stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome
-from sagas.left_behind import LeftBehind, current_step
+from sagas.left_behind import LeftBehind
 from sagas.points import Point, reach
 from sagas.registry import SagaType, max_concurrent, saga_type
 from sagas.run import SagaRun
 from sagas.scope import current_place
-from sagas.state import Suspended
+from sagas.state import RunState, Suspended
 from sagas.threads import Threads, close_all
 from sagas.waits import until_set
-from sagas.watch import Watch
-from sagas.writer import STILL_AT_THE_END, STILL_MARGIN
+from sagas.writer import Writer
 
 logger = get_logger(__name__)
 
@@ -334,13 +334,13 @@ class Executor:
             context=claimed.context,
             reason=reason,
         )
-        current_step.set(f"{claimed.name} {claimed.key}: the function at its end")
-        watch = Watch(STILL_AT_THE_END + STILL_MARGIN)
+        state = RunState(claimed)
+        writer = Writer(state, group=self._group, threads=self._journal)
         try:
-            await self._journal.run_watched(watch, terminal.finish, claimed, outcome, steps=())
-        except CallHangs:
-            self._hanging.add(claimed.id)
-            raise
+            await Closing(claimed, writer).park(outcome)
+        finally:
+            if state.hangs:
+                self._hanging.add(claimed.id)
         return Ending.PARKED
 
     async def _renew_leases(self) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 from sagaz.core.decorators import ExecutionEngine, SagaStepDefinition
 
 from saga_runtime.logs import get_logger
-from sagas import ends, journal, terminal
+from sagas import ends, journal
 from sagas.attempts import Attempts
 from sagas.claims import Claimed, StepRecord
+from sagas.closing import Closing
 from sagas.contexts import visible
 from sagas.entries import End, Fail
-from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
+from sagas.errors import CancelRequested, EndRefused, LeaseLost
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
@@ -34,8 +35,6 @@ from sagas.undoing import undo_all_that_is_known
 from sagas.writer import Writer
 
 logger = get_logger(__name__)
-
-HOOK_ATTEMPTS = 5
 
 Context = dict[str, Any]
 
@@ -58,7 +57,8 @@ class SagaRun:
         self._call_threads = call_threads
         self._left_behind = left_behind
         self._state = RunState(claimed)
-        self._writer = Writer(self._state, group=group, threads=journal_threads)
+        self._writer_for = partial(Writer, group=group, threads=journal_threads)
+        self._writer = self._writer_for(self._state)
         self._attempts = Attempts(self._state, self._writer, undo_too=self._undo_too)
         self._knows_what_to_undo = False
 
@@ -165,9 +165,7 @@ class SagaRun:
         try:
             await self._writer.settle()
             if ending is Ending.PARKED:
-                await self._writer.call_at_the_end(
-                    terminal.finish, self._claimed, outcome, steps=()
-                )
+                await self._park(outcome)
             elif has_hook(outcome.name, ending):
                 return await self._finish_with_hook(outcome)
             else:
@@ -190,27 +188,21 @@ class SagaRun:
         )
         return await self._finish(Ending.PARKED, context)
 
+    async def _park(self, outcome: SagaOutcome) -> None:
+        # This run is suspended by now, and its writer would wait for nothing.
+        state = RunState(self._claimed)
+        try:
+            await Closing(self._claimed, self._writer_for(state)).park(outcome)
+        finally:
+            self._state.hangs = self._state.hangs or state.hangs
+
     async def _finish_with_hook(self, outcome: SagaOutcome) -> Ending | None:
         """A hook that keeps failing parks the saga, which has ended all but for it. Parked is set
         behind the last try: a cancel between two of them leads to another end."""
-        told = ""
-        for failures in range(1, HOOK_ATTEMPTS + 1):
-            try:
-                await self._writer.call_at_the_end(
-                    terminal.finish, self._claimed, outcome, steps=self._step_names
-                )
-            except HookFailed as error:
-                told = str(error)
-                logger.exception(
-                    "%s %s: its on_finish hook failed (%d of %d)",
-                    *(*self._names, failures, HOOK_ATTEMPTS),
-                    exc_info=stand_in(error.__cause__ or error),
-                )
-            else:
-                reach(Point.AFTER_TERMINAL_COMMIT)
-                return outcome.ending
-            if failures < HOOK_ATTEMPTS:
-                await self._writer.rest(self._attempts.backoff(failures))
+        told = await Closing(self._claimed, self._writer).finish(outcome, steps=self._step_names)
+        if not told:
+            reach(Point.AFTER_TERMINAL_COMMIT)
+            return outcome.ending
         self._state.parked = told
         return await self._finish(Ending.PARKED, outcome.context)
 

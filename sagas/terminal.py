@@ -12,34 +12,42 @@ from sagas import ends, rows, sql
 from sagas.claims import Claimed
 from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
-from sagas.hooks import Ending, SagaOutcome, call_hooks
+from sagas.hooks import Ending, SagaOutcome, call_hooks, has_hook
 from sagas.models import ACTIVE, Saga, SagaStatus
-from sagas.outages import ours_to_blame
+from sagas.outages import ours_timed_out, ours_to_blame
 from sagas.points import Point, reach
 
 logger = get_logger(__name__)
 
 
-def finish(saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str]) -> None:
+def finish(
+    saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str], with_hook: bool = True
+) -> None:
     """The saga's last transaction, with what its app makes of it. A second time, after a commit
-    whose answer was lost, it changes nothing. A saga parks also where its app's hook fails.
+    whose answer was lost, it changes nothing. A saga parks also where its app's hook raises.
 
     Args:
         steps: the names of all its forward steps; none are needed to park it.
 
     Raises:
         LeaseLost, CancelRequested, HookFailed, EndRefused: nothing is written.
+        django.db.Error: nobody knows; our database is away, or somebody holds the saga's row.
     """
     committed, has_ended = threading.Event(), False
+    with_hook = with_hook and has_hook(outcome.name, outcome.ending)
     try:
         with transaction.atomic():
             transaction.on_commit(committed.set)  # before any of the hook's own
-            has_ended = _finish(saga, outcome, steps)
+            has_ended = _finish(saga, outcome, steps, with_hook=with_hook)
             reach(Point.BEFORE_TERMINAL_COMMIT)
     except BaseException as error:
         if not committed.is_set():
+            if has_ended and with_hook:  # the commit refuses what the hook has written
+                raise _hook_failed(outcome, error) from error
             raise
         _log(outcome, "it has ended, but an on_commit function of its hook failed", error)
+    if not committed.is_set():
+        raise HookFailed(f"its {_name(outcome)} hook has the transaction rolled back")
     if has_ended and outcome.ending is Ending.PARKED:
         _tell_a_person(outcome)
 
@@ -51,7 +59,9 @@ def _tell_a_person(outcome: SagaOutcome) -> None:
     )
 
 
-def _finish(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
+def _finish(
+    saga: Claimed, outcome: SagaOutcome, steps: Collection[str], *, with_hook: bool
+) -> bool:
     """Whether it has ended just now."""
     held = sql.run(*rows.fence(saga))
     if not held:
@@ -59,9 +69,9 @@ def _finish(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool
     if outcome.ending is Ending.COMPLETED and held[0][0]:
         raise CancelRequested
     has_ended = _end(saga, outcome, steps)
-    if has_ended:
-        _call_hooks(outcome)
-    elif ends.is_active(saga):
+    if has_ended and with_hook:
+        _call_hook(outcome)
+    elif not has_ended and ends.is_active(saga):
         raise EndRefused
     return has_ended
 
@@ -76,21 +86,30 @@ def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
     )
 
 
-def _call_hooks(outcome: SagaOutcome) -> None:
+def _call_hook(outcome: SagaOutcome) -> None:
     """Raises:
-    HookFailed: and it is not the database that is to blame; a saga parks in spite of it.
+    HookFailed: a saga parks in spite of it, unless our database may be to blame.
     """
     is_parked = outcome.ending is Ending.PARKED
     try:
         with transaction.atomic() if is_parked else nullcontext():
             call_hooks(outcome)
     except BaseException as error:
-        if (to_blame := ours_to_blame(error)) is not None:
-            raise to_blame from to_blame.__cause__  # which has its code
-        if not is_parked:
-            told = bounded(f"its on_finish hook fails: {failure_of(error).text}")
-            raise HookFailed(told) from error
+        failed = _hook_failed(outcome, error)
+        if failed.may_pass or not is_parked:
+            raise failed from error
         _log(outcome, "its on_park hook failed", error)
+
+
+def _hook_failed(outcome: SagaOutcome, error: BaseException) -> HookFailed:
+    """Our own database's part in it must be asked of it: to be called where it was raised."""
+    told = bounded(f"its {_name(outcome)} hook fails: {failure_of(error).text}")
+    to_blame = ours_to_blame(error) or ours_timed_out(error)
+    return HookFailed(told, may_pass=to_blame is not None)
+
+
+def _name(outcome: SagaOutcome) -> str:
+    return "on_park" if outcome.ending is Ending.PARKED else "on_finish"
 
 
 def _log(outcome: SagaOutcome, what: str, error: BaseException) -> None:

@@ -8,13 +8,13 @@ from typing import ParamSpec, TypeVar
 from brokers.outage import Outage
 from outbox.away import AWAY
 from saga_runtime.logs import get_logger
-from saga_runtime.text import describe_error
+from saga_runtime.text import describe_error, one_line_error
 from sagas import sql
 from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
 from sagas.errors import CallHangs, CancelRequested, EndRefused, LeaseLost
 from sagas.group import GroupCommit
 from sagas.left_behind import current_step
-from sagas.outages import is_conflict, is_outage
+from sagas.outages import is_conflict, is_outage, ours_timed_out
 from sagas.state import RunState, Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
@@ -23,6 +23,8 @@ from sagas.watch import Watch
 logger = get_logger(__name__)
 
 BUSY_PAUSE = 0.02  # seconds; a cancel or a person holds a saga's row for no longer
+LONGEST_BUSY_PAUSE = 1.0
+TOLD_EVERY = 10  # times that the database gave up
 STILL_MARGIN = 10.0
 """Seconds beyond its limit that an app's code may go on in a thread without a statement."""
 STILL_AT_THE_END = 60.0
@@ -40,6 +42,7 @@ class Writer:
         self._group = group
         self._threads = threads
         self._outage = Outage("the database", logger=logger)
+        self._given_up = 0
         self._posted: list[tuple[Entry, asyncio.Future[Verdict], Callable[[], None]]] = []
 
     async def write(
@@ -106,11 +109,15 @@ class Writer:
             try:
                 verdict = await written
             except AWAY as error:
-                if not (is_outage(error) or is_conflict(error)):
+                if ours_timed_out(error) is not None:
+                    await self.give_time(error)
+                elif is_outage(error) or is_conflict(error):
+                    await self.pause(error)
+                else:
                     raise
-                await self.pause(error)
             else:
                 self._outage.over()
+                self._given_up = 0
                 if not verdict.is_busy:
                     self._heed(verdict)
                     return
@@ -187,6 +194,19 @@ class Writer:
     async def pause(self, error: Exception) -> None:
         """The database is away."""
         await self.rest(self._outage.failed(error))
+
+    async def give_time(self, error: Exception) -> None:
+        """Rest where our database answers, and has given up a statement of the journal: somebody
+        holds the saga's row, or it is overloaded. That is nothing against the step."""
+        if self._given_up % TOLD_EVERY == 0:
+            logger.warning(
+                "%s %s: the database gives up what the journal asks, trying on. Does somebody hold "
+                "the saga's row? %s",
+                *(self._state.claimed.name, self._state.claimed.key, one_line_error(error)),
+            )
+        pause = min(BUSY_PAUSE * 2.0 ** min(self._given_up, 10), LONGEST_BUSY_PAUSE)
+        self._given_up += 1
+        await self.rest(pause)
 
     async def rest(self, seconds: float) -> None:
         """Sleep; where the worker is to stop, leave the saga to another one instead.

@@ -26,6 +26,7 @@ from sagas import (
     attempts,
     call_in_thread,
     claims,
+    closing,
     forward_key,
     idempotency_key,
     journal,
@@ -1101,8 +1102,13 @@ class TestTheEnd:
         assert trip.calls == ["fly", "stay", "eat"]
 
     def test_a_hook_that_keeps_raising_parks_and_a_retry_ends_it(
-        self, trip: type[Trip], on_finish: SetHook, on_park: SetHook
+        self,
+        trip: type[Trip],
+        on_finish: SetHook,
+        on_park: SetHook,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(closing, "PATIENCE", 0.0)
         is_mended: list[int] = []
         parked: list[str] = []
 

@@ -1,0 +1,187 @@
+"""Hooks whose own statements fail as in an outage while our database answers, and saga rows that
+somebody holds: neither lasts for ever, and neither is taken for what it is not."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection, connections, transaction
+
+from sagas import attempts, closing, journal
+from sagas.hooks import Hook, SagaOutcome
+from sagas.models import ACTIVE, Saga, SagaStatus
+from tests.unit.saga_running import (
+    Register,
+    begin,
+    journal_of,
+    on_finish,
+    on_park,
+    register,
+    run_to_end,
+    working,
+)
+from tests.unit.scripted_sagas import Part, Script, failures_of
+from tests.unit.waiting import TIMEOUT, in_thread, until
+
+__all__ = ["on_finish", "on_park", "register"]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SetHook = Callable[[str, Hook], None]
+
+
+@pytest.fixture
+def script(register: Register, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """`tour` completes; `crash` parks."""
+    monkeypatch.setattr(closing, "PATIENCE", 0.0)
+    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 0.01)
+    found = Script()
+    register(
+        found.saga("tour", Part("go")),
+        found.saga("crash", Part("burn", pivot=True, max_retries=0)),
+    )
+
+    def burn(_: object) -> None:
+        raise RuntimeError("burnt")
+
+    found.acts["burn"] = burn
+    return found
+
+
+def by_a_foreign_server() -> None:
+    raise OperationalError("the price list does not answer")
+
+
+def refuse(state: str) -> Callable[[], None]:
+    """Let our own server refuse a statement with this SQLSTATE."""
+
+    def ask() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{state}'; END $$"
+            )
+
+    return ask
+
+
+on_postgresql = pytest.mark.on_postgresql
+ASKS = [
+    pytest.param(by_a_foreign_server, id="foreign"),
+    *(
+        pytest.param(refuse(state), id=state, marks=on_postgresql)
+        for state in ("08001", "57014", "55P03", "40001", "57P03")
+    ),
+]
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+
+
+@pytest.mark.usefixtures("script")
+@pytest.mark.parametrize("ask", ASKS)
+class TestAHookThatAsksInVain:
+    def test_at_the_end_parks_the_saga(self, ask: Callable[[], None], on_finish: SetHook) -> None:
+        on_finish("tour", lambda _: ask())
+        saga = run_to_end(begin("tour"))
+        assert saga.status == SagaStatus.PARKED
+        assert saga.park_reason.startswith("its on_finish hook fails: OperationalError: ")
+        assert journal_of(saga.id) == {"go:F": ("done", 1)}
+
+    def test_at_the_parking_parks_it_without_its_hook(
+        self, ask: Callable[[], None], on_park: SetHook, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        on_park("crash", lambda _: ask())
+        saga = run_to_end(begin("crash"))
+        assert saga.status == SagaStatus.PARKED
+        assert "burnt" in saga.park_reason
+        assert any("on_park hook" in line for line in errors(caplog))
+
+    def test_some_times_only_ends_it(self, ask: Callable[[], None], on_finish: SetHook) -> None:
+        called: list[SagaOutcome] = []
+
+        def hook(outcome: SagaOutcome) -> None:
+            called.append(outcome)
+            if len(called) < 4:
+                ask()
+
+        on_finish("tour", hook)
+        assert run_to_end(begin("tour")).status == SagaStatus.COMPLETED
+        assert len(called) == 4
+
+
+@pytest.mark.usefixtures("script")
+def test_a_hook_that_rolls_its_transaction_back_without_a_word_is_a_failing_one(
+    on_finish: SetHook,
+) -> None:
+    on_finish("tour", lambda _: transaction.set_rollback(True))
+    saga = run_to_end(begin("tour"))
+    assert saga.status == SagaStatus.PARKED
+    assert saga.park_reason == "its on_finish hook has the transaction rolled back"
+
+
+@contextmanager
+def held(saga: UUID) -> Iterator[threading.Event]:
+    """Hold the saga's row in a transaction of somebody's, until the event is set."""
+    has, let_go = threading.Event(), threading.Event()
+
+    def hold(stop: threading.Event) -> None:
+        with transaction.atomic():
+            Saga.objects.select_for_update().get(id=saga)
+            has.set()
+            until(lambda: let_go.is_set() or stop.is_set(), timeout=TIMEOUT * 2)
+        connections.close_all()
+
+    with in_thread(hold):
+        assert has.wait(TIMEOUT)
+        yield let_go
+
+
+@pytest.mark.on_postgresql
+def test_a_row_that_somebody_holds_is_nothing_against_a_local_step(
+    register: Register, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Script()
+    register(script.saga("quick", Part("go", timeout=0.1, max_retries=0)))
+    saga = begin("quick")
+    holding: list[Any] = []
+
+    def hold(_: object) -> None:
+        if not holding:
+            holding.append(stack.enter_context(held(saga)))
+
+    with ExitStack() as stack:
+        script.acts["go"] = hold
+        with working():
+            until(lambda: "the database gives up what the journal asks" in caplog.text)
+            until(lambda: script.calls.count("go") >= 3)
+            assert Saga.objects.get(id=saga).status in ACTIVE
+            holding[0].set()
+            until(lambda: not Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+    assert Saga.objects.get(id=saga).status == SagaStatus.COMPLETED
+    assert failures_of(saga)["go:F"] == ("done", 1, 0)
+
+
+def test_the_start_of_an_external_step_that_is_given_up_spends_no_retry(
+    register: Register, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Script()
+    register(script.saga("call", Part("go", external=True, max_retries=0)))
+    given_up = [0]
+
+    def write(group: Any) -> Any:
+        if given_up[0] < 3 and any(entry.step for entry in group):
+            given_up[0] += 1
+            reason = psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+            raise OperationalError(str(reason)) from reason
+        return journal.write(group)
+
+    monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+    saga = run_to_end(begin("call"))
+    assert saga.status == SagaStatus.COMPLETED
+    assert failures_of(saga.id)["go:F"] == ("done", 1, 0)
+    assert "the database gives up what the journal asks" in caplog.text
