@@ -65,9 +65,11 @@ def exit_within(seconds: float) -> None:
     code = ending.code if isinstance(ending, SystemExit) else int(ending is not None)
 
     def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # whoever has read them may be gone
+            os._exit(code if isinstance(code, int) else int(code is not None))
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

@@ -33,8 +33,8 @@ from sagas.outages import (
     is_lock_not_available,
     is_of_another,
     is_outage,
+    keeps_waiting,
     our_outage,
-    ours_timed_out,
 )
 from sagas.points import Point, reach
 from sagas.scope import current_key
@@ -234,8 +234,8 @@ class Attempts:
                 result, cancel_reason = await self._writer.call_foreign(do, still_for=step.timeout)
             except AWAY as error:
                 is_steps = error is work.error
-                if not is_steps and ours_timed_out(error) is not None:
-                    # The step's limit ended a statement of the journal: it waited for the fence.
+                if not is_steps and keeps_waiting(error):
+                    # A statement of the journal's: it waited for the fence.
                     await self._writer.give_time(error)
                     raise _Conflict from error
                 # The server chooses the victim of a deadlock; NOWAIT is what a step asks for.

@@ -59,24 +59,28 @@ class Closing:
             await self._writer.rest(backoff(failures))
         return ""
 
-    async def park(self, outcome: SagaOutcome) -> None:
+    async def park(self, outcome: SagaOutcome, *, with_hook: bool = True) -> None:
         """Park it, in the end without its hook.
+
+        Args:
+            with_hook: call its app's function; not where that has cost workers.
 
         Raises:
             LeaseLost, Suspended: nothing is written.
         """
-        while (error := await self._try(outcome, ())) is not None:
-            if await self._is_excused(error, "on_park"):
-                continue
-            logger.error(
-                "%s %s: it is parked without its on_park hook, which keeps failing",
-                *(self._claimed.name, self._claimed.key),
-                exc_info=stand_in(error.__cause__ or error),
-            )
-            await self._writer.call(
-                terminal.finish, self._claimed, outcome, steps=(), with_hook=False
-            )
-            return
+        cause: BaseException | None = None
+        while with_hook:
+            error = await self._try(outcome, ())
+            if error is None:
+                return
+            with_hook = await self._is_excused(error, "on_park")
+            cause = stand_in(error.__cause__ or error)
+        logger.error(
+            "%s %s: it is parked without its on_park hook, which keeps failing or hangs",
+            *(self._claimed.name, self._claimed.key),
+            exc_info=cause,
+        )
+        await self._writer.call(terminal.finish, self._claimed, outcome, steps=(), with_hook=False)
 
     async def _try(self, outcome: SagaOutcome, steps: Collection[str]) -> HookFailed | None:
         try:

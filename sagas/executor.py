@@ -46,6 +46,7 @@ UNWELL_PATIENCE = 30.0
 CLOSE_SECONDS = 2.0
 MAX_TAKEOVERS = 10
 SUSPECTS_EVERY = 1.0
+HOOK_TAKEOVERS = 3  # that an on_park hook may cost
 MOST_NAMED = 5  # steps in the line that tells what hangs
 
 
@@ -96,6 +97,8 @@ class Executor:
         self._hanging: set[UUID] = set()
         self._alone = False
         self._runs_suspect = False
+        self._alone_since = 0.0
+        self._parking: set[RunState] = set()
         self._suspects_due = 0.0
         self._waiting_since = 0.0
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[:64]
@@ -130,10 +133,10 @@ class Executor:
         self._left_behind = LeftBehind()
         renewing = asyncio.create_task(self._renew_leases())
         try:
-            await self._claim_until(stop)
-            await self._finish_running()
-            if not stop.is_set() and self._is_exhausted():
-                raise WorkerUnwell(f"this worker ends, unwell: {self._stuck()}")
+            try:
+                await self._claim_until(stop)
+            finally:  # a worker that ends unwell hands over too, and stays so, whatever comes back
+                await self._finish_running()
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
@@ -148,7 +151,7 @@ class Executor:
         while not stop.is_set():
             if await self._is_unwell():
                 if self._is_hopeless():
-                    return
+                    raise WorkerUnwell(f"this worker ends, unwell: {self._stuck()}")
                 await self._wait(LONGEST_POLL)
                 continue
             self._alive()
@@ -192,8 +195,8 @@ class Executor:
         return True
 
     def _is_exhausted(self) -> bool:
-        lost = len(self._calls.stuck) + len(self._left_behind.steps)
-        return self._journal.is_exhausted or lost >= 2 * self._call_thread_count
+        too_many_deaf = len(self._left_behind.steps) >= 2 * self._call_thread_count
+        return self._journal.is_exhausted or self._calls.is_exhausted or too_many_deaf
 
     def _is_hopeless(self) -> bool:
         since = self._unwell_since
@@ -237,6 +240,9 @@ class Executor:
         if self._runs_suspect and not self._running:
             self._runs_suspect = self._alone = False
             self._suspects_due = now + SUSPECTS_EVERY
+        elif self._runs_suspect and now - self._alone_since > self._lease.total_seconds():
+            self._runs_suspect = self._alone = False  # it may hang: the others do not wait for that
+            self._suspects_due = self._after_the_others(now)
         is_soon = now < self._suspects_due and (self._running or not self._alone)
         if self._only is not None or self._runs_suspect or is_soon:
             return []
@@ -252,6 +258,7 @@ class Executor:
             suspect_from=self._suspect_from,
         )
         self._alone = self._runs_suspect = bool(claimed)
+        self._alone_since = time.monotonic()
         return claimed
 
     async def _look_for_suspect(self, now: float) -> None:
@@ -265,8 +272,12 @@ class Executor:
         lease = self._lease.total_seconds()
         if found and now - self._waiting_since > lease:
             found = False
-            self._suspects_due = now + lease * (1 + 2 * random.random())  # noqa: S311 - no secret
+            self._suspects_due = self._after_the_others(now)
         self._alone = found
+
+    def _after_the_others(self, now: float) -> float:
+        """When the next suspect has its turn; not at the same moment in each worker."""
+        return now + self._lease.total_seconds() * (1 + 2 * random.random())  # noqa: S311 - no secret
 
     async def _wait(self, pause: float) -> None:
         """Until there may be something to claim: a saga ended, wake() was called, or time is up."""
@@ -335,10 +346,14 @@ class Executor:
             reason=reason,
         )
         state = RunState(claimed)
+        self._parking.add(state)
         writer = Writer(state, group=self._group, threads=self._journal)
+        # A hook that hangs would cost each worker a thread, and the saga would never be parked.
+        with_hook = claimed.takeovers < self._max_takeovers + HOOK_TAKEOVERS
         try:
-            await Closing(claimed, writer).park(outcome)
+            await Closing(claimed, writer).park(outcome, with_hook=with_hook)
         finally:
+            self._parking.discard(state)
             if state.hangs:
                 self._hanging.add(claimed.id)
         return Ending.PARKED
@@ -362,6 +377,8 @@ class Executor:
             for _, run in self._running.values():
                 if run is not None:
                     run.hurry()
+            for state in self._parking:
+                state.hurry.set()
             await asyncio.wait(self._running, timeout=self._grace)
         for _, run in list(self._running.values()):
             if run is not None:

@@ -17,7 +17,7 @@ from sagas import codec, libpq, rows, sql
 from sagas.entries import BeginPivot, Entry, StepEntry
 from sagas.errors import CancelRequested, LeaseLost
 from sagas.failures import stand_in
-from sagas.outages import is_of_another, is_outage
+from sagas.outages import is_of_another, is_outage, keeps_waiting
 from sagas.points import Point, reach
 
 logger = get_logger(__name__)
@@ -42,11 +42,12 @@ def do_locally(
 
     Raises:
         LeaseLost, CancelRequested: nothing is written.
-        TimeoutError: neither; the server has ended the transaction for its pauses.
+        TimeoutError: neither; the server has ended the transaction for its pauses, or has given up
+            what the step has left to the commit.
     """
     step = entry.step
     assert step is not None  # noqa: S101 - for the types
-    committed = threading.Event()
+    committed, is_written = threading.Event(), False
     try:
         with transaction.atomic(), _no_outage_behind(timeout):
             transaction.on_commit(committed.set)  # before any of the step's own
@@ -56,8 +57,12 @@ def do_locally(
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
             cancel_reason = _write_local(entry, replace(step, finished_at=finish()), result)
+            is_written = True
     except BaseException as error:
         if not committed.is_set():
+            if is_written and keeps_waiting(error):
+                # The commit runs what the app has deferred: its constraints and their triggers.
+                raise TimeoutError from error
             raise
         logger.error(  # noqa: TRY400 - the error itself may not be printable
             "%s %s: %s is done, but an on_commit function of it failed",

@@ -74,6 +74,14 @@ def ours_timed_out(error: BaseException) -> Error | None:
     return None
 
 
+def keeps_waiting(error: BaseException) -> bool:
+    """Whether our own database answers, and has given a statement up: it took too long, or waited
+    for a lock that somebody holds."""
+    if not is_databases(error) or is_of_another(error):
+        return False
+    return is_lock_not_available(error) or ours_timed_out(error) is not None
+
+
 def is_of_another(error: BaseException) -> bool:
     """Whether the error happened on a connection of Django's to another database than ours."""
     return alias_of(error) not in (None, DEFAULT_DB_ALIAS)

@@ -57,6 +57,8 @@ class SagaRun:
         self._call_threads = call_threads
         self._left_behind = left_behind
         self._state = RunState(claimed)
+        self._parking: RunState | None = None
+        self._is_hurried = False
         self._writer_for = partial(Writer, group=group, threads=journal_threads)
         self._writer = self._writer_for(self._state)
         self._attempts = Attempts(self._state, self._writer, undo_too=self._undo_too)
@@ -73,7 +75,10 @@ class SagaRun:
 
     def hurry(self) -> None:
         """Wait for nothing any more: between two attempts, stop, and leave it to another worker."""
+        self._is_hurried = True
         self._state.hurry.set()
+        if self._parking is not None:
+            self._parking.hurry.set()
 
     def suspend(self, reason: str) -> None:
         """Stop after the step that runs; another worker goes on from there."""
@@ -190,7 +195,9 @@ class SagaRun:
 
     async def _park(self, outcome: SagaOutcome) -> None:
         # This run is suspended by now, and its writer would wait for nothing.
-        state = RunState(self._claimed)
+        state = self._parking = RunState(self._claimed)
+        if self._is_hurried:
+            state.hurry.set()
         try:
             await Closing(self._claimed, self._writer_for(state)).park(outcome)
         finally:

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -7,10 +8,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from brokers import Broker
+from saga_runtime.logs import get_logger
 from sagas.consumer import SagaConsumer
-from sagas.executor import Executor
+from sagas.executor import GRACE, Executor
 from sagas.hooks import call_start_hooks
 
+logger = get_logger(__name__)
+
+END_WITHIN = 2 * GRACE + 2.0
+"""Seconds that both parts may take to end when told to."""
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 
 
@@ -67,9 +73,17 @@ class _Both:
 
 
 class SagaService:
-    """A consumer that accepts commands and an executor that runs them, as one."""
+    """A consumer that accepts commands and an executor that runs them, as one.
 
-    def __init__(self, consumer: SagaConsumer, executor: Executor) -> None:
+    Args:
+        end_within: seconds that both may take to end when told to; what a step or a trigger blocks
+            is left behind then.
+    """
+
+    def __init__(
+        self, consumer: SagaConsumer, executor: Executor, *, end_within: float = END_WITHIN
+    ) -> None:
+        self._end_within = end_within
         self._consumer = consumer
         self._executor = executor
         self._errors: list[BaseException] = []
@@ -109,8 +123,8 @@ class SagaService:
         """
         halt = threading.Event()
         parts = [
-            threading.Thread(target=self._guard, args=(self._consumer.run, halt), name="inbox"),
-            threading.Thread(target=self._guard, args=(self._executor.run, halt), name="executor"),
+            self._part(self._consumer.run, halt, "inbox"),
+            self._part(self._executor.run, halt, "executor"),
         ]
         for part in parts:
             part.start()
@@ -122,13 +136,33 @@ class SagaService:
                     ready()
         finally:
             halt.set()
-            for part in parts:
-                part.join()
+            self._join(parts)
         if self._errors:
             raise self._errors[0]
+
+    def _part(
+        self, run: Callable[[threading.Event], None], halt: threading.Event, name: str
+    ) -> threading.Thread:
+        # A daemon: a step or a trigger that blocks it must not hold up the end of the process.
+        return threading.Thread(target=self._guard, args=(run, halt), name=name, daemon=True)
+
+    def _join(self, parts: list[threading.Thread]) -> None:
+        """Wait for the parts to end; what is left of one that is blocked ends with the process."""
+        up_at = time.monotonic() + self._end_within
+        for part in parts:
+            part.join(max(0.0, up_at - time.monotonic()))
+            if part.is_alive():
+                logger.error(
+                    "the %s does not end: a step or a trigger blocks it. It is left behind, and "
+                    "what it ran is taken up when the leases have run out",
+                    part.name,
+                )
 
     def _guard(self, run: Callable[[threading.Event], None], halt: threading.Event) -> None:
         try:
             run(halt)
+            if not halt.is_set():  # half a service would take commands that nobody runs
+                name = threading.current_thread().name
+                raise RuntimeError(f"the {name} ended by itself")  # noqa: TRY301 - as any other
         except BaseException as error:  # noqa: BLE001 - raised again by run()
             self._errors.append(error)

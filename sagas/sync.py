@@ -23,6 +23,7 @@ from sagas.errors import (
     SagaFailed,
     SagaParked,
     SagaUnfinished,
+    WorkerUnwell,
 )
 from sagas.executor import MAX_TAKEOVERS, Executor
 from sagas.identity import saga_id
@@ -36,8 +37,8 @@ SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
 LONGEST_LOOK = 0.2
 LONGEST_KEY = 255
 GRACE = 2.0  # seconds for the step that runs when time is up
-# Each worker takes four database connections, and each caller one: together they leave room in a
-# pool of 20. What finds no place waits for one, or for a consumer.
+# Each worker takes five database connections (seven where calls hang), and each caller one:
+# together they leave room in a pool of 25. What finds no place waits for one, or for a consumer.
 PLACES = threading.BoundedSemaphore(3)
 
 
@@ -150,7 +151,9 @@ def _ended(key: UUID, *, timeout: float | None) -> Saga:
                 return saga
             worker = worker or _Worker.where_there_is_place(key)
             if worker is not None and worker.error is not None:
-                raise worker.error
+                if not isinstance(worker.error, WorkerUnwell):
+                    raise worker.error
+                worker = None  # a step hangs: the next one takes the saga up, and parks it at last
             time.sleep(max(0.0, min(pause, left)))
             pause = min(pause * 1.5, LONGEST_LOOK)
     finally:
@@ -183,6 +186,7 @@ class _Worker:
             journal_threads=1,
             call_threads=2,
             max_takeovers=getattr(settings, "SAGA_MAX_TAKEOVERS", MAX_TAKEOVERS),
+            patience=0,  # it has but one saga
             only=key,
         )
         self._thread = threading.Thread(target=self._run, name=f"saga {key}")

@@ -20,6 +20,15 @@ from sagas.points import Point, reach
 logger = get_logger(__name__)
 
 
+_LIMIT_PAUSES: sql.Statement = (
+    """
+    SELECT set_config(name, '60s', true) FROM pg_settings
+    WHERE name = 'idle_in_transaction_session_timeout' AND setting = '0'
+    """,
+    [],
+)
+
+
 def finish(
     saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str], with_hook: bool = True
 ) -> None:
@@ -63,7 +72,9 @@ def _finish(
     saga: Claimed, outcome: SagaOutcome, steps: Collection[str], *, with_hook: bool
 ) -> bool:
     """Whether it has ended just now."""
-    held = sql.run(*rows.fence(saga))
+    # A hook that hangs must not hold the saga's row for ever: nobody could claim it.
+    limits = [_LIMIT_PAUSES] if with_hook and sql.is_postgresql() else []
+    held = sql.run_together([*limits, rows.fence(saga)])
     if not held:
         raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
     if outcome.ending is Ending.COMPLETED and held[0][0]:

@@ -14,7 +14,7 @@ from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
 from sagas.errors import CallHangs, CancelRequested, EndRefused, LeaseLost
 from sagas.group import GroupCommit
 from sagas.left_behind import current_step
-from sagas.outages import is_conflict, is_outage, ours_timed_out
+from sagas.outages import is_conflict, is_outage, keeps_waiting
 from sagas.state import RunState, Suspended
 from sagas.threads import Threads
 from sagas.waits import until_set
@@ -25,8 +25,9 @@ logger = get_logger(__name__)
 BUSY_PAUSE = 0.02  # seconds; a cancel or a person holds a saga's row for no longer
 LONGEST_BUSY_PAUSE = 1.0
 TOLD_EVERY = 10  # times that the database gave up
-STILL_MARGIN = 10.0
-"""Seconds beyond its limit that an app's code may go on in a thread without a statement."""
+STILL_MARGIN = 30.0
+"""Seconds beyond its limit that an app's code may go on in a thread without a statement. Longer
+than SQLite's writers wait for their turn, which is no statement."""
 STILL_AT_THE_END = 60.0
 """The limit, in seconds, of the functions that an app has called at a saga's end."""
 
@@ -109,7 +110,7 @@ class Writer:
             try:
                 verdict = await written
             except AWAY as error:
-                if ours_timed_out(error) is not None:
+                if keeps_waiting(error):
                     await self.give_time(error)
                 elif is_outage(error) or is_conflict(error):
                     await self.pause(error)
@@ -163,9 +164,10 @@ class Writer:
             try:
                 result = await call()
             except AWAY as error:
-                await self.pause(error)
+                await (self.give_time if keeps_waiting(error) else self.pause)(error)
             else:
                 self._outage.over()
+                self._given_up = 0
                 return result
 
     async def call_foreign(self, function: Callable[[], R], *, still_for: float | None) -> R:

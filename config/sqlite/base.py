@@ -47,7 +47,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super().close()
         finally:
-            if not self.in_atomic_block:
+            # Closed within a transaction, the file is let go too; one in memory stays open.
+            if self.closed_in_transaction or not self.in_atomic_block:
                 self._release_write_lock()
 
     def _acquire_write_lock(self) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, connections, transaction
 
 from sagas import attempts, closing, journal
 from sagas.hooks import Hook, SagaOutcome
-from sagas.models import ACTIVE, Saga, SagaStatus
+from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
 from tests.unit.saga_running import (
     Register,
     begin,
@@ -68,6 +68,11 @@ def refuse(state: str) -> Callable[[], None]:
     return ask
 
 
+def end_own_session() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
 on_postgresql = pytest.mark.on_postgresql
 ASKS = [
     pytest.param(by_a_foreign_server, id="foreign"),
@@ -75,7 +80,30 @@ ASKS = [
         pytest.param(refuse(state), id=state, marks=on_postgresql)
         for state in ("08001", "57014", "55P03", "40001", "57P03")
     ),
+    pytest.param(end_own_session, id="it ends its session", marks=on_postgresql),
 ]
+
+
+def close() -> None:
+    connection.close()
+    raise ValueError("it has closed our connection")
+
+
+def close_quietly() -> None:
+    connection.close()  # of the thread that calls it
+
+
+def write_what_the_commit_refuses() -> None:
+    """Its foreign key is looked at last."""
+    SagaStep.objects.create(saga_id=uuid4(), step="x", kind="F", key="x")
+
+
+SPOILS = {
+    "closes and raises": close,
+    "closes": close_quietly,
+    "rolls back": lambda: transaction.set_rollback(True),
+    "refused by the commit": write_what_the_commit_refuses,
+}
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -115,13 +143,91 @@ class TestAHookThatAsksInVain:
 
 
 @pytest.mark.usefixtures("script")
-def test_a_hook_that_rolls_its_transaction_back_without_a_word_is_a_failing_one(
-    on_finish: SetHook,
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+class TestAHookThatSpoilsItsTransaction:
+    def test_at_the_end_parks_the_saga(self, spoil: Callable[[], None], on_finish: SetHook) -> None:
+        on_finish("tour", lambda _: spoil())
+        saga = run_to_end(begin("tour"))
+        assert saga.status == SagaStatus.PARKED
+        assert saga.park_reason.startswith("its on_finish hook ")
+
+    def test_at_the_parking_parks_it_without_its_hook(
+        self, spoil: Callable[[], None], on_park: SetHook
+    ) -> None:
+        on_park("crash", lambda _: spoil())
+        saga = run_to_end(begin("crash"))
+        assert saga.status == SagaStatus.PARKED
+        assert "burnt" in saga.park_reason
+        assert not SagaStep.objects.filter(step="x").exists()
+
+
+@pytest.mark.on_postgresql
+def test_a_row_that_somebody_holds_is_waited_for_at_the_end(
+    script: Script, on_finish: SetHook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    on_finish("tour", lambda _: transaction.set_rollback(True))
-    saga = run_to_end(begin("tour"))
-    assert saga.status == SagaStatus.PARKED
-    assert saga.park_reason == "its on_finish hook has the transaction rolled back"
+    """Longer than a lock is waited for, which is no outage."""
+    on_finish("tour", lambda _: None)
+    saga = begin("tour")
+    with ExitStack() as stack:
+        holding: list[Any] = []
+        script.acts["go"] = lambda _: transaction.on_commit(
+            lambda: holding.append(stack.enter_context(held(saga)))
+        )
+        with working():
+            until(lambda: "the database gives up what the journal asks" in caplog.text)
+            holding[0].set()
+            until(lambda: not Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+    assert Saga.objects.get(id=saga).status == SagaStatus.COMPLETED
+    assert "does not answer" not in caplog.text
+
+
+@pytest.mark.on_postgresql
+def test_what_a_local_step_leaves_to_the_commit_is_its_own(register: Register) -> None:
+    """Such as a deferred constraint whose trigger waits in vain for a lock."""
+    script = Script()
+    register(script.saga("slow", Part("go", max_retries=1)))
+
+    def leave_to_the_commit(_: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(DEFERRED_LOCK)
+
+    script.acts["go"] = leave_to_the_commit
+    saga = run_to_end(begin("slow"))
+    assert saga.status == SagaStatus.ROLLED_BACK
+    assert saga.failure == "timed out"
+    assert script.calls == ["go", "go"]
+
+
+DEFERRED_LOCK = """
+    CREATE TEMPORARY TABLE slow (id int) ON COMMIT DROP;
+    CREATE FUNCTION pg_temp.lock() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'no lock' USING ERRCODE = '55P03'; END $$;
+    CREATE CONSTRAINT TRIGGER locking AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION pg_temp.lock();
+    INSERT INTO slow VALUES (1);
+"""
+
+
+@pytest.mark.usefixtures("script")
+@pytest.mark.parametrize("version", [1, 99], ids=["by its run", "by its worker"])
+def test_a_parking_that_waits_does_not_hold_up_the_workers_end(
+    version: int, on_park: SetHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "PATIENCE", 3600.0)
+    monkeypatch.setattr(closing, "backoff", lambda _: 3600.0)
+    asked = threading.Event()
+
+    def hook(_: SagaOutcome) -> None:
+        asked.set()
+        raise OperationalError("not now") from psycopg.errors.LockNotAvailable()
+
+    on_park("crash", hook)
+    saga = begin("crash")
+    Saga.objects.filter(id=saga).update(version=version)  # nobody has the version 99
+    with working(grace=TIMEOUT * 4):
+        assert asked.wait(TIMEOUT)
+    found = Saga.objects.get(id=saga)
+    assert (found.status in ACTIVE, found.worker) == (True, "")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,20 +16,28 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from brokers import broker_from_url
-from sagas import call_in_thread, event_loop, service, writer
-from sagas.errors import CallHangs, WorkerUnwell
+from sagas import call_in_thread, event_loop, run_saga_sync, service, sql, writer
+from sagas.errors import CallHangs, SagaParked, WorkerUnwell
 from sagas.event_loop import run_loop
 from sagas.executor import Executor
-from sagas.hooks import Hook
+from sagas.hooks import Hook, SagaOutcome
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStatus
 from sagas.service import SagaService
 from sagas.threads import Threads
 from sagas.watch import Watch
-from tests.unit.saga_running import Context, Register, begin, journal_of, on_finish, register
+from tests.unit.saga_running import (
+    Context,
+    Register,
+    begin,
+    journal_of,
+    on_finish,
+    on_park,
+    register,
+)
 from tests.unit.scripted_sagas import Part, Script
 from tests.unit.waiting import TIMEOUT, in_thread, until
 
-__all__ = ["on_finish", "register"]
+__all__ = ["on_finish", "on_park", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,7 +64,12 @@ def script(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Script:
 
 
 def worker(*, lease: float = 30, **options: Any) -> Executor:
-    return Executor(concurrency=4, lease=timedelta(seconds=lease), grace=0.2, **options)
+    return Executor(concurrency=8, lease=timedelta(seconds=lease), grace=0.2, **options)
+
+
+def let_the_server_end_it_soon() -> None:
+    """Where its transaction pauses; otherwise nobody else gets the saga's row for some seconds."""
+    sql.run("SET LOCAL idle_in_transaction_session_timeout = '200ms'", [])
 
 
 def is_ended(saga: Any) -> bool:
@@ -139,6 +153,7 @@ class TestALocalStep:
         assert errors(caplog) == []
 
 
+@pytest.mark.on_postgresql  # on SQLite the hook's transaction holds up every other
 def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - fixtures
     register: Register,
     script: Script,
@@ -153,6 +168,7 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
     def hook(_: object) -> None:
         called.append("finish")
         if len(called) == 1:
+            let_the_server_end_it_soon()
             release.wait(TIMEOUT * 2)
 
     on_finish("tour", hook)
@@ -161,12 +177,88 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
     with in_thread(worker(lease=1, journal_threads=2).run):
         until(lambda: errors(caplog))
         assert errors(caplog)[0].startswith("tour T-1: the function at its end does not come back")
-        release.set()
         until(lambda: is_ended(tour))
+    assert called == ["finish", "finish"]
     assert Saga.objects.get(id=tour).status == SagaStatus.COMPLETED
 
 
+@pytest.mark.on_postgresql
+def test_a_hook_holds_the_sagas_row_for_a_minute_at_most(
+    register: Register, script: Script, on_finish: Callable[[str, Hook], None]
+) -> None:
+    """Where nothing else limits it, as in a project of somebody else's or behind a pooler."""
+    limits: list[str] = []
+
+    def hook(_: object) -> None:
+        limits.append(sql.run("SHOW idle_in_transaction_session_timeout", [])[0][0])
+
+    def limit(setting: str) -> Callable[[Context], None]:
+        def set_it(_: Context) -> None:
+            sql.run(f"SET idle_in_transaction_session_timeout = '{setting}'", [])
+
+        return set_it
+
+    on_finish("tour", hook)
+    register(script.saga("tour", Part("go")))
+    for setting in ("0", "7s"):
+        script.acts["go"] = limit(setting)
+        tour = begin("tour", key=setting)
+        with in_thread(worker(journal_threads=1).run):  # one connection, for step and hook
+            until(partial(is_ended, tour))
+    assert limits == ["1min", "7s"]
+
+
+@pytest.mark.on_postgresql
+def test_an_on_park_hook_that_always_hangs_is_left_out_in_the_end(
+    register: Register,
+    script: Script,
+    release: threading.Event,
+    on_park: Callable[[str, Hook], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "STILL_AT_THE_END", 0.0)
+
+    def hook(_: SagaOutcome) -> None:
+        let_the_server_end_it_soon()
+        release.wait(TIMEOUT * 2)
+
+    on_park("tour", hook)
+    register(script.saga("tour", Part("go")))
+    tour = begin("tour")
+    Saga.objects.filter(id=tour).update(version=99)  # which nobody has
+    with in_thread(worker(lease=0.3, journal_threads=8, max_takeovers=2).run):
+        until(lambda: is_ended(tour))
+    assert Saga.objects.get(id=tour).status == SagaStatus.PARKED
+
+
 class TestAWorkerWithoutThreads:
+    def test_ends_though_a_call_comes_back_while_it_ends(
+        self,
+        register: Register,
+        script: Script,
+        release: threading.Event,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It claims no more by then: one that was taken for well would run nothing, for ever."""
+        finish = Executor._finish_running
+
+        async def come_back_first(executor: Executor) -> None:
+            release.set()
+            while executor._is_exhausted():  # noqa: ASYNC110 - a thread ends it
+                await asyncio.sleep(0.01)
+            await finish(executor)
+
+        async def call(_: Context) -> None:
+            await call_in_thread(release.wait, TIMEOUT * 2)
+
+        monkeypatch.setattr(Executor, "_finish_running", come_back_first)
+        script.acts["call"] = call
+        register(script.saga("tour", Part("call", external=True, max_retries=0, timeout=0.1)))
+        for n in range(2):
+            begin("tour", key=f"T-{n}")
+        with pytest.raises(WorkerUnwell, match="tour T-"):
+            worker(call_threads=1, patience=0.2).run(threading.Event())
+
     @pytest.mark.on_postgresql  # on SQLite it would wait for the step's transaction first
     def test_ends_by_itself_and_names_the_steps(
         self, register: Register, script: Script, caplog: pytest.LogCaptureFixture
@@ -250,6 +342,18 @@ class TestAWorkerWithoutThreads:
         )
         with pytest.raises(CommandError, match="this worker ends, unwell"):
             call_command("run_saga_consumer")
+
+
+@pytest.mark.on_postgresql
+def test_a_saga_that_runs_here_and_hangs_each_time_parks_in_the_end(
+    register: Register, script: Script, settings: Any
+) -> None:
+    settings.SAGA_LEASE = 0.3
+    settings.SAGA_MAX_TAKEOVERS = 2
+    stuck = script.saga("stuck", Part("hang", timeout=0.1))
+    register(stuck)
+    with pytest.raises(SagaParked, match="workers in a row died or stalled with it"):
+        run_saga_sync(stuck, {}, key="S-1", timeout=60)
 
 
 @pytest.mark.on_postgresql

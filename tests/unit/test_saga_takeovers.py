@@ -1,5 +1,7 @@
 """Workers that die with a saga: how many it may lose, what counts, and what forgives them."""
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -273,3 +275,30 @@ def test_a_local_step_of_an_older_attempt_writes_nothing(*, pivot: bool) -> None
     entries.started(held, "fly", "F", attempt=2)
     with pytest.raises(LeaseLost):
         entries.do_locally(held, "fly", work=dict, pivot=pivot)
+
+
+def test_a_suspect_that_hangs_is_alone_for_no_longer_than_a_lease(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would wait for it as long as it hangs."""
+    release = threading.Event()
+    script = Script()
+    register(
+        script.saga("stuck", Part("hang", external=True, timeout=60)),
+        script.saga("well", Part("go")),
+    )
+
+    async def hang(_: object) -> None:
+        while not release.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.01)
+
+    script.acts["hang"] = hang
+    stuck = begin("stuck")
+    Saga.objects.filter(id=stuck).update(takeovers=5)
+    with working(lease=0.5):
+        until(lambda: "hang" in script.calls)
+        well = begin("well", key="W-1")
+        until(lambda: not Saga.objects.filter(id=well, status__in=ACTIVE).exists())
+        assert Saga.objects.filter(id=stuck, status__in=ACTIVE).exists()
+        release.set()
+        until(lambda: not Saga.objects.filter(id=stuck, status__in=ACTIVE).exists())

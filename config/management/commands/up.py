@@ -23,7 +23,7 @@ from saga_runtime.commands import VisibleCommand
 NAME = "manage.py up"
 LOOK_EVERY = 0.1
 ANSWER_SECONDS = 1.0
-LAST_SECONDS = 5.0
+EXIT_SECONDS = 2.0  # for threads that hang, once all has ended
 WAITERS = 64  # requests that may wait for `Prefer: wait` in the one process
 THREADS = WAITERS + 16
 
@@ -36,7 +36,7 @@ class Command(VisibleCommand):
         try:
             super().run_from_argv(argv)
         finally:
-            exit_within(LAST_SECONDS)
+            exit_within(EXIT_SECONDS)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to serve (127.0.0.1)")

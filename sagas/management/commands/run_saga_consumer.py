@@ -11,9 +11,10 @@ from outbox.cli import exit_within, positive, sign_of_life, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
 from saga_runtime.commands import VisibleCommand
 from sagas.errors import WorkerUnwell
-from sagas.event_loop import LAST_SECONDS
 from sagas.metrics import consumer_registry
 from sagas.service import SagaService
+
+EXIT_SECONDS = 2.0  # for threads that hang, once the consumer has ended
 
 
 class Command(VisibleCommand):
@@ -24,7 +25,7 @@ class Command(VisibleCommand):
         try:
             super().run_from_argv(argv)
         finally:
-            exit_within(LAST_SECONDS)
+            exit_within(EXIT_SECONDS)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
