@@ -41,6 +41,8 @@ __all__ = ["on_finish", "on_park", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+LONG = 100.0  # seconds, of which a fast machine takes some: leases and limits run out
+
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
@@ -57,7 +59,7 @@ def script(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Script:
     found = Script()
 
     def hang(_: Context) -> None:
-        release.wait(TIMEOUT * 2)
+        release.wait(LONG)
 
     found.acts["hang"] = hang
     return found
@@ -92,9 +94,9 @@ class TestALocalStep:
         register(script.saga("stuck", Part("hang", timeout=0.2)), script.saga("well", Part("go")))
         stuck = begin("stuck", key="S-1")
         with in_thread(worker(journal_threads=2).run):
-            until(lambda: errors(caplog))
+            until(lambda: errors(caplog), timeout=LONG)
             well = begin("well", key="W-1")
-            until(lambda: is_ended(well))
+            until(lambda: is_ended(well), timeout=LONG)
             [line] = errors(caplog)
             assert line.startswith("stuck S-1: hang does not come back")
         # Neither failed nor handed over: what hangs may still commit under this epoch.
@@ -110,12 +112,12 @@ class TestALocalStep:
         register(script.saga("stuck", Part("hang", timeout=0.2), Part("go", after=("hang",))))
         stuck = begin("stuck", key="S-1")
         with in_thread(worker(lease=1, journal_threads=2).run) as stop:
-            until(lambda: Saga.objects.get(id=stuck).epoch >= 2)
+            until(lambda: Saga.objects.get(id=stuck).epoch >= 2, timeout=LONG)
             stop.set()
         release.set()
         script.acts["hang"] = lambda _: None
         with in_thread(worker().run):
-            until(lambda: is_ended(stuck))
+            until(lambda: is_ended(stuck), timeout=LONG)
         found = Saga.objects.get(id=stuck)
         assert found.status == SagaStatus.COMPLETED
         assert {row.status for row in SagaAttempt.objects.filter(saga=stuck)} == {"done"}
@@ -126,7 +128,7 @@ class TestALocalStep:
         register(script.saga("stuck", Part("hang", timeout=0.1)))
         stuck = begin("stuck", key="S-1")
         with in_thread(worker(lease=0.3, journal_threads=8, max_takeovers=2).run):
-            until(lambda: is_ended(stuck))
+            until(lambda: is_ended(stuck), timeout=LONG)
         found = Saga.objects.get(id=stuck)
         assert found.status == SagaStatus.PARKED
         assert "workers in a row died or stalled with it" in found.park_reason
@@ -148,7 +150,7 @@ class TestALocalStep:
         monkeypatch.setattr(writer, "STILL_MARGIN", -59.6)
         slow = begin("slow", key="S-1")
         with in_thread(worker().run):
-            until(lambda: is_ended(slow))
+            until(lambda: is_ended(slow), timeout=LONG)
         assert Saga.objects.get(id=slow).status == SagaStatus.COMPLETED
         assert errors(caplog) == []
 
@@ -169,15 +171,15 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
         called.append("finish")
         if len(called) == 1:
             let_the_server_end_it_soon()
-            release.wait(TIMEOUT * 2)
+            release.wait(LONG)
 
     on_finish("tour", hook)
     register(script.saga("tour", Part("go")))
     tour = begin("tour", key="T-1")
     with in_thread(worker(lease=1, journal_threads=2).run):
-        until(lambda: errors(caplog))
+        until(lambda: errors(caplog), timeout=LONG)
         assert errors(caplog)[0].startswith("tour T-1: the function at its end does not come back")
-        until(lambda: is_ended(tour))
+        until(lambda: is_ended(tour), timeout=LONG)
     assert called == ["finish", "finish"]
     assert Saga.objects.get(id=tour).status == SagaStatus.COMPLETED
 
@@ -204,7 +206,7 @@ def test_a_hook_holds_the_sagas_row_for_a_minute_at_most(
         script.acts["go"] = limit(setting)
         tour = begin("tour", key=setting)
         with in_thread(worker(journal_threads=1).run):  # one connection, for step and hook
-            until(partial(is_ended, tour))
+            until(partial(is_ended, tour), timeout=LONG)
     assert limits == ["1min", "7s"]
 
 
@@ -220,14 +222,14 @@ def test_an_on_park_hook_that_always_hangs_is_left_out_in_the_end(
 
     def hook(_: SagaOutcome) -> None:
         let_the_server_end_it_soon()
-        release.wait(TIMEOUT * 2)
+        release.wait(LONG)
 
     on_park("tour", hook)
     register(script.saga("tour", Part("go")))
     tour = begin("tour")
     Saga.objects.filter(id=tour).update(version=99)  # which nobody has
     with in_thread(worker(lease=0.3, journal_threads=8, max_takeovers=2).run):
-        until(lambda: is_ended(tour))
+        until(lambda: is_ended(tour), timeout=LONG)
     assert Saga.objects.get(id=tour).status == SagaStatus.PARKED
 
 
@@ -298,7 +300,7 @@ class TestAWorkerWithoutThreads:
             until(lambda: any("this worker is unwell" in line for line in errors(caplog)))
             release.set()
             well = begin("well", key="W-1")
-            until(lambda: is_ended(well))
+            until(lambda: is_ended(well), timeout=LONG)
 
     def test_counts_what_deaf_steps_have_left_behind(
         self,
@@ -380,7 +382,7 @@ class TestALoop:
 
         def hang() -> None:
             begun.set()
-            release.wait(TIMEOUT * 2)
+            release.wait(LONG)
 
         async def main() -> str:
             hanging.append(asyncio.create_task(asyncio.to_thread(hang)))
