@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs/adr").glob("*.md"))
+PAGES = sorted((ROOT / "docs/adr").glob("0*.md"))
+INDEX = (ROOT / "docs/adr/index.md").read_text()
 
 
 def test_each_has_a_number_of_its_own_which_its_title_says() -> None:
@@ -19,3 +20,13 @@ def test_links_to_them_lead_somewhere() -> None:
     linked = {name for text in texts for name in re.findall(r"adr/([\w-]+\.md)", text)}
     assert linked
     assert linked <= known
+
+
+def test_each_has_a_status_and_a_date_which_the_index_repeats() -> None:
+    for page in PAGES:
+        title, _, status = page.read_text().split("\n")[:3]
+        found = re.match(r"\*\*Status\.\*\* (\w+), (\d{4}-\d{2}-\d{2})\.", status)
+        assert found is not None, page.name
+        number, name = title.removeprefix("# ").split(": ", 1)
+        row = f"| [{number}]({page.name}) | {name} | {found[1].lower()} | {found[2]} |"
+        assert row in INDEX.split("\n")
