@@ -20,6 +20,9 @@ own on the test database, and sees only what is committed.
 
 - `saga_workers` has all of them as methods.
 
+`deliver_commands()` begins what the test has enqueued: it hands the commands in the outbox to the
+inbox, as relay and consumer would.
+
 `await run_in_memory(MySaga(), {"order_id": "1"})` needs none of that: it runs a saga's steps by
 sagaz's engine alone, as `MySaga().run()` does in a project without `sagas`.
 
@@ -27,6 +30,7 @@ All fixtures take the keywords of `sagas.testing.worker.Options`. A worker has t
 settings and the sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
 """
 
+from sagas.testing.delivering import deliver_commands
 from sagas.testing.fixtures import (
     saga_crash,
     saga_crash_walk,
@@ -46,6 +50,7 @@ __all__ = [
     "Options",
     "Worker",
     "Workers",
+    "deliver_commands",
     "run_in_memory",
     "saga_crash",
     "saga_crash_walk",
