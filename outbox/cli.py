@@ -12,6 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
+from saga_runtime.commands import VisibleCommand
+
+EXIT_SECONDS = 2.0
+"""Seconds that threads may take to end, once a command has ended."""
+
 
 def positive(text: str) -> int:
     """An argparse type: a whole number from 1 on."""
@@ -74,6 +79,17 @@ def exit_within(seconds: float) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+
+
+class ProcessCommand(VisibleCommand):
+    """A command whose process ends although what it has called in threads may hang."""
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run it from the command line; `call_command()` leaves the process alone."""
+        try:
+            super().run_from_argv(argv)
+        finally:
+            exit_within(EXIT_SECONDS)
 
 
 def on_orphaned(then: Callable[[], None]) -> None:

@@ -633,24 +633,8 @@ def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "HEARD_EVERY_MS", 200)
 
 
-@pytest.mark.usefixtures("asked_for_none", "looked_at_often")
-class TestATopicThatChangesUnderAConsumer:
-    @pytest.fixture
-    def subscription(self, broker: KafkaBroker, topic: str) -> Iterator[Subscription]:
-        with closing(broker.subscribe([topic], group=topic)) as made:
-            until(lambda: not made.receive(timeout=0.1, limit=10) and made.is_joined)
-            yield made
-
-    @pytest.fixture
-    def said(
-        self, subscription: Subscription, caplog: pytest.LogCaptureFixture
-    ) -> Callable[[], list[str]]:
-        def looked() -> list[str]:
-            with suppress(BrokerUnavailable):  # what goes on is told elsewhere
-                subscription.receive(timeout=0.1, limit=10)
-            return [each.getMessage() for each in caplog.records if each.name == shapes.__name__]
-
-        return looked
+class Changing:
+    """What whoever runs says of a topic that changes under it; classes bring the fixture `said`."""
 
     def test_made_again_with_one_partition(
         self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]
@@ -670,6 +654,26 @@ class TestATopicThatChangesUnderAConsumer:
         until(lambda: bool(said()))
         line = said()[0]
         assert f"Kafka no longer shows the topic {topic}" in line
+
+
+@pytest.mark.usefixtures("asked_for_none", "looked_at_often")
+class TestATopicThatChangesUnderAConsumer(Changing):
+    @pytest.fixture
+    def subscription(self, broker: KafkaBroker, topic: str) -> Iterator[Subscription]:
+        with closing(broker.subscribe([topic], group=topic)) as made:
+            until(lambda: not made.receive(timeout=0.1, limit=10) and made.is_joined)
+            yield made
+
+    @pytest.fixture
+    def said(
+        self, subscription: Subscription, caplog: pytest.LogCaptureFixture
+    ) -> Callable[[], list[str]]:
+        def looked() -> list[str]:
+            with suppress(BrokerUnavailable):  # what goes on is told elsewhere
+                subscription.receive(timeout=0.1, limit=10)
+            return [each.getMessage() for each in caplog.records if each.name == shapes.__name__]
+
+        return looked
 
     def test_deleted_before_it_joined_again(
         self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
@@ -734,7 +738,7 @@ class TestATopicThatChangesUnderAConsumer:
 
 
 @pytest.mark.usefixtures("asked_for_none", "looked_at_often")
-class TestATopicThatChangesUnderAPublisher:
+class TestATopicThatChangesUnderAPublisher(Changing):
     """Also one that has nothing to publish at the moment."""
 
     @pytest.fixture
@@ -752,25 +756,6 @@ class TestATopicThatChangesUnderAPublisher:
 
             assert looked() == []
             yield looked
-
-    def test_made_again_with_one_partition(
-        self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]
-    ) -> None:
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
-            admin.delete_topics([topic])
-            until(lambda: topic not in admin.list_topics())
-            admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
-        until(lambda: any("partition(s), and" in line for line in said()))
-        line = said()[-1]
-        assert f"the topic {topic} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
-        assert said().count(line) == 1
-
-    def test_deleted(self, topic: str, broker: KafkaBroker, said: Callable[[], list[str]]) -> None:
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
-            admin.delete_topics([topic])
-        until(lambda: bool(said()))
-        line = said()[0]
-        assert f"Kafka no longer shows the topic {topic}" in line
 
     def test_given_more_partitions(
         self, topic: str, broker: KafkaBroker, said: Callable[[], list[str]]

@@ -77,8 +77,13 @@ def working(
 def run_to_end(saga: UUID, *, lease: float = 10.0) -> Saga:
     """Work until the saga has ended or parked."""
     with working(lease=lease):
-        until(lambda: not Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+        until(lambda: is_ended(saga))
     return Saga.objects.get(id=saga)
+
+
+def is_ended(*sagas: UUID) -> bool:
+    """Whether each has ended or parked."""
+    return not Saga.objects.filter(id__in=sagas, status__in=ACTIVE).exists()
 
 
 def journal_of(saga: UUID) -> dict[str, tuple[str, int]]:

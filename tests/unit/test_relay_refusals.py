@@ -1,6 +1,5 @@
 """What the database refuses for good: nothing is published that could not be deleted."""
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from relay.management.commands import run_outbox_relay
 from relay.refusals import Refusal, is_refusal
 from relay.relay import Relay
 from tests.unit.test_relay import SOURCE, Kafka, left, put
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import errors, in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
 
@@ -53,10 +52,6 @@ def refusing(each: str, *, state: str = REFUSED) -> Iterator[None]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(refusals, "LONGEST_PAUSE", 0.01)
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
 
 
 def test_where_nothing_can_be_deleted_nothing_is_published(

@@ -1,7 +1,6 @@
 """Hooks whose own statements fail as in an outage while our database answers, and saga rows that
 somebody holds: neither lasts for ever, and neither is taken for what it is not."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
 from tests.unit.saga_running import (
     Register,
     begin,
+    is_ended,
     journal_of,
     on_finish,
     on_park,
@@ -26,7 +26,7 @@ from tests.unit.saga_running import (
     working,
 )
 from tests.unit.scripted_sagas import Part, Script, failures_of
-from tests.unit.waiting import TIMEOUT, in_thread, until
+from tests.unit.waiting import TIMEOUT, errors, in_thread, until
 
 __all__ = ["on_finish", "on_park", "register"]
 
@@ -106,10 +106,6 @@ SPOILS = {
 }
 
 
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
-
-
 @pytest.mark.usefixtures("script")
 @pytest.mark.parametrize("ask", ASKS)
 class TestAHookThatAsksInVain:
@@ -176,7 +172,7 @@ def test_a_row_that_somebody_holds_is_waited_for_at_the_end(
         with working():
             until(lambda: "the database gives up what the journal asks" in caplog.text)
             holding[0].set()
-            until(lambda: not Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+            until(lambda: is_ended(saga))
     assert Saga.objects.get(id=saga).status == SagaStatus.COMPLETED
     assert "does not answer" not in caplog.text
 
@@ -267,7 +263,7 @@ def test_a_row_that_somebody_holds_is_nothing_against_a_local_step(
             until(lambda: script.calls.count("go") >= 3)
             assert Saga.objects.get(id=saga).status in ACTIVE
             holding[0].set()
-            until(lambda: not Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+            until(lambda: is_ended(saga))
     assert Saga.objects.get(id=saga).status == SagaStatus.COMPLETED
     assert failures_of(saga)["go:F"] == ("done", 1, 0)
 

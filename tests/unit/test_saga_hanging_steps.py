@@ -1,7 +1,6 @@
 """Local steps and hooks that hang in Python, and workers that have lost their threads to them."""
 
 import asyncio
-import logging
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from sagas.errors import CallHangs, SagaParked, WorkerUnwell
 from sagas.event_loop import run_loop
 from sagas.executor import Executor
 from sagas.hooks import Hook, SagaOutcome
-from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStatus
+from sagas.models import Saga, SagaAttempt, SagaStatus
 from sagas.service import SagaService
 from sagas.threads import Threads
 from sagas.watch import Watch
@@ -29,13 +28,14 @@ from tests.unit.saga_running import (
     Context,
     Register,
     begin,
+    is_ended,
     journal_of,
     on_finish,
     on_park,
     register,
 )
 from tests.unit.scripted_sagas import Part, Script
-from tests.unit.waiting import TIMEOUT, in_thread, until
+from tests.unit.waiting import TIMEOUT, errors, in_thread, until
 
 __all__ = ["on_finish", "on_park", "register"]
 
@@ -72,14 +72,6 @@ def worker(*, lease: float = 30, **options: Any) -> Executor:
 def let_the_server_end_it_soon() -> None:
     """Where its transaction pauses; otherwise nobody else gets the saga's row for some seconds."""
     sql.run("SET LOCAL idle_in_transaction_session_timeout = '200ms'", [])
-
-
-def is_ended(saga: Any) -> bool:
-    return not Saga.objects.filter(id=saga, status__in=ACTIVE).exists()
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
 
 
 @pytest.mark.on_postgresql  # on SQLite the step's transaction holds up every other

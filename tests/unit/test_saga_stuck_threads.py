@@ -12,8 +12,14 @@ import pytest
 from sagas import call_in_thread
 from sagas.allowance import Allowance
 from sagas.executor import Executor
-from sagas.models import ACTIVE, Saga, SagaAttempt
-from tests.unit.saga_running import Context, Register, begin, register
+from sagas.models import Saga, SagaAttempt
+from tests.unit.saga_running import (
+    Context,
+    Register,
+    begin,
+    is_ended,
+    register,
+)
 from tests.unit.scripted_sagas import Part, Script, failures_of
 from tests.unit.waiting import in_thread, until
 
@@ -68,18 +74,14 @@ def worker(*, threads: int, signs: list[float] | None = None) -> Executor:
     )
 
 
-def ended(*sagas: Any) -> bool:
-    return not Saga.objects.filter(id__in=sagas, status__in=ACTIVE).exists()
-
-
 @pytest.mark.usefixtures("hanging")
 class TestStuckThreads:
     def test_are_replaced(self) -> None:
         stuck = [begin("stuck", key=f"S-{n}") for n in range(3)]
         with in_thread(worker(threads=3).run):
-            until(lambda: ended(*stuck))
+            until(lambda: is_ended(*stuck))
             later = [begin("calling", key=f"L-{n}") for n in range(4)]
-            until(lambda: ended(*later))
+            until(lambda: is_ended(*later))
         assert {*Saga.objects.filter(name="stuck").values_list("status", flat=True)} == {
             "rolled_back"
         }
@@ -92,7 +94,7 @@ class TestStuckThreads:
         executor = worker(threads=1, signs=signs)
         stuck = [begin("stuck", key=f"S-{n}") for n in range(2)]
         with in_thread(executor.run):
-            until(lambda: ended(*stuck) and "this worker is unwell" in caplog.text)
+            until(lambda: is_ended(*stuck) and "this worker is unwell" in caplog.text)
             later = begin("calling", key="later")
             seen = len(signs)
             claimed_never = time.monotonic() + 0.5
@@ -100,7 +102,7 @@ class TestStuckThreads:
             assert Saga.objects.get(id=later).epoch == 0
             assert len(signs) == seen
             release.set()
-            until(lambda: ended(later))
+            until(lambda: is_ended(later))
         assert Saga.objects.get(id=later).status == "completed"
         assert [r.levelname for r in caplog.records if "unwell" in r.message] == ["ERROR"]
 
@@ -111,10 +113,10 @@ class TestStuckThreads:
         stuck = [begin("stuck", key=f"S-{n}") for n in range(2)]
         with in_thread(worker(threads=1).run):
             waiting = begin("calling", key="waits")
-            until(lambda: ended(*stuck))
-            until(lambda: ended(waiting) or not Saga.objects.get(id=waiting).worker)
+            until(lambda: is_ended(*stuck))
+            until(lambda: is_ended(waiting) or not Saga.objects.get(id=waiting).worker)
             with in_thread(worker(threads=1).run):
-                until(lambda: ended(waiting))
+                until(lambda: is_ended(waiting))
             release.set()
         found = Saga.objects.get(id=waiting)
         assert (found.status, found.takeovers) == ("completed", 0)
@@ -130,9 +132,9 @@ def test_waiting_for_a_thread_takes_none_of_the_steps_time(release: threading.Ev
         until(lambda: SagaAttempt.objects.filter(saga=calling, status="started").exists())
         its_timeout_thrice = time.monotonic() + 0.6
         until(lambda: time.monotonic() > its_timeout_thrice)
-        assert not ended(calling)
+        assert not is_ended(calling)
         release.set()
-        until(lambda: ended(holding, calling))
+        until(lambda: is_ended(holding, calling))
     assert Saga.objects.get(id=calling).status == "completed"
     assert failures_of(calling)["call:F"] == ("done", 1, 0)
 

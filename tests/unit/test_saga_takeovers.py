@@ -18,7 +18,15 @@ from sagas.executor import MAX_TAKEOVERS, Executor
 from sagas.hooks import Hook
 from sagas.models import ACTIVE, Saga
 from tests.unit import journal_entries as entries
-from tests.unit.saga_running import Register, begin, on_finish, on_park, register, working
+from tests.unit.saga_running import (
+    Register,
+    begin,
+    is_ended,
+    on_finish,
+    on_park,
+    register,
+    working,
+)
 from tests.unit.scripted_sagas import Part, Script, chain, claimed_by, failing, failures_of, raising
 from tests.unit.waiting import in_thread, until
 
@@ -56,7 +64,7 @@ def a_worker(most: int = MOST) -> Iterator[Executor]:
 
 def work(saga: UUID, *, most: int = MOST) -> Saga:
     with a_worker(most):
-        until(lambda: not Saga.objects.filter(id=saga, status__in=ACTIVE).exists())
+        until(lambda: is_ended(saga))
     return Saga.objects.get(id=saga)
 
 
@@ -298,7 +306,7 @@ def test_a_suspect_that_hangs_is_alone_for_no_longer_than_a_lease(
     with working(lease=0.5):
         until(lambda: "hang" in script.calls)
         well = begin("well", key="W-1")
-        until(lambda: not Saga.objects.filter(id=well, status__in=ACTIVE).exists())
+        until(lambda: is_ended(well))
         assert Saga.objects.filter(id=stuck, status__in=ACTIVE).exists()
         release.set()
-        until(lambda: not Saga.objects.filter(id=stuck, status__in=ACTIVE).exists())
+        until(lambda: is_ended(stuck))

@@ -1,10 +1,12 @@
-"""Running things in threads, and waiting for what they do."""
+"""Running things in threads, waiting for what they do, and reading what they have logged."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from django.db import connections
 
 TIMEOUT = 20.0
@@ -42,3 +44,8 @@ def in_thread(run: Callable[[threading.Event], object]) -> Iterator[threading.Ev
     assert not thread.is_alive(), "it does not stop"
     if errors:
         raise errors[0]
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The texts that were logged as errors."""
+    return [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]

@@ -16,27 +16,18 @@ from config.signs import SignsOfLife
 from config.supervised import Supervisor, parts
 from config.webserver import WebServer
 from orders.stock import load_sample_stock
-from outbox.cli import exit_within, positive, stop_on_signals
+from outbox.cli import ProcessCommand, positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
-from saga_runtime.commands import VisibleCommand
 
 NAME = "manage.py up"
 LOOK_EVERY = 0.1
 ANSWER_SECONDS = 1.0
-EXIT_SECONDS = 2.0  # for threads that hang, once all has ended
 WAITERS = 64  # requests that may wait for `Prefer: wait` in the one process
 THREADS = WAITERS + 16
 
 
-class Command(VisibleCommand):
+class Command(ProcessCommand):
     help = "Runs everything on this machine: database, sample stock, web server, relay, consumer."
-
-    def run_from_argv(self, argv: list[str]) -> None:
-        """Run as a process of its own, which ends although a step's call may hang."""
-        try:
-            super().run_from_argv(argv)
-        finally:
-            exit_within(EXIT_SECONDS)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to serve (127.0.0.1)")

@@ -7,25 +7,15 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from brokers import await_broker, broker_from_url, require_shared
-from outbox.cli import exit_within, positive, sign_of_life, stop_on_signals
+from outbox.cli import ProcessCommand, positive, sign_of_life, stop_on_signals
 from outbox.metrics import add_metrics_arguments, metrics_served
-from saga_runtime.commands import VisibleCommand
 from sagas.errors import WorkerUnwell
 from sagas.metrics import consumer_registry
 from sagas.service import SagaService
 
-EXIT_SECONDS = 2.0  # for threads that hang, once the consumer has ended
 
-
-class Command(VisibleCommand):
+class Command(ProcessCommand):
     help = "Accepts saga commands from SAGAZ_BROKER_URL and runs sagas until SIGTERM or Ctrl-C."
-
-    def run_from_argv(self, argv: list[str]) -> None:
-        """Run as a process of its own, which ends although a step's call may hang."""
-        try:
-            super().run_from_argv(argv)
-        finally:
-            exit_within(EXIT_SECONDS)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
