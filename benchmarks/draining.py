@@ -25,7 +25,7 @@ from benchmarks.measuring import statements
 from brokers import broker_from_url
 from brokers.kafka import KafkaBroker
 from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
-from outbox.cli import spare_the_collector
+from saga_runtime.processes import spare_the_collector
 
 SOURCE = "/benchmark"
 PATIENCE = 60.0

@@ -5,6 +5,8 @@
 └─ Fenced
 """
 
+from saga_runtime.outage import ServerUnusable
+
 
 class BrokerError(Exception):
     """The base of every error that this package raises."""
@@ -22,7 +24,7 @@ class BrokerSlow(BrokerUnavailable):
     """Raised when a server answers, but not in time what it was asked."""
 
 
-class BrokerUnusable(BrokerUnavailable):
+class BrokerUnusable(BrokerUnavailable, ServerUnusable):
     """Raised when a server answers, but not so that it can be used, and time does not heal that:
     its text says what to do. Once that is done, the same call works."""
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from brokers.base import Broker
 from brokers.errors import BrokerSlow, BrokerUnavailable, BrokerUnusable
-from brokers.outage import Outage
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 
 logger = get_logger(__name__)
 

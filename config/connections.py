@@ -10,7 +10,7 @@ from waitress.task import ErrorTask
 
 from config.framing import Refusal, StrictParser
 from config.problems import problem
-from outbox.correlation import correlated, taken_or_made
+from saga_runtime.correlation import correlated, taken_or_made
 
 IDLE_SECONDS = 75.0
 """How long a connection may be silent between two requests, or not take its answer."""

@@ -12,11 +12,11 @@ from django.conf import settings
 from django.db import connection
 
 from brokers import Broker
-from config.signs import SignsOfLife
 from config.webserver import WebServer
 from relay.listening import woken_by_commits
 from relay.relay import Relay
 from saga_runtime.logs import get_logger
+from saga_runtime.signs_of_life import SignsOfLife
 from sagas import claims
 from sagas.errors import WorkerUnwell
 from sagas.service import SagaService

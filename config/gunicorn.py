@@ -4,7 +4,7 @@ import os
 import signal
 from typing import Any
 
-from outbox.cli import on_orphaned
+from saga_runtime.processes import on_orphaned
 
 wsgi_app = "config.wsgi"
 bind = os.environ.get("BIND", "127.0.0.1:8000")

@@ -22,7 +22,7 @@ def logging_config(*, level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {
-            "correlation": {"()": "outbox.correlation.CorrelationFilter"},
+            "correlation": {"()": "saga_runtime.correlation.CorrelationFilter"},
             "told": {"()": "config.logs.ToldFilter"},
         },
         "formatters": {

@@ -10,8 +10,8 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 
 from config import writes
-from outbox.away import AWAY
-from outbox.correlation import current
+from saga_runtime.correlation import current
+from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 

@@ -1,7 +1,7 @@
 from django.contrib import admin
 
 from orders.models import Order, Payment, Product, Reservation, Shipment
-from outbox.readonly import ReadOnlyAdmin
+from saga_runtime.read_only_admin import ReadOnlyAdmin
 
 
 class _Inline(ReadOnlyAdmin, admin.TabularInline):

@@ -18,7 +18,7 @@ from orders.prefer import applied, wanted_wait
 from orders.schemas import ID_PATTERN, CancelIn, DiagramOut, OrderIn, OrderOut, OrderPage
 from orders.services import Item, place_order
 from orders.waiting import release_connection, waiting_room
-from outbox.away import AWAY
+from saga_runtime.database_errors import AWAY
 from sagas.diagrams import diagram_of
 
 router = Router(tags=["orders"])

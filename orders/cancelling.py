@@ -7,7 +7,7 @@ from orders.errors import CancelTooLate, UnknownOrder
 from orders.messages import CANCEL_ORDER, COMMANDS
 from orders.models import Order, Shipment
 from outbox import enqueue
-from outbox.deadlocks import retry_deadlocks
+from saga_runtime.deadlocks import retry_deadlocks
 
 
 @retry_deadlocks

@@ -14,8 +14,8 @@ from orders.messages import COMMANDS, PLACE_ORDER, SAGA_NAME
 from orders.models import Order, Product
 from orders.products import check_known
 from outbox import enqueue
-from outbox.correlation import current
-from outbox.deadlocks import retry_deadlocks
+from saga_runtime.correlation import current
+from saga_runtime.deadlocks import retry_deadlocks
 from sagas import saga_id
 
 

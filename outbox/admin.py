@@ -1,7 +1,7 @@
 from django.contrib import admin
 
 from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
-from outbox.readonly import ReadOnlyAdmin
+from saga_runtime.read_only_admin import ReadOnlyAdmin
 
 
 class _MessageAdmin(ReadOnlyAdmin, admin.ModelAdmin):

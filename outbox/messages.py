@@ -15,11 +15,11 @@ from django.db import connection
 from django.db.models import Model
 
 from outbox.at_commit import at_commit
-from outbox.correlation import current
 from outbox.errors import NotInTransaction, PayloadError
 from outbox.inserting import check_rows, insert
 from outbox.keys import lock_number
 from outbox.murmur2 import murmur2
+from saga_runtime.correlation import current
 from saga_runtime.headers import is_reserved
 from saga_runtime.nesting import DEEPEST, is_too_deep
 from saga_runtime.strict_json import name_twice

@@ -1,30 +1,5 @@
-from collections.abc import Callable
+"""Name the correlation middleware as settings do: `outbox.middleware.CorrelationMiddleware`."""
 
-from django.http import HttpRequest, HttpResponse
-from django.http.request import HttpHeaders
+from saga_runtime.correlation_middleware import CorrelationMiddleware
 
-from outbox.correlation import correlated, taken_or_made
-
-CORRELATION_HEADER = "X-Correlation-ID"
-TRACE_HEADER = "traceparent"
-# `request.headers` would copy all of them for these two.
-_CORRELATION_META = HttpHeaders.to_wsgi_name(CORRELATION_HEADER)
-_TRACE_META = HttpHeaders.to_wsgi_name(TRACE_HEADER)
-
-
-class CorrelationMiddleware:
-    """Takes or makes the correlation id and traceparent of a request, and echoes both."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self._get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        correlation = taken_or_made(
-            id=request.META.get(_CORRELATION_META),
-            traceparent=request.META.get(_TRACE_META),
-        )
-        with correlated(correlation):
-            response = self._get_response(request)
-        response[CORRELATION_HEADER] = correlation.id
-        response[TRACE_HEADER] = correlation.traceparent
-        return response
+__all__ = ["CorrelationMiddleware"]

@@ -8,9 +8,9 @@ import psycopg
 from django.conf import settings
 from django.db import connection
 
-from brokers.outage import Outage
 from outbox import direct
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 
 logger = get_logger(__name__)
 

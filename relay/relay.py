@@ -23,8 +23,6 @@ from collections.abc import Callable
 from django.db import Error, connection
 
 from brokers import Broker, BrokerUnavailable, QueueFull
-from brokers.outage import Outage
-from outbox.away import AWAY
 from outbox.models import LANES
 from relay import rows
 from relay.deleting import Deleter
@@ -40,7 +38,9 @@ from relay.settling import Settling
 from relay.suspects import Suspects
 from relay.transactions import LanePublishers, TransactionalLanes
 from relay.wire import wire_messages
+from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)

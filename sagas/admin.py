@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from outbox.readonly import ReadOnlyAdmin
+from saga_runtime.read_only_admin import ReadOnlyAdmin
 from sagas.models import PAUSED_OR_NOT, Intervention, RefusedCommand, Saga, SagaStep
 
 

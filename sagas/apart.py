@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from saga_runtime.abandoned_calls import current_left_behind, current_step
+from saga_runtime.allowance import Allowance
 from saga_runtime.logs import get_logger
-from sagas.allowance import Allowance
 from sagas.failures import raisable
-from sagas.left_behind import current_left_behind, current_step
 
 logger = get_logger(__name__)
 

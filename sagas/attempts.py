@@ -12,20 +12,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from outbox.away import AWAY
-from saga_runtime.logs import get_logger
-from saga_runtime.text import one_line, one_line_error
-from sagas import codec, journal, local
-from sagas.allowance import Allowance
-from sagas.async_orm import heal_after
-from sagas.contexts import changes, changes_of_async
-from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
-from sagas.errors import CancelRequested, LeaseLost, NoThreadLeft
-from sagas.failures import Failure, StepFailed, failure_of, stand_in
-from sagas.identity import step_key
-from sagas.left_behind import current_step
-from sagas.models import StepKind, StepStatus
-from sagas.outages import (
+from saga_runtime.abandoned_calls import current_step
+from saga_runtime.allowance import Allowance
+from saga_runtime.async_orm import heal_after
+from saga_runtime.database_errors import (
+    AWAY,
     alias_of,
     causes,
     is_conflict,
@@ -36,6 +27,16 @@ from sagas.outages import (
     keeps_waiting,
     our_outage,
 )
+from saga_runtime.database_threads import NoThreadLeft
+from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line, one_line_error
+from sagas import codec, journal, local
+from sagas.contexts import changes, changes_of_async
+from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
+from sagas.errors import CancelRequested, LeaseLost
+from sagas.failures import Failure, StepFailed, failure_of, stand_in
+from sagas.identity import step_key
+from sagas.models import StepKind, StepStatus
 from sagas.points import Point, reach
 from sagas.scope import current_key
 from sagas.state import Decided, RunState, Suspended

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from django.db import connection
 
 from brokers import Broker, BrokerUnavailable, Subscription
-from brokers.outage import Outage
-from outbox.away import AWAY
+from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 from sagas import inbox
 from sagas.sequences import Sequences
 from sagas.undecided import CommandUndecided, Undecided

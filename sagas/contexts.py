@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from saga_runtime.allowance import Allowance
 from saga_runtime.text import shown
 from sagas import codec
-from sagas.allowance import Allowance
 from sagas.apart import apart
 from sagas.errors import UnstorableValue
 from sagas.failures import raisable

@@ -4,8 +4,6 @@
 ├─ UnstorableValue
 ├─ UnreadableValue
 ├─ LeaseLost
-├─ NoThreadLeft
-├─ CallHangs
 ├─ WorkerUnwell
 ├─ CancelRequested
 ├─ HookFailed
@@ -50,17 +48,6 @@ class UnreadableValue(SagasError):  # noqa: N818 - names the value's fault
 
 class LeaseLost(SagasError):  # noqa: N818 - states the fact
     """Another worker has taken the saga over; this one must change nothing more."""
-
-
-class NoThreadLeft(SagasError):  # noqa: N818 - states the fact
-    """Raised by `call_in_thread` where each of the worker's threads is stuck: nothing was begun."""
-
-    def __init__(self) -> None:
-        super().__init__("each thread is stuck in a call that has not come back")
-
-
-class CallHangs(SagasError):  # noqa: N818 - states the fact
-    """A local step, or a function at a saga's end, does not come back; it may still commit."""
 
 
 class WorkerUnwell(SagasError):  # noqa: N818 - states the fact

@@ -12,27 +12,27 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-from brokers.outage import Outage
-from outbox.away import AWAY
-from outbox.correlation import Correlation, correlated
+from saga_runtime.abandoned_calls import LeftBehind
+from saga_runtime.correlation import Correlation, correlated
+from saga_runtime.database_errors import AWAY
+from saga_runtime.database_threads import NoThreadLeft, Threads, close_all
+from saga_runtime.event_loop import run_loop
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 from saga_runtime.text import one_line_error
+from saga_runtime.waits import until_set
 from sagas import claims
 from sagas.claims import Claimed
 from sagas.closing import Closing
-from sagas.errors import LeaseLost, NoThreadLeft, WorkerUnwell
-from sagas.event_loop import run_loop
+from sagas.errors import LeaseLost, WorkerUnwell
 from sagas.failures import stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome
-from sagas.left_behind import LeftBehind
 from sagas.points import Point, reach
 from sagas.registry import SagaType, max_concurrent, saga_type
 from sagas.run import SagaRun
 from sagas.scope import current_place
 from sagas.state import RunState, Suspended
-from sagas.threads import Threads, close_all
-from sagas.waits import until_set
 from sagas.writer import Writer
 
 logger = get_logger(__name__)

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from outbox.away import AWAY
+from saga_runtime.database_errors import AWAY, is_outage
+from saga_runtime.database_threads import Threads
 from sagas import journal
 from sagas.entries import Entry, Verdict
 from sagas.failures import raisable
-from sagas.outages import is_outage
-from sagas.threads import Threads
 
 MAX_GROUP = 200
 

@@ -15,17 +15,18 @@ from django.db import transaction
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, NotACloudEvent, from_record
-from outbox.away import AWAY
-from outbox.correlation import usable
+from saga_runtime import database_errors
+from saga_runtime.async_orm import heal_after
+from saga_runtime.correlation import usable
+from saga_runtime.database_errors import AWAY
+from saga_runtime.event_loop import run_loop
 from saga_runtime.logs import get_logger
 from saga_runtime.strict_json import UnreadableJSON, read_json
 from saga_runtime.text import describe_error, error_text, is_storable
-from sagas import codec, metrics, outages, sql
-from sagas.async_orm import heal_after
+from sagas import codec, metrics, sql
 from sagas.cancel_rules import CancelRule, cancel_rule
 from sagas.cancelling import request_cancel
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
-from sagas.event_loop import run_loop
 from sagas.identity import key_of_message, saga_id
 from sagas.models import InboxMessage, Saga
 from sagas.points import Point, reach
@@ -245,7 +246,7 @@ def _raise_outage(error: BaseException) -> None:
     """While our own database is away, what a message says cannot be compared: that is no reason to
     refuse it, and neither is a statement that our database has given up. Another database's outage
     is: no partition stands still for it."""
-    to_blame = outages.ours_to_blame(error) or outages.ours_timed_out(error)
+    to_blame = database_errors.ours_to_blame(error) or database_errors.ours_timed_out(error)
     if to_blame is not None:
         raise to_blame from to_blame.__cause__  # which has its code
 

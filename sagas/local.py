@@ -11,13 +11,12 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from outbox.away import AWAY
+from saga_runtime.database_errors import AWAY, is_of_another, is_outage, keeps_waiting
 from saga_runtime.logs import get_logger
 from sagas import codec, libpq, rows, sql
 from sagas.entries import BeginPivot, Entry, StepEntry
 from sagas.errors import CancelRequested, LeaseLost
 from sagas.failures import stand_in
-from sagas.outages import is_of_another, is_outage, keeps_waiting
 from sagas.points import Point, reach
 
 logger = get_logger(__name__)

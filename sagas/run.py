@@ -11,6 +11,8 @@ from typing import Any
 
 from sagaz.core.decorators import ExecutionEngine, SagaStepDefinition
 
+from saga_runtime.abandoned_calls import LeftBehind, current_left_behind
+from saga_runtime.database_threads import Threads
 from saga_runtime.logs import get_logger
 from sagas import ends, journal
 from sagas.attempts import Attempts
@@ -22,7 +24,6 @@ from sagas.errors import CancelRequested, EndRefused, LeaseLost
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.group import GroupCommit
 from sagas.hooks import Ending, SagaOutcome, has_hook
-from sagas.left_behind import LeftBehind, current_left_behind
 from sagas.models import MAY_HAVE_HAPPENED, StepStatus
 from sagas.notices import Notices
 from sagas.points import Point, reach
@@ -30,7 +31,6 @@ from sagas.registry import SagaType
 from sagas.scope import current_threads
 from sagas.state import Decided, RunState
 from sagas.steps import Step, Tries, backward, forward
-from sagas.threads import Threads
 from sagas.undoing import undo_all_that_is_known
 from sagas.writer import Writer
 

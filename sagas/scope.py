@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
-from sagas.allowance import Allowance
-from sagas.threads import Threads
+from saga_runtime.allowance import Allowance
+from saga_runtime.database_threads import Threads
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import connection, connections
 from sagaz import Saga as SagaClass
 
-from outbox.away import AWAY
-from outbox.correlation import current, taken_or_made
+from saga_runtime.correlation import current, taken_or_made
+from saga_runtime.database_errors import AWAY
 from saga_runtime.text import is_storable
 from sagas import codec, sql
 from sagas.errors import (

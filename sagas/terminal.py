@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 from django.db import transaction
 
+from saga_runtime.database_errors import ours_timed_out, ours_to_blame
 from saga_runtime.logs import get_logger
 from saga_runtime.text import bounded, one_line
 from sagas import ends, rows, sql
@@ -14,7 +15,6 @@ from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
 from sagas.hooks import Ending, SagaOutcome, call_hooks, has_hook
 from sagas.models import ACTIVE, Saga, SagaStatus
-from sagas.outages import ours_timed_out, ours_to_blame
 from sagas.points import Point, reach
 
 logger = get_logger(__name__)

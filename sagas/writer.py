@@ -5,20 +5,19 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from brokers.outage import Outage
-from outbox.away import AWAY
+from saga_runtime.abandoned_calls import current_step
+from saga_runtime.database_errors import AWAY, is_conflict, is_outage, keeps_waiting
+from saga_runtime.database_threads import CallHangs, Threads
+from saga_runtime.hang_watch import Watch
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 from saga_runtime.text import describe_error, one_line_error
+from saga_runtime.waits import until_set
 from sagas import sql
 from sagas.entries import BeginPivot, Change, Entry, StepEntry, Verdict
-from sagas.errors import CallHangs, CancelRequested, EndRefused, LeaseLost
+from sagas.errors import CancelRequested, EndRefused, LeaseLost
 from sagas.group import GroupCommit
-from sagas.left_behind import current_step
-from sagas.outages import is_conflict, is_outage, keeps_waiting
 from sagas.state import RunState, Suspended
-from sagas.threads import Threads
-from sagas.waits import until_set
-from sagas.watch import Watch
 
 logger = get_logger(__name__)
 

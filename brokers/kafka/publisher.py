@@ -18,8 +18,8 @@ from brokers.kafka.known_topics import KnownTopics
 from brokers.kafka.run import BATCH_BYTES, Run, judged
 from brokers.kafka.shapes import TopicWatch
 from brokers.kafka.stall import Stall
-from brokers.outage import Outage
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 
 logger = get_logger(__name__)
 

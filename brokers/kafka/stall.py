@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from brokers.outage import Outage
+from saga_runtime.outage import Outage
 
 STALLED_AFTER = 15.0
 REASON = (

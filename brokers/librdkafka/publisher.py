@@ -23,8 +23,8 @@ from brokers.kafka.shapes import TopicWatch
 from brokers.kafka.stall import Stall
 from brokers.librdkafka.faults import FENCED, error_of, explained, fault
 from brokers.librdkafka.run import BATCH_BYTES, Run
-from brokers.outage import Outage
 from saga_runtime.logs import get_logger
+from saga_runtime.outage import Outage
 
 logger = get_logger(__name__)
 

@@ -23,9 +23,9 @@ from brokers import Record, broker_from_url
 from orders.models import Order
 from orders.services import Item, place_order
 from outbox import enqueue
-from outbox.correlation import Correlation, correlated
 from outbox.models import OutboxMessage
 from relay.segments import make_current
+from saga_runtime.correlation import Correlation, correlated
 from tests import processes
 from tests.databases import own_database
 from tests.integration.connect import SHIPPED, Connect

@@ -8,8 +8,8 @@ from django.db import transaction
 from orders.models import Order
 from orders.services import Item, place_order
 from outbox import enqueue
-from outbox.correlation import Correlation, correlated
 from outbox.models import OutboxMessage
+from saga_runtime.correlation import Correlation, correlated
 from sagas.models import InboxMessage, RefusedCommand, Saga
 from sagas.testing import deliver_commands
 

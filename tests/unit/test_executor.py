@@ -17,8 +17,9 @@ from sagaz import action, compensate
 
 from orders.models import Product
 from outbox import enqueue
-from outbox.correlation import Correlation, current
 from outbox.models import OutboxMessage
+from saga_runtime.correlation import Correlation, current
+from saga_runtime.database_threads import Threads
 from sagas import (
     Ending,
     SagaOutcome,
@@ -44,7 +45,6 @@ from sagas.hooks import Hook
 from sagas.interventions import By, retry
 from sagas.models import Saga, SagaStep
 from sagas.state import RunState
-from sagas.threads import Threads
 from sagas.writer import Writer
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
@@ -423,7 +423,7 @@ class TestLocalSteps:
                 raise OperationalError("server closed the connection unexpectedly")
             return real(given)
 
-        monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
         monkeypatch.setattr(rows, "upsert", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
@@ -1179,7 +1179,7 @@ def test_a_database_away_at_the_claim(trip: type[Trip], monkeypatch: pytest.Monk
             raise OperationalError("server closed the connection unexpectedly")
         return real(**kwargs)
 
-    monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
     monkeypatch.setattr(claims, "claim", claim)
     assert run_to_end(begin("trip")).status == "completed"
 

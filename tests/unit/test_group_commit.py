@@ -12,6 +12,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from saga_runtime.database_threads import Threads
 from sagas import group, journal
 from sagas.cancelling import request_cancel
 from sagas.claims import Claimed
@@ -30,7 +31,6 @@ from sagas.entries import (
 from sagas.group import GroupCommit
 from sagas.hooks import Ending
 from sagas.models import Saga, SagaAttempt, SagaStatus, SagaStep, StepStatus
-from sagas.threads import Threads
 from tests.unit.saga_running import Register, begin, register, working
 from tests.unit.scripted_sagas import Part, Script, chain, claimed_by
 from tests.unit.waiting import TIMEOUT, in_thread, until
@@ -523,7 +523,7 @@ class TestInAWorker:
                 raise OperationalError("server closed the connection unexpectedly")
             return real(entries)
 
-        monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
         monkeypatch.setattr(GroupCommit.__init__, "__kwdefaults__", {"write": write})
         sagas = [begin("tour", key=f"K-{n}") for n in range(10)]
         with working(concurrency=10):

@@ -486,7 +486,7 @@ class TestTheConsumer:
             return real(*args, **kwargs)
 
         monkeypatch.setattr(inbox, "accept", failing)
-        monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
         with in_thread(SagaConsumer(broker, topics=[TOPIC], group="sagas").run):
             self.publish(broker, record({"trip": "T-1"}))
             until(Saga.objects.exists)

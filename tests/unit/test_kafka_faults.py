@@ -12,7 +12,7 @@ from brokers.kafka import KafkaBroker, client, run
 from brokers.kafka.faults import INVALID_TIMESTAMP, Fault, fault_of, known_codes
 from brokers.librdkafka.faults import explained, fault
 from brokers.librdkafka.run import Run
-from brokers.outage import Outage
+from saga_runtime.outage import Outage
 
 OF_KAFKA_PYTHON = {
     each.errno: each

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from brokers import Message, Record
-from outbox.metrics import metrics_served
 from relay import metrics as relay_metrics
 from relay.metrics import relay_registry
 from relay.relay import Relay
+from saga_runtime.prometheus import metrics_served
 from sagas import inbox
 from sagas import metrics as saga_metrics
 from sagas.metrics import SagasByStatus, consumer_registry

@@ -34,9 +34,9 @@ from orders.models import (
 from orders.payments import PaymentGateway, gateway_from_url
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
-from outbox.correlation import Correlation, correlated
 from outbox.models import OutboxMessage
 from relay.relay import Relay
+from saga_runtime.correlation import Correlation, correlated
 from sagas import attempts
 from sagas.models import Saga, SagaStep
 from sagas.service import SagaService

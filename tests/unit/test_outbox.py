@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from outbox import NewMessage, NotInTransaction, enqueue, enqueue_many
-from outbox.correlation import Correlation, correlated
 from outbox.errors import PayloadError
 from outbox.models import OutboxMessage
 from outbox.murmur2 import murmur2
 from outbox.queries import oldest_age
+from saga_runtime.correlation import Correlation, correlated
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -26,7 +26,6 @@ from brokers import (
 )
 from brokers.memory import MemoryBroker
 from outbox import NewMessage, enqueue, enqueue_many
-from outbox.correlation import Correlation, correlated
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import relay as relay_module
@@ -34,6 +33,7 @@ from relay import rows
 from relay.relay import Relay
 from relay.rests import Rests
 from relay.single import AlreadyRunning, lock_file, only_relay
+from saga_runtime.correlation import Correlation, correlated
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -143,8 +143,8 @@ def drain(broker: Kafka | MemoryBroker, *, batch_size: int = 500) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("brokers.outage.LONGEST_PAUSE", 0.002)
+    monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("saga_runtime.outage.LONGEST_PAUSE", 0.002)
 
 
 def parked() -> list[tuple[str, int | str]]:

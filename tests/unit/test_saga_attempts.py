@@ -328,7 +328,7 @@ class TestTimeoutsOfLocalSteps:
 class TestOurOwnDatabaseAway:
     @pytest.fixture(autouse=True)
     def _short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
 
     def outage(self, monkeypatch: pytest.MonkeyPatch, *, tries: int) -> list[int]:
         """The next so many look-ups fail; counts them."""

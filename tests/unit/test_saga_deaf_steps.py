@@ -11,8 +11,9 @@ from sagaz import action
 from sagaz.core.triggers import trigger
 
 from brokers import Record
-from sagas import apart, event_loop, inbox
-from sagas.event_loop import run_loop
+from saga_runtime import event_loop
+from saga_runtime.event_loop import run_loop
+from sagas import apart, inbox
 from sagas.models import SagaStatus, StepStatus
 from tests.unit.saga_running import Context, Register, begin, journal_of, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain

@@ -23,16 +23,16 @@ from orders.models import Order, Payment, Product
 from orders.services import Item, place_order
 from orders.stock import load_sample_stock
 from outbox.models import OutboxMessage
+from saga_runtime.allowance import Allowance
+from saga_runtime.database_threads import Threads
 from saga_runtime.text import LONGEST_ERROR, bounded
 from sagas import NeedsAttention, StepRejected, group
-from sagas.allowance import Allowance
 from sagas.apart import apart
 from sagas.failures import LONGEST_TRACEBACK, failure_of, raisable, stand_in, traceback_of
 from sagas.hooks import SagaOutcome
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
 from sagas.pattern import Pattern
 from sagas.run import SagaRun
-from sagas.threads import Threads
 from tests.unit.saga_running import (
     Context,
     Register,

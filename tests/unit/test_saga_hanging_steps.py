@@ -15,15 +15,16 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from brokers import broker_from_url
-from sagas import call_in_thread, event_loop, run_saga_sync, service, sql, writer
-from sagas.errors import CallHangs, SagaParked, WorkerUnwell
-from sagas.event_loop import run_loop
+from saga_runtime import event_loop
+from saga_runtime.database_threads import CallHangs, Threads
+from saga_runtime.event_loop import run_loop
+from saga_runtime.hang_watch import Watch
+from sagas import call_in_thread, run_saga_sync, service, sql, writer
+from sagas.errors import SagaParked, WorkerUnwell
 from sagas.executor import Executor
 from sagas.hooks import Hook, SagaOutcome
 from sagas.models import Saga, SagaAttempt, SagaStatus
 from sagas.service import SagaService
-from sagas.threads import Threads
-from sagas.watch import Watch
 from tests.unit.saga_running import (
     Context,
     Register,
@@ -406,7 +407,7 @@ PROCESS = """
 import django, threading, time
 from django.core.management.base import BaseCommand
 django.setup()
-from outbox.cli import exit_within
+from saga_runtime.processes import exit_within
 threading.Thread(target=time.sleep, args=(600,)).start()
 print("working", flush=True)
 try:

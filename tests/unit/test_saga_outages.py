@@ -14,10 +14,10 @@ from sagaz import action
 from sagaz.core.triggers import trigger
 
 from brokers import Record
+from saga_runtime.database_errors import alias_of, our_outage
 from sagas import attempts, call_in_thread, inbox
 from sagas.hooks import Hook, SagaOutcome
 from sagas.models import RefusedCommand, Saga, SagaAttempt
-from sagas.outages import alias_of, our_outage
 from tests.unit.saga_running import Context, Register, begin, on_finish, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain, failures_of
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from saga_runtime.allowance import Allowance
 from sagas import call_in_thread
-from sagas.allowance import Allowance
 from sagas.executor import Executor
 from sagas.models import Saga, SagaAttempt
 from tests.unit.saga_running import (

@@ -18,7 +18,7 @@ from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 from sagaz.core.triggers import trigger
 
-from outbox.correlation import Correlation, correlated
+from saga_runtime.correlation import Correlation, correlated
 from sagas import (
     CannotRunHere,
     SagaDefinitionError,

@@ -201,7 +201,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "get_webhook_status": (lambda: integration.get_webhook_status("c"), "sagas.models.Saga"),
     "SagaDjangoMiddleware": (
         lambda: checked(MIDDLEWARE=["sagaz.integrations.django.SagaDjangoMiddleware"]),
-        "outbox.middleware.CorrelationMiddleware",
+        "saga_runtime.correlation_middleware.CorrelationMiddleware",
     ),
 }
 

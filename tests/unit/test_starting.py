@@ -15,10 +15,10 @@ from django.db import OperationalError, connection
 from brokers import BrokerUnavailable, Record
 from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
-from config.signs import EVERY, SignsOfLife
 from config.supervised import Part, Supervisor
 from relay.lanes import LEASE, EveryLane
 from relay.relay import Relay
+from saga_runtime.signs_of_life import EVERY, SignsOfLife
 from sagas.consumer import SagaConsumer
 from sagas.executor import Executor
 from sagas.service import SagaService
@@ -127,8 +127,8 @@ class TestReady:
     def test_a_relay_is_when_the_database_lets_it_read(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("brokers.outage.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr("brokers.outage.LONGEST_PAUSE", 0.01)
+        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("saga_runtime.outage.LONGEST_PAUSE", 0.01)
         said: list[str] = []
         away = threading.Event()
         away.set()

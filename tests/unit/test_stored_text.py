@@ -240,7 +240,7 @@ class Log:
         config = logging_config(level="DEBUG")["formatters"]["line"]
         assert config["class"] == "saga_runtime.logs.OneLineFormatter"
         self.handler.setFormatter(OneLineFormatter(config["format"], style="{"))
-        from outbox.correlation import CorrelationFilter
+        from saga_runtime.correlation import CorrelationFilter
 
         self.handler.addFilter(CorrelationFilter())
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from sagas.threads import Threads, _Answers
+from saga_runtime.database_threads import Threads, _Answers
 from tests.unit.waiting import TIMEOUT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -144,7 +144,7 @@ class TestAnswers:
                 thread.join(TIMEOUT)
             return contextvars.copy_context()
 
-        monkeypatch.setattr("sagas.threads.copy_context", copy_context)
+        monkeypatch.setattr("saga_runtime.database_threads.copy_context", copy_context)
 
         async def main() -> bool:
             return await asyncio.wait_for(threads.run(threading.Event().wait, 0.05), TIMEOUT)

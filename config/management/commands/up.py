@@ -12,12 +12,12 @@ from django.db import connection
 from brokers import Broker, await_broker, broker_from_url
 from config.embedded import Embedded
 from config.secret_key import make_secret_key
-from config.signs import SignsOfLife
 from config.supervised import Supervisor, parts
 from config.webserver import WebServer
 from orders.stock import load_sample_stock
-from outbox.cli import ProcessCommand, positive, stop_on_signals
 from relay.single import AlreadyRunning, only_relay
+from saga_runtime.processes import ProcessCommand, positive, stop_on_signals
+from saga_runtime.signs_of_life import SignsOfLife
 
 NAME = "manage.py up"
 LOOK_EVERY = 0.1

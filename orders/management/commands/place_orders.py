@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orders.load import Load, Summary
-from outbox.cli import positive
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.processes import positive
 
 
 class Command(VisibleCommand):

@@ -4,8 +4,8 @@ from typing import Any
 
 from orders.schemas import ID_PATTERN
 from orders.services import receive_stock
-from outbox.cli import positive
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.processes import positive
 
 
 class Command(VisibleCommand):

@@ -5,10 +5,10 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from outbox import interventions, reports
-from outbox.cli import positive, whoever
 from outbox.errors import OutboxError
 from outbox.interventions import By
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.processes import positive, whoever
 
 
 class Command(VisibleCommand):

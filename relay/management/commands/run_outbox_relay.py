@@ -7,8 +7,6 @@ from django.core.management.base import CommandError
 from django.db import Error, connection
 
 from brokers import await_broker, broker_from_url, require_shared, require_transactions
-from outbox.cli import positive, sign_of_life, spare_the_collector, stop_on_signals
-from outbox.metrics import add_metrics_arguments, metrics_served
 from outbox.models import LANES
 from relay.listening import woken_by_commits
 from relay.metrics import relay_registry
@@ -16,6 +14,8 @@ from relay.refusals import is_refusal, sentence
 from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.processes import positive, sign_of_life, spare_the_collector, stop_on_signals
+from saga_runtime.prometheus import add_metrics_arguments, metrics_served
 
 MAX_BATCH_SIZE = 10_000
 

@@ -7,8 +7,8 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from brokers import await_broker, broker_from_url, require_shared
-from outbox.cli import ProcessCommand, positive, sign_of_life, stop_on_signals
-from outbox.metrics import add_metrics_arguments, metrics_served
+from saga_runtime.processes import ProcessCommand, positive, sign_of_life, stop_on_signals
+from saga_runtime.prometheus import add_metrics_arguments, metrics_served
 from sagas.errors import WorkerUnwell
 from sagas.metrics import consumer_registry
 from sagas.service import SagaService

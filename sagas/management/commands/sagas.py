@@ -6,8 +6,8 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from outbox.cli import positive, whoever
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.processes import positive, whoever
 from sagas import cleaning, interventions, reports
 from sagas.interventions import By, InterventionRefused
 from sagas.models import SagaStatus, StepKind

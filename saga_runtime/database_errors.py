@@ -9,11 +9,21 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeGuard
 
-from django.db import DEFAULT_DB_ALIAS, Error, connection
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    Error,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connection,
+)
 from django.db.utils import DatabaseErrorWrapper
 
-from outbox.away import AWAY
 from saga_runtime.text import leaves
+
+# InternalError is what a server says that has ended our transaction or has become a replica.
+AWAY = (OperationalError, InterfaceError, InternalError)
+"""Django's errors that say that the database is away, and that the same may work later."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE)  # the others: serialisation failure, deadlock

@@ -11,14 +11,24 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
 
+from saga_runtime.abandoned_calls import current_step
+from saga_runtime.allowance import Allowance
+from saga_runtime.hang_watch import Watch
 from saga_runtime.text import error_text
-from sagas.allowance import Allowance
-from sagas.errors import CallHangs, NoThreadLeft
-from sagas.left_behind import current_step
-from sagas.watch import Watch
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class NoThreadLeft(Exception):  # noqa: N818 - states the fact
+    """Raised where each of a worker's threads is stuck: nothing was begun."""
+
+    def __init__(self) -> None:
+        super().__init__("each thread is stuck in a call that has not come back")
+
+
+class CallHangs(Exception):  # noqa: N818 - states the fact
+    """Raised where a call in a thread does not come back; the call may still commit."""
 
 
 class Threads:

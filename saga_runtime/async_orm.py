@@ -7,8 +7,8 @@ from contextlib import suppress
 from asgiref.sync import sync_to_async
 from django.db import Error
 
-from sagas.outages import causes
-from sagas.threads import heal
+from saga_runtime.database_errors import causes
+from saga_runtime.database_threads import heal
 
 PATIENCE = 2.0  # seconds; the thread may be busy with another saga's query
 

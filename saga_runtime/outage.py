@@ -5,13 +5,16 @@ import random
 import time
 from collections.abc import Callable
 
-from brokers.errors import BrokerUnusable
 from saga_runtime.logs import VisibleLogger
 from saga_runtime.text import one_line, one_line_error
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 REPORT_EVERY = 10.0
+
+
+class ServerUnusable(Exception):  # noqa: N818 - states the fact
+    """Base of the errors of a server that answers and cannot be used before somebody mends it."""
 
 
 class Outage:
@@ -48,7 +51,7 @@ class Outage:
             answers: the server does answer, and time alone will not help.
         """
         now = self._clock()
-        answers = answers or isinstance(error, BrokerUnusable)
+        answers = answers or isinstance(error, ServerUnusable)
         if self._began is None or answers != self._answers:
             self._began = self._reported = now
             self._answers = answers
