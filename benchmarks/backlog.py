@@ -23,7 +23,7 @@ import psycopg
 
 from benchmarks.outbox_filling import OURS, fill
 from benchmarks.relay import Bench, Result, databases, kafka, migrate
-from brokers.kafka_clients import CLIENTS, LIBRDKAFKA
+from brokers.kafka.clients import CLIENTS, LIBRDKAFKA
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from benchmarks.measuring import statements
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka.clients import KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka_broker import KafkaBroker
 from saga_runtime.processes import spare_the_collector
 
 SOURCE = "/benchmark"
@@ -148,8 +148,8 @@ class Librdkafka(Producer):
     def __init__(self, broker: KafkaBroker) -> None:
         from confluent_kafka import Producer as Client
 
-        from brokers.librdkafka.config import connection_config
-        from brokers.librdkafka.run import producer_config
+        from brokers.librdkafka.connecting import connection_config
+        from brokers.librdkafka.producer import producer_config
 
         config = producer_config(careful=False, transactional_id=None)
         self._client = Client({**connection_config(broker.address), **config, "log_level": 2})
@@ -171,14 +171,14 @@ class KafkaPython(Producer):
     def __init__(self, broker: KafkaBroker) -> None:
         from kafka import KafkaProducer
 
-        from brokers.kafka import run
+        from brokers.kafka_python.producer import BATCH_BYTES, LINGER_MS
 
         self._client = KafkaProducer(
             bootstrap_servers=list(broker.address.servers),
             acks="all",
             enable_idempotence=True,
-            linger_ms=run.LINGER_MS,
-            batch_size=run.BATCH_BYTES,
+            linger_ms=LINGER_MS,
+            batch_size=BATCH_BYTES,
             metrics_enabled=False,
         )
         self._futures: list[Any] = []

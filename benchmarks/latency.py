@@ -37,9 +37,9 @@ from django.core.management import call_command
 
 from benchmarks.measuring import own_database
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.librdkafka.config import connection_config
-from brokers.librdkafka.run import producer_config
+from brokers.kafka_broker import KafkaBroker
+from brokers.librdkafka.connecting import connection_config
+from brokers.librdkafka.producer import producer_config
 
 GOAL = "goal: p99 under 25 ms at 500 messages/s, woken"
 WRITERS = 4

@@ -25,10 +25,12 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 
 from brokers import Acknowledged, Message, broker_from_url
-from brokers.kafka import KafkaBroker, run, topics
-from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
-from brokers.librdkafka.config import connection_config
-from brokers.librdkafka.run import producer_config
+from brokers.kafka.clients import KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python import topics
+from brokers.kafka_python.producer import BATCH_BYTES, LINGER_MS
+from brokers.librdkafka.connecting import connection_config
+from brokers.librdkafka.producer import producer_config
 
 BATCH = 500  # what the relay publishes before it asks for reports
 IN_FLIGHT = 20 * BATCH
@@ -156,8 +158,8 @@ def _bare_kafka_python(broker: KafkaBroker, topic: str) -> Callable[[int], None]
             bootstrap_servers=list(broker.address.servers),
             acks="all",
             enable_idempotence=True,
-            linger_ms=run.LINGER_MS,
-            batch_size=run.BATCH_BYTES,
+            linger_ms=LINGER_MS,
+            batch_size=BATCH_BYTES,
             metrics_enabled=False,
             **broker.address.options,
         )

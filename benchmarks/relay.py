@@ -33,9 +33,10 @@ from confluent_kafka import Consumer, TopicPartition
 from benchmarks.measuring import own_database
 from benchmarks.outbox_filling import BARE, OURS, fill
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker, topics
-from brokers.kafka_clients import KAFKA_PYTHON, LIBRDKAFKA
-from brokers.librdkafka.config import connection_config
+from brokers.kafka.clients import KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python import topics
+from brokers.librdkafka.connecting import connection_config
 
 PATIENCE = 10.0
 PEERS = {  # each with what it needs

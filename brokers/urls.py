@@ -3,7 +3,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from brokers.base import Broker
 from brokers.errors import BrokerConfigurationError
-from brokers.kafka_clients import chosen_client, known_client
+from brokers.kafka.clients import chosen_client, known_client
 from saga_runtime.urls import redacted
 
 SCHEMES = ("memory://", "kafka://host:port[,host:port…]")
@@ -42,8 +42,8 @@ def _kafka(
     parts: SplitResult, name: str, partitions: int, replication_factor: int, client: str
 ) -> Broker:
     try:
-        from brokers.kafka import KafkaBroker
         from brokers.kafka.address import parse_address
+        from brokers.kafka_broker import KafkaBroker
     except ImportError as error:
         raise BrokerConfigurationError(f"{name} needs the package kafka-python: {error}") from error
     return KafkaBroker(

@@ -22,8 +22,8 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
 from brokers import BrokerUnavailable, broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.kafka.topics import admin
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python.topics import admin
 
 START_TIMEOUT = 110.0
 KAFKA_PORT = 9092

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 
 from brokers.base import Failed, Message, Refused
 from brokers.errors import BrokerConfigurationError, BrokerUnusable
-from brokers.kafka import topics
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.shapes import TopicShapes
+from brokers.kafka.topic_shapes import TopicShapes
+from brokers.kafka_python import topics
 
 REMEMBERED = 5.0  # seconds, of what may be put right: an absent topic, a limit that is too low
 CERTAIN_AFTER = 0.25  # seconds between two answers that there is no such topic

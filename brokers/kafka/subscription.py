@@ -12,8 +12,8 @@ from brokers.errors import (
     BrokerUnusable,
 )
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.broken import Place
-from brokers.kafka.shapes import TopicWatch
+from brokers.kafka.broken_partitions import Place
+from brokers.kafka.topic_shapes import TopicWatch
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)

@@ -13,11 +13,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from brokers.base import Headers, Record
 from brokers.errors import BrokerSlow, BrokerUnavailable, BrokerUnusable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.broken import BrokenPartitions, Place
+from brokers.kafka.broken_partitions import BrokenPartitions, Place
 from brokers.kafka.faults import Fault
-from brokers.kafka.shapes import HEARD_EVERY_MS
 from brokers.kafka.subscription import NOT_UTF8, MemberLost
-from brokers.librdkafka.config import make_client
+from brokers.kafka.topic_shapes import HEARD_EVERY_MS
+from brokers.librdkafka.connecting import make_client
 from brokers.librdkafka.faults import error_of, explained, fault
 from brokers.librdkafka.statistics import is_connected, partition_counts
 

@@ -19,10 +19,10 @@ from brokers.errors import (
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
-from brokers.kafka.shapes import TopicWatch
 from brokers.kafka.stall import Stall
+from brokers.kafka.topic_shapes import TopicWatch
 from brokers.librdkafka.faults import FENCED, error_of, explained, fault
-from brokers.librdkafka.run import BATCH_BYTES, Run
+from brokers.librdkafka.producer import BATCH_BYTES, Run
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 

@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker
+from brokers.kafka_broker import KafkaBroker
 from tests import processes
 from tests.e2e.service import START_TIMEOUT, Service, until
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker
+from brokers.kafka_broker import KafkaBroker
 from tests.e2e.service import until
 from tests.processes import ROOT
 from tests.services import do_without, free_port

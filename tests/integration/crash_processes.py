@@ -16,7 +16,7 @@ from django.db import connection
 from django.db.backends.signals import connection_created
 from django.test import Client
 
-from brokers.kafka import member
+from brokers.kafka_python import member
 from relay.lanes import LeasedLanes
 from sagas.points import Point, observe
 from sagas.testing.process import forking, job

@@ -24,7 +24,7 @@ from brokers import (
     TransactionalPublisher,
     broker_from_url,
 )
-from brokers.kafka_clients import CLIENTS
+from brokers.kafka.clients import CLIENTS
 
 PATIENCE = 30.0
 TOO_LARGE = b"x" * 2_000_000
@@ -194,7 +194,7 @@ class TestPublishing:
 @pytest.fixture
 def limits_untold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the server can judge what is too large."""
-    monkeypatch.setattr("brokers.kafka.topics.size_limit", lambda *_: None)
+    monkeypatch.setattr("brokers.kafka_python.topics.size_limit", lambda *_: None)
 
 
 class TestTransactions:

@@ -29,22 +29,17 @@ from brokers import (
     broker_from_url,
     librdkafka,
 )
-from brokers.kafka import (
-    KafkaBroker,
-    KafkaPublisher,
-    known_topics,
-    member,
-    publisher,
-    run,
-    shapes,
-    topics,
-)
+from brokers.kafka import known_topics, topic_shapes
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python import member, publisher, topics
+from brokers.kafka_python import producer as kafka_python_producer
+from brokers.kafka_python.publisher import KafkaPythonPublisher
 from brokers.librdkafka import LibrdkafkaPublisher
-from brokers.librdkafka import config as librdkafka_config
+from brokers.librdkafka import connecting as librdkafka_connecting
 from brokers.librdkafka import member as librdkafka_member
-from brokers.librdkafka import run as librdkafka_run
+from brokers.librdkafka import producer as librdkafka_producer
 from tests.integration.tcp_proxy import TcpProxy
 from tests.services import free_port
 
@@ -169,7 +164,7 @@ def is_unavailable(call: Callable[[], object]) -> bool:
     return False
 
 
-def has_ended(source: KafkaPublisher | LibrdkafkaPublisher) -> bool:
+def has_ended(source: KafkaPythonPublisher | LibrdkafkaPublisher) -> bool:
     """Whether its producer has had an error. librdkafka's thread says so to whoever asks next."""
     if isinstance(source, LibrdkafkaPublisher) and source._run is not None:
         source._run._poll(0)
@@ -265,7 +260,7 @@ class TestAnOutage:
 
     def test_nothing_answers(self, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(topics, "ANSWER_TIMEOUT_MS", 500)
-        monkeypatch.setattr(run, "CONNECT_TIMEOUT_MS", 500)
+        monkeypatch.setattr(kafka_python_producer, "CONNECT_TIMEOUT_MS", 500)
         monkeypatch.setattr(member, "CONNECT_TIMEOUT_MS", 500)
         monkeypatch.setattr(librdkafka.member, "CONNECT_TIMEOUT", 0.5)
         nobody = KafkaBroker(KafkaAddress((f"127.0.0.1:{free_port()}",)), client=client)
@@ -351,7 +346,7 @@ class TestAnOutage:
         self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(publisher, "MAX_QUEUED_BYTES", 1_000)
-        monkeypatch.setattr(librdkafka.run, "MAX_QUEUED_KBYTES", 1)
+        monkeypatch.setattr(librdkafka.producer, "MAX_QUEUED_KBYTES", 1)
         with closing(proxied.publisher()) as source:
             source.publish(Message(topic, "key", b""), token=0)
             collect(source, 1)
@@ -453,7 +448,7 @@ class TestRefusals:
         self, broker: KafkaBroker, topic: str
     ) -> None:
         with closing(broker.publisher()) as source:
-            assert isinstance(source, KafkaPublisher | LibrdkafkaPublisher)
+            assert isinstance(source, KafkaPythonPublisher | LibrdkafkaPublisher)
             source.publish(Message(topic, "key", b"x" * 1_100_000), token=0)
             until(lambda: has_ended(source))
             for token in range(1, 10):
@@ -619,17 +614,17 @@ def asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     librdkafka believes that a topic is gone sooner than after half a minute."""
     options = {**vars(ClusterMetadata)["DEFAULT_CONFIG"], "allow_auto_create_topics": False}
     monkeypatch.setattr(ClusterMetadata, "DEFAULT_CONFIG", options)
-    usual = librdkafka_config.connection_config
+    usual = librdkafka_connecting.connection_config
     changed = {"allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": 1_000}
     monkeypatch.setattr(
-        librdkafka_config, "connection_config", lambda address: usual(address) | changed
+        librdkafka_connecting, "connection_config", lambda address: usual(address) | changed
     )
 
 
 @pytest.fixture
 def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "LOOK_EVERY", 0.6)  # longer than between two statistics
-    for module in run, member, librdkafka_run, librdkafka_member:
+    monkeypatch.setattr(topic_shapes, "LOOK_EVERY", 0.6)  # longer than between two statistics
+    for module in kafka_python_producer, member, librdkafka_producer, librdkafka_member:
         monkeypatch.setattr(module, "HEARD_EVERY_MS", 200)
 
 
@@ -671,7 +666,9 @@ class TestATopicThatChangesUnderAConsumer(Changing):
         def looked() -> list[str]:
             with suppress(BrokerUnavailable):  # what goes on is told elsewhere
                 subscription.receive(timeout=0.1, limit=10)
-            return [each.getMessage() for each in caplog.records if each.name == shapes.__name__]
+            return [
+                each.getMessage() for each in caplog.records if each.name == topic_shapes.__name__
+            ]
 
         return looked
 
@@ -734,7 +731,7 @@ class TestATopicThatChangesUnderAConsumer(Changing):
                 return all(each.is_joined for each in members) and next(looks) >= 10
 
             until(have_looked)
-        assert [each for each in caplog.records if each.name == shapes.__name__] == []
+        assert [each for each in caplog.records if each.name == topic_shapes.__name__] == []
 
 
 @pytest.mark.usefixtures("asked_for_none", "looked_at_often")
@@ -752,7 +749,7 @@ class TestATopicThatChangesUnderAPublisher(Changing):
             def looked() -> list[str]:
                 source.reports(timeout=0.1)
                 records = caplog.records
-                return [each.getMessage() for each in records if each.name == shapes.__name__]
+                return [each.getMessage() for each in records if each.name == topic_shapes.__name__]
 
             assert looked() == []
             yield looked
@@ -781,7 +778,7 @@ def test_a_new_producer_notices_a_topic_with_fewer_partitions(
         with closing(broker.publisher()) as source:
             source.publish(Message(topic, "key", b""), token=1)
             collect(source, 1)
-    [line] = [each.getMessage() for each in caplog.records if each.name == shapes.__name__]
+    [line] = [each.getMessage() for each in caplog.records if each.name == topic_shapes.__name__]
     assert f"the topic {topic} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
 
 
@@ -795,7 +792,7 @@ def test_a_topic_of_somebody_elses_has_the_partitions_that_it_has(
     with closing(broker.publisher()) as source:
         source.publish(Message(small, "key", b""), token=1)
         assert collect(source, 1) == [Acknowledged(1)]
-    assert [each for each in caplog.records if each.name == shapes.__name__] == []
+    assert [each for each in caplog.records if each.name == topic_shapes.__name__] == []
 
 
 def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:

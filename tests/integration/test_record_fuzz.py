@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.kafka.topics import admin
-from brokers.kafka_clients import CLIENTS
+from brokers.kafka.clients import CLIENTS
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python.topics import admin
 from sagas.consumer import SagaConsumer
 from sagas.models import RefusedCommand, Saga
 from tests.integration.on_postgres import migrated, postgres

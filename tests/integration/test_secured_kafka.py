@@ -17,7 +17,7 @@ from brokers import (
     Message,
     broker_from_url,
 )
-from brokers.kafka_clients import CLIENTS
+from brokers.kafka.clients import CLIENTS
 from tests.services import do_without, docker_answers, kafka_container
 from tests.unit.waiting import until
 

@@ -10,8 +10,8 @@ import pytest
 from django.db import connection, transaction
 
 from brokers import Record, broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.kafka_clients import LIBRDKAFKA
+from brokers.kafka.clients import LIBRDKAFKA
+from brokers.kafka_broker import KafkaBroker
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
 from relay.relay import Relay

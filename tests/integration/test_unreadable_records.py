@@ -14,10 +14,10 @@ from kafka.admin import ConfigResource
 
 from brokers import Message, Record, Subscription, broker_from_url
 from brokers.cloudevents import NotACloudEvent, from_record
-from brokers.kafka import KafkaBroker
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.topics import admin
-from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON
+from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python.topics import admin
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
 from tests.integration.test_kafka_broker import KafkaProxy, until
 
@@ -48,8 +48,8 @@ def topic(broker: KafkaBroker, topic_name: Callable[[str], str]) -> Iterator[str
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokers.kafka.broken.SHORTEST_PAUSE", 0.3)
-    monkeypatch.setattr("brokers.kafka.broken.LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr("brokers.kafka.broken_partitions.SHORTEST_PAUSE", 0.3)
+    monkeypatch.setattr("brokers.kafka.broken_partitions.LONGEST_PAUSE", 0.3)
 
 
 def receive(source: Subscription, count: int) -> list[Record]:

@@ -4,9 +4,9 @@ import pytest
 from kafka.admin import ConfigResource
 
 from brokers import broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.kafka.topics import admin
-from brokers.kafka_clients import CLIENTS
+from brokers.kafka.clients import CLIENTS
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python.topics import admin
 from tests.e2e.service import until
 from tests.relaying.stage import TOPIC, Stage
 

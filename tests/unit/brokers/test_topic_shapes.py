@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from brokers.kafka.shapes import LOOK_EVERY, TopicShapes, TopicWatch
+from brokers.kafka.topic_shapes import LOOK_EVERY, TopicShapes, TopicWatch
 
 
 class Clock:

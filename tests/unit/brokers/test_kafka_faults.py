@@ -8,10 +8,12 @@ from confluent_kafka import KafkaError
 from kafka import errors
 
 from brokers import BrokerUnavailable, BrokerUnusable, Failed, Refused, broker_from_url
-from brokers.kafka import KafkaBroker, client, run
 from brokers.kafka.faults import INVALID_TIMESTAMP, Fault, fault_of, known_codes
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python import connecting
+from brokers.kafka_python.producer import judged
 from brokers.librdkafka.faults import explained, fault
-from brokers.librdkafka.run import Run
+from brokers.librdkafka.producer import Run
 from saga_runtime.outage import Outage
 
 OF_KAFKA_PYTHON = {
@@ -49,7 +51,7 @@ def test_a_code_that_is_newer_than_the_table_parks_nothing_and_is_no_outage() ->
 def test_both_clients_judge_alike(producer: Run, code: int) -> None:
     """A message that was sent alone."""
     by_librdkafka = producer.judged(1, KafkaError(code), alone=True)
-    by_kafka_python = run.judged(1, OF_KAFKA_PYTHON.get(code, errors.for_code(code))())
+    by_kafka_python = judged(1, OF_KAFKA_PYTHON.get(code, errors.for_code(code))())
     if code not in OF_KAFKA_PYTHON:  # it knows no such error: nothing is parked for it
         assert isinstance(by_kafka_python, Failed)
         return
@@ -89,12 +91,12 @@ def test_librdkafkas_own_errors_park_only_where_it_judged_the_message(code: int)
     ],
 )
 def test_kafka_pythons_own_errors(error: Exception, whose: Fault) -> None:
-    assert client.fault(error) is whose
+    assert connecting.fault(error) is whose
 
 
 def test_a_wrong_clock_is_named_by_both() -> None:
     by_librdkafka = explained(KafkaError(INVALID_TIMESTAMP))
-    by_kafka_python = client.explained(errors.InvalidTimestampError())
+    by_kafka_python = connecting.explained(errors.InvalidTimestampError())
     for told in (by_librdkafka, by_kafka_python):
         assert told.endswith("(an hour ahead, by default): set the clock")
         assert "\n" not in told

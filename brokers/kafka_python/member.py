@@ -11,8 +11,11 @@ from kafka.structs import MemberState
 
 from brokers.base import Record
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.broken import BrokenPartitions, Place
-from brokers.kafka.client import (
+from brokers.kafka.broken_partitions import BrokenPartitions, Place
+from brokers.kafka.faults import Fault
+from brokers.kafka.subscription import NOT_UTF8, MemberLost
+from brokers.kafka.topic_shapes import HEARD_EVERY_MS
+from brokers.kafka_python.connecting import (
     CLIENT_ERRORS,
     connect,
     explained,
@@ -20,10 +23,7 @@ from brokers.kafka.client import (
     is_connected,
     unavailable,
 )
-from brokers.kafka.faults import Fault
-from brokers.kafka.shapes import HEARD_EVERY_MS
-from brokers.kafka.subscription import NOT_UTF8, MemberLost
-from brokers.kafka.tolerant import NotUtf8, TolerantRecords, UnreadableBatch
+from brokers.kafka_python.tolerant_records import NotUtf8, TolerantRecords, UnreadableBatch
 
 CONNECT_TIMEOUT_MS = 2_000
 REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated

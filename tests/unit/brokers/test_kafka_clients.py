@@ -10,17 +10,19 @@ from django.conf import settings
 from kafka.partitioner.default import murmur2 as murmur2_of_kafka_python
 
 from brokers import BrokerConfigurationError, Failed, Refused, broker_from_url
-from brokers import kafka_clients as clients
-from brokers.kafka import KafkaBroker, KafkaPublisher, KafkaSubscription
-from brokers.kafka.member import KafkaPythonMember
-from brokers.kafka_clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka import clients
+from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka.subscription import KafkaSubscription
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python.member import KafkaPythonMember
+from brokers.kafka_python.publisher import KafkaPythonPublisher
 from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
-from brokers.librdkafka.config import connection_config, make_client
+from brokers.librdkafka.connecting import connection_config, make_client
 from brokers.librdkafka.faults import explained
-from brokers.librdkafka.run import Run, producer_config
+from brokers.librdkafka.producer import Run, producer_config
 
 USED_BY = {
-    KAFKA_PYTHON: (KafkaPublisher, KafkaPythonMember),
+    KAFKA_PYTHON: (KafkaPythonPublisher, KafkaPythonMember),
     LIBRDKAFKA: (LibrdkafkaPublisher, LibrdkafkaMember),
 }
 

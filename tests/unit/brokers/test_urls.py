@@ -8,8 +8,8 @@ import certifi
 import pytest
 
 from brokers import BrokerConfigurationError, broker_from_url
-from brokers.kafka import KafkaBroker
-from brokers.kafka_clients import CLIENTS
+from brokers.kafka.clients import CLIENTS
+from brokers.kafka_broker import KafkaBroker
 from saga_runtime.urls import redacted
 
 

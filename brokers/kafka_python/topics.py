@@ -8,7 +8,7 @@ from kafka.admin import ConfigResource
 
 from brokers.errors import BrokerUnavailable
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import (
+from brokers.kafka_python.connecting import (
     CLIENT_ERRORS,
     connect,
     connection_error,

@@ -22,8 +22,8 @@ from confluent_kafka import Message as Delivered
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
-from brokers.kafka.shapes import HEARD_EVERY_MS
-from brokers.librdkafka.config import REQUEST_TIMEOUT_MS, make_client
+from brokers.kafka.topic_shapes import HEARD_EVERY_MS
+from brokers.librdkafka.connecting import REQUEST_TIMEOUT_MS, make_client
 from brokers.librdkafka.faults import FENCED, TOPIC_REFUSED, error_of, explained, fault
 from brokers.librdkafka.statistics import partition_counts
 

@@ -12,12 +12,12 @@ from brokers.errors import (
     QueueFull,
 )
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, fault, unavailable
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
-from brokers.kafka.run import BATCH_BYTES, Run, judged
-from brokers.kafka.shapes import TopicWatch
 from brokers.kafka.stall import Stall
+from brokers.kafka.topic_shapes import TopicWatch
+from brokers.kafka_python.connecting import CLIENT_ERRORS, fault, unavailable
+from brokers.kafka_python.producer import BATCH_BYTES, Run, judged
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 
@@ -28,7 +28,7 @@ STALLED_AFTER = 15.0
 BAD_NEWS = "a message before it did not arrive"
 
 
-class KafkaPublisher:
+class KafkaPythonPublisher:
     def __init__(self, address: KafkaAddress, topics: KnownTopics, *, watch: TopicWatch) -> None:
         self._address = address
         self._changed = threading.Condition()

@@ -20,9 +20,9 @@ from kafka.producer.sender import Sender
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
-from brokers.kafka.client import CLIENT_ERRORS, connect, explained, fault, is_connected
 from brokers.kafka.faults import Fault
-from brokers.kafka.shapes import HEARD_EVERY_MS
+from brokers.kafka.topic_shapes import HEARD_EVERY_MS
+from brokers.kafka_python.connecting import CLIENT_ERRORS, connect, explained, fault, is_connected
 
 if TYPE_CHECKING:
     from kafka.producer.sender import ExceptionOf, RecordErrors
