@@ -75,7 +75,7 @@ def ours(job: Job) -> Cost:
     django.setup()
     from django.db import connection
 
-    from relay.relay import Relay
+    from relay.loop import Relay
 
     connection.ensure_connection()
     broker = broker_from_url(job.broker, client=job.client)

@@ -14,7 +14,7 @@ from django.db import connection
 from brokers import Broker
 from config.webserver import WebServer
 from relay.listening import woken_by_commits
-from relay.relay import Relay
+from relay.loop import Relay
 from saga_runtime.logs import get_logger
 from saga_runtime.signs_of_life import SignsOfLife
 from sagas import claims

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from outbox.models import ParkedMessage
 from outbox.queries import about_how_many, oldest_age, table_bytes
-from relay.relay import Relay
+from relay.loop import Relay
 
 
 def relay_registry(relay: Relay) -> CollectorRegistry:

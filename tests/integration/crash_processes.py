@@ -62,7 +62,7 @@ def post_order(told: Job, body: dict[str, Any], when: str) -> None:
 def relay(told: Job) -> None:
     """Publish, and die where the first row would be deleted. Its lanes are soon free."""
     set_up(told)
-    patch("relay.relay.LeasedLanes", partial(LeasedLanes, lease=1.0)).start()
+    patch("relay.loop.LeasedLanes", partial(LeasedLanes, lease=1.0)).start()
     connection_created.connect(_die_at_deletes, weak=False)
     call_command("run_outbox_relay")
 

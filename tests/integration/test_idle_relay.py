@@ -13,7 +13,7 @@ from outbox import enqueue
 from outbox.models import OutboxLane, OutboxMessage, OutboxRelay
 from relay import segments
 from relay.lanes import LeasedLanes
-from relay.relay import Relay
+from relay.loop import Relay
 from tests.integration.on_postgres import migrated, other, postgres
 
 __all__ = ["migrated", "other", "postgres"]

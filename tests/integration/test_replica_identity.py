@@ -10,10 +10,10 @@ from django.db import connection, transaction
 
 from outbox import enqueue
 from outbox.models import OutboxMessage
-from relay.relay import Relay
+from relay.loop import Relay
 from tests.databases import own_database
 from tests.integration.on_postgres import default_database, migrated, other, postgres
-from tests.unit.test_relay import Kafka
+from tests.unit.relay.test_loop import Kafka
 from tests.unit.waiting import until
 
 __all__ = ["migrated", "other", "postgres"]

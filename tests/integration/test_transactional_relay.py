@@ -14,7 +14,7 @@ from brokers.kafka.clients import LIBRDKAFKA
 from brokers.kafka_broker import KafkaBroker
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
-from relay.relay import Relay
+from relay.loop import Relay
 from relay.transactions import LanePublishers
 from tests.integration.on_postgres import migrated, postgres
 from tests.unit.waiting import in_thread, until

@@ -16,7 +16,7 @@ FILES = [
         "test_executor",
         "test_in*",
         "test_group*",
-        "test_re[al]*",
+        "relay/test_*",
     )
     for path in sorted((ROOT / "tests/unit").glob(f"{pattern}.py"))
 ] + [

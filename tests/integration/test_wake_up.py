@@ -18,9 +18,9 @@ from outbox import NewMessage, direct, enqueue, enqueue_many, waking
 from outbox.interventions import By, retry
 from outbox.models import OutboxMessage, ParkedMessage
 from outbox.waking import Notifier
-from relay import relay as relay_module
+from relay import loop as relay_module
 from relay.listening import woken_by_commits
-from relay.relay import Relay
+from relay.loop import Relay
 from tests import processes
 from tests.integration.on_postgres import migrated, other, postgres
 

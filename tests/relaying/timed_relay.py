@@ -14,8 +14,8 @@ def main(file: TextIO, arguments: list[str]) -> None:
     django.setup()
     from django.core.management import call_command
 
+    from relay.loop import Relay
     from relay.management.commands import run_outbox_relay
-    from relay.relay import Relay
 
     class TimedRelay(Relay):
         def _cycle(self) -> bool:

@@ -8,8 +8,8 @@ from django.db import connection, transaction
 from outbox import NewMessage, TooManyKeys, enqueue, enqueue_many
 from outbox.keys import MOST_KEYS
 from outbox.models import OutboxMessage, ParkedMessage
-from relay.relay import Relay
-from tests.unit.test_relay import SOURCE, Kafka
+from relay.loop import Relay
+from tests.unit.relay.test_loop import SOURCE, Kafka
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from brokers import Message, Record
 from relay import metrics as relay_metrics
+from relay.loop import Relay
 from relay.metrics import relay_registry
-from relay.relay import Relay
 from saga_runtime.prometheus import metrics_served
 from sagas import inbox
 from sagas import metrics as saga_metrics
@@ -23,9 +23,9 @@ from sagas.metrics import SagasByStatus, consumer_registry
 from sagas.models import Saga, SagaQuerySet
 from sagas.sequences import Sequences
 from tests.services import free_port
+from tests.unit.relay.test_loop import SOURCE, Kafka, put
 from tests.unit.saga_running import Register, register
 from tests.unit.test_inbox import Travel, record
-from tests.unit.test_relay import SOURCE, Kafka, put
 from tests.unit.waiting import in_thread, until
 
 __all__ = ["register"]

@@ -35,7 +35,7 @@ from orders.payments import PaymentGateway, gateway_from_url
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
 from outbox.models import OutboxMessage
-from relay.relay import Relay
+from relay.loop import Relay
 from saga_runtime.correlation import Correlation, correlated
 from sagas import attempts
 from sagas.models import Saga, SagaStep

@@ -18,9 +18,9 @@ from outbox.models import LANES, OutboxMessage, ParkedIntervention, ParkedMessag
 from outbox.murmur2 import murmur2
 from relay import rows
 from relay.lanes import EveryLane, Lanes, LeasedLanes
+from relay.loop import Relay
 from relay.parking import ParkedKeys
-from relay.relay import Relay
-from tests.unit.test_relay import SOURCE, Kafka, drain, put
+from tests.unit.relay.test_loop import SOURCE, Kafka, drain, put
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -17,7 +17,7 @@ from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
 from config.supervised import Part, Supervisor
 from relay.lanes import LEASE, EveryLane
-from relay.relay import Relay
+from relay.loop import Relay
 from saga_runtime.signs_of_life import EVERY, SignsOfLife
 from sagas.consumer import SagaConsumer
 from sagas.executor import Executor

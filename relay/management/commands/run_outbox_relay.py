@@ -9,9 +9,9 @@ from django.db import Error, connection
 from brokers import await_broker, broker_from_url, require_shared, require_transactions
 from outbox.models import LANES
 from relay.listening import woken_by_commits
+from relay.loop import Relay
 from relay.metrics import relay_registry
 from relay.refusals import is_refusal, sentence
-from relay.relay import Relay
 from relay.single import AlreadyRunning, only_relay
 from saga_runtime.commands import VisibleCommand
 from saga_runtime.processes import positive, sign_of_life, spare_the_collector, stop_on_signals

@@ -10,9 +10,9 @@ from django.db import OperationalError
 from brokers import Failed, Message, QueueFull
 from outbox.models import OutboxMessage, ParkedMessage
 from relay import rows
-from relay.relay import Relay
-from tests.unit.test_read_ahead import KEYS, Lanes, lane_of, published_in_order
-from tests.unit.test_relay import SOURCE, Kafka, _no_pauses, drain, put
+from relay.loop import Relay
+from tests.unit.relay.test_loop import SOURCE, Kafka, _no_pauses, drain, put
+from tests.unit.relay.test_read_ahead import KEYS, Lanes, lane_of, published_in_order
 
 __all__ = ["_no_pauses"]
 
@@ -117,8 +117,8 @@ def test_what_failed_while_the_batch_was_published_is_not_overtaken(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lane rests, and so is as closed before as after."""
-    monkeypatch.setattr("relay.rests.SHORTEST_REST", 0.003)
-    monkeypatch.setattr("relay.rests.LONGEST_REST", 0.003)
+    monkeypatch.setattr("relay.resting_lanes.SHORTEST_REST", 0.003)
+    monkeypatch.setattr("relay.resting_lanes.LONGEST_REST", 0.003)
     chance = random.Random(seed)
 
     class Choosy(Kafka):

@@ -10,10 +10,10 @@ from django.db import OperationalError, ProgrammingError, connection, transactio
 
 from outbox.models import OutboxMessage
 from relay import refusals
+from relay.loop import Relay
 from relay.management.commands import run_outbox_relay
 from relay.refusals import Refusal, is_refusal
-from relay.relay import Relay
-from tests.unit.test_relay import SOURCE, Kafka, left, put
+from tests.unit.relay.test_loop import SOURCE, Kafka, left, put
 from tests.unit.waiting import errors, in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]

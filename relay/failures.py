@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from relay.flight import Flight
 from relay.parking import ParkedKeys
-from relay.rests import Rests
+from relay.resting_lanes import Rests
 from relay.rows import Row
 from relay.suspects import Suspects
 

@@ -14,7 +14,7 @@ from relay import rows
 from relay.flight import Flight
 from relay.lanes import Lanes
 from relay.parking import ParkedKeys
-from relay.rests import Rests
+from relay.resting_lanes import Rests
 from relay.rows import Row
 from relay.suspects import Suspects
 

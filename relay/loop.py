@@ -25,19 +25,19 @@ from django.db import Error, connection
 from brokers import Broker, BrokerUnavailable, QueueFull
 from outbox.models import LANES
 from relay import rows
+from relay.cloudevents import wire_messages
 from relay.deleting import Deleter
+from relay.failures import Settling
 from relay.flight import Flight
 from relay.lanes import LEASE, EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
-from relay.reading import Reading
+from relay.publishing import Sending
+from relay.read_ahead import Reading
 from relay.refusals import Refusal, is_refusal
-from relay.rests import Rests
+from relay.resting_lanes import Rests
 from relay.segments import Segments
-from relay.sending import Sending
-from relay.settling import Settling
 from relay.suspects import Suspects
 from relay.transactions import LanePublishers, TransactionalLanes
-from relay.wire import wire_messages
 from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage

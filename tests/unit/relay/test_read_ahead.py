@@ -9,8 +9,8 @@ from brokers import BrokerUnavailable, Message, Report
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
-from relay.relay import Relay
-from tests.unit.test_relay import SOURCE, Kafka, SomeLanes, _no_pauses, drain, left, put
+from relay.loop import Relay
+from tests.unit.relay.test_loop import SOURCE, Kafka, SomeLanes, _no_pauses, drain, left, put
 
 __all__ = ["_no_pauses"]
 

@@ -28,10 +28,10 @@ from brokers.memory import MemoryBroker
 from outbox import NewMessage, enqueue, enqueue_many
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
-from relay import relay as relay_module
+from relay import loop as relay_module
 from relay import rows
-from relay.relay import Relay
-from relay.rests import Rests
+from relay.loop import Relay
+from relay.resting_lanes import Rests
 from relay.single import AlreadyRunning, lock_file, only_relay
 from saga_runtime.correlation import Correlation, correlated
 from tests.unit.waiting import in_thread, until

@@ -8,11 +8,11 @@ import pytest
 from django.db import OperationalError
 
 from outbox.models import OutboxLane, ParkedMessage
-from relay import relay as relay_module
+from relay import loop as relay_module
 from relay import rows, segments
-from relay.relay import Relay
+from relay.loop import Relay
 from relay.rows import Row
-from tests.unit.test_relay import SOURCE, Kafka, left, put
+from tests.unit.relay.test_loop import SOURCE, Kafka, left, put
 from tests.unit.waiting import in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
