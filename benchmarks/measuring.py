@@ -112,7 +112,7 @@ def statements() -> Iterator[Callable[[], int]]:
     and what the sagas send without one.
 
     BEGIN, COMMIT and ROLLBACK are left out; psycopg sends its own without a cursor."""
-    from sagas import libpq
+    from sagas.journal import libpq
 
     total = 0
     send = libpq.send

@@ -15,10 +15,11 @@ from sagaz import action
 from sagaz.core.decorators import ExecutionEngine
 
 from benchmarks.measuring import Observer
-from sagas import codec, registry
-from sagas.executor import Executor
-from sagas.identity import saga_id
+from sagas.definition import registry
+from sagas.definition.identity import saga_id
+from sagas.journal import codec
 from sagas.models import Saga, SagaStatus
+from sagas.worker.executor import Executor
 
 Context = dict[str, Any]
 

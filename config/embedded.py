@@ -17,9 +17,9 @@ from relay.listening import woken_by_commits
 from relay.loop import Relay
 from saga_runtime.logs import get_logger
 from saga_runtime.signs_of_life import SignsOfLife
-from sagas import claims
 from sagas.errors import WorkerUnwell
-from sagas.service import SagaService
+from sagas.journal import claims
+from sagas.worker.service import SagaService
 
 logger = get_logger(__name__)
 

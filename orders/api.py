@@ -19,7 +19,7 @@ from orders.schemas import ID_PATTERN, CancelIn, DiagramOut, OrderIn, OrderOut, 
 from orders.services import Item, place_order
 from orders.waiting import release_connection, waiting_room
 from saga_runtime.database_errors import AWAY
-from sagas.diagrams import diagram_of
+from sagas.operations.diagrams import diagram_of
 
 router = Router(tags=["orders"])
 

@@ -21,7 +21,7 @@ from orders.models import (
     ReservationStatus,
     SimulatedCharge,
 )
-from sagas.queries import ACTIVE_STATUSES, statuses
+from sagas.operations.statuses import ACTIVE_STATUSES, statuses
 
 CHUNK = 1000
 # Old sagas may be deleted (`manage.py sagas clean`). Up to this age, one that is gone is a

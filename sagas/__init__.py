@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sagas.cancel_rules import cancel_on
+from sagas.definition.cancel_rules import cancel_on
+from sagas.definition.current_step import call_in_thread, forward_key, idempotency_key
+from sagas.definition.hooks import Ending, SagaOutcome, on_finish, on_park, on_start
+from sagas.definition.identity import saga_id
 from sagas.errors import (
     CannotRunHere,
     JournalIsReadOnly,
@@ -16,13 +19,10 @@ from sagas.errors import (
     SagaUnfinished,
     StepRejected,
 )
-from sagas.hooks import Ending, SagaOutcome, on_finish, on_park, on_start
-from sagas.identity import saga_id
-from sagas.scope import call_in_thread, forward_key, idempotency_key
 
 if TYPE_CHECKING:
-    from sagas.storage import DjangoSagaStorage
-    from sagas.sync import run_saga_sync
+    from sagas.operations.sagaz_storage import DjangoSagaStorage
+    from sagas.worker.run_here import run_saga_sync
 
 __all__ = [
     "CannotRunHere",
@@ -54,11 +54,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What needs the models: Django imports this package before there are any."""
     if name == "run_saga_sync":
-        from sagas.sync import run_saga_sync
+        from sagas.worker.run_here import run_saga_sync
 
         return run_saga_sync
     if name == "DjangoSagaStorage":
-        from sagas.storage import DjangoSagaStorage
+        from sagas.operations.sagaz_storage import DjangoSagaStorage
 
         return DjangoSagaStorage
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

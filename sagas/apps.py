@@ -20,7 +20,8 @@ class SagasConfig(AppConfig):
         """Hand `settings.SAGAZ` to sagaz, find every app's sagas, register the checks."""
         from sagaz import SagaConfig
 
-        from sagas import checks, in_memory, registry
+        from sagas import checks
+        from sagas.definition import in_memory, registry
 
         check_keys(settings.SAGAZ)
         check_storage_url(settings.SAGAZ, database_url=getattr(settings, "DATABASE_URL", ""))

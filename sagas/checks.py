@@ -15,8 +15,8 @@ from django.db.models import Count, Exists, Min, OuterRef
 from django.urls import URLResolver, get_resolver
 
 from saga_runtime.text import one_line_error
+from sagas.definition.registry import saga_type
 from sagas.models import Saga, SagaQuerySet, SagaStep
-from sagas.registry import saga_type
 
 TAG = "sagas"
 

@@ -24,7 +24,7 @@ from sagas.errors import (
     StepRejected,
     UnstorableValue,
 )
-from sagas.state import Decided, Suspended
+from sagas.run.state import Decided, Suspended
 
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback that are kept."""

@@ -22,12 +22,12 @@ def deliver_commands() -> int:
         How many of the commands have given a worker something to do.
     """
     from outbox.models import OutboxMessage
-    from sagas import inbox
+    from sagas.inbox import accepting
 
     with transaction.atomic():
         rows = list(OutboxMessage.objects.filter(topic__in=settings.SAGA_TOPICS).order_by("id"))
         records = [_record(row) for row in rows]
-        accepted = inbox.accept(records, consumer=settings.SAGA_CONSUMER_GROUP)
+        accepted = accepting.accept(records, consumer=settings.SAGA_CONSUMER_GROUP)
         OutboxMessage.objects.filter(id__in=[row.id for row in rows]).delete()
     return accepted
 

@@ -6,8 +6,8 @@ from typing import Any
 from sagaz import Saga as SagaClass
 from sagaz.core.decorators import ExecutionEngine
 
-from sagas.kinds import is_external
-from sagas.scope import current_key
+from sagas.definition.current_step import current_key
+from sagas.definition.kinds import is_external
 
 Context = dict[str, Any]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 from uuid import UUID
 
-from sagas.points import Point
+from sagas.crash_points import Point
 from sagas.testing.worker import Moment, Options
 from sagas.testing.workers import Workers
 

@@ -8,4 +8,4 @@ import django
 
 with suppress(Exception):  # a worker meets the error again, and reports it
     django.setup()
-    import_module("sagas.executor")
+    import_module("sagas.worker.executor")

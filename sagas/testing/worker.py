@@ -18,7 +18,7 @@ import django
 from django.conf import settings
 from django.db import connections
 
-from sagas.points import Point, observe
+from sagas.crash_points import Point, observe
 
 GO = "go"
 STOP = "stop"
@@ -94,7 +94,7 @@ def set_up(job: Job) -> None:
     for alias in job.databases:  # what the process that it was forked from has looked at
         connections[alias].close()
         del connections[alias]
-    from sagas import sql
+    from sagas.journal import sql
 
     sql.is_postgresql.cache_clear()
     for name in job.imports:
@@ -114,8 +114,9 @@ def work(pipe: "Connection[Any, Any]", job: Job) -> None:
 
 def _work(pipe: "Connection[Any, Any]", job: Job) -> None:
     set_up(job)
-    from sagas import attempts, executor
-    from sagas.hooks import call_start_hooks
+    from sagas.definition.hooks import call_start_hooks
+    from sagas.run import attempts
+    from sagas.worker import executor
 
     attempts.FIRST_BACKOFF = job.backoff
     executor.LONGEST_POLL = 0.05
@@ -164,8 +165,8 @@ def _obey(pipe: "Connection[Any, Any]", stop: threading.Event, go: threading.Eve
 def _register_sagas_of(module: str) -> None:
     from sagaz import Saga as SagaClass
 
-    from sagas import registry
-    from sagas.validation import is_base
+    from sagas.definition import registry
+    from sagas.definition.validation import is_base
 
     for value in vars(import_module(module)).values():
         if isinstance(value, type) and issubclass(value, SagaClass) and value.__module__ == module:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from sagas.points import Point
+from sagas.crash_points import Point
 from sagas.testing.process import PATIENCE, Worker, job
 from sagas.testing.worker import Fate, Moment, Options
 

@@ -16,7 +16,7 @@ from orders.models import (
 )
 from orders.services import Item, place_order, receive_stock
 from outbox.models import OutboxMessage
-from sagas import inbox
+from sagas.inbox import accepting
 from sagas.models import Saga
 
 Effects = dict[str, Any]
@@ -49,7 +49,7 @@ class Orders:
     def begin(self, n: int) -> UUID:
         """Place the order and accept its command, as relay and consumer would."""
         order = self.place(n)
-        inbox.accept([command_of(order)], consumer="sagas")
+        accepting.accept([command_of(order)], consumer="sagas")
         return order.saga_id
 
     def effects(self, n: int) -> Effects:

@@ -18,7 +18,7 @@ from django.test import Client
 
 from brokers.kafka_python import member
 from relay.lanes import LeasedLanes
-from sagas.points import Point, observe
+from sagas.crash_points import Point, observe
 from sagas.testing.process import forking, job
 from sagas.testing.worker import Job, set_up
 

@@ -15,7 +15,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from pytest_django.plugin import DjangoDbBlocker
 
 from config import environment
-from sagas import sql
+from sagas.journal import sql
 from tests.databases import own_database
 
 IDLE_IN_TRANSACTION_SECONDS = 2

@@ -20,11 +20,11 @@ from orders.messages import COMMANDS
 from orders.models import Order, SimulatedCharge
 from orders.services import receive_stock
 from outbox.models import OutboxMessage
-from sagas import inbox
-from sagas.cancelling import request_cancel
+from sagas.crash_points import Point
 from sagas.errors import CancelRefused
+from sagas.inbox import accepting
+from sagas.journal.cancelling import request_cancel
 from sagas.models import InboxMessage, Saga, SagaAttempt
-from sagas.points import Point
 from sagas.testing import Moment, Worker, Workers, saga_workers
 from sagas.testing.walk import Cell, CrashMatrix, pause, resume, walk
 from sagas.testing.worker import Options
@@ -298,7 +298,7 @@ class TestTheRequest:
         assert sent.status_code == answer
         assert Order.objects.count() == OutboxMessage.objects.count() == 1
         order = Order.objects.get()
-        inbox.accept([command_of(order)], consumer="sagas")
+        accepting.accept([command_of(order)], consumer="sagas")
         saga_workers.run(order.saga_id)
         assert FULFILLED_ORDERS.effects(1) == FULFILLED
 
@@ -345,7 +345,7 @@ class TestOnTheWay:
             str(message.message_id).encode()
         ] * 2
         for record in records:
-            inbox.accept([record], consumer="sagas")
+            accepting.accept([record], consumer="sagas")
         saga_workers.run(order.saga_id)
         without_command = {"messages": ["order.fulfilled"], "distinct messages": 1}
         assert FULFILLED_ORDERS.effects(1) == FULFILLED | without_command

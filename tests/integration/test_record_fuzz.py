@@ -18,7 +18,7 @@ from brokers import broker_from_url
 from brokers.kafka.clients import CLIENTS
 from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.topics import admin
-from sagas.consumer import SagaConsumer
+from sagas.inbox.consumer import SagaConsumer
 from sagas.models import RefusedCommand, Saga
 from tests.integration.on_postgres import migrated, postgres
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw

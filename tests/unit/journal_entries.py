@@ -5,11 +5,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from sagas import codec, journal, local, terminal
-from sagas.claims import Claimed
-from sagas.entries import BeginPivot, Change, Entry, Fail, StepEntry
+from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import LeaseLost
-from sagas.hooks import Ending, SagaOutcome
+from sagas.journal import codec, final_transaction, local_step, writing
+from sagas.journal.claims import Claimed
+from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
 from sagas.models import StepStatus
 
 
@@ -44,11 +44,11 @@ def do_locally(saga: Claimed, step: str, *, work: Callable[[], Any], pivot: bool
     changes = (BeginPivot(),) if pivot else ()
     done = _entry(step, "F", StepStatus.DONE, 1)
     entry = Entry(saga=saga, step=done, changes=changes, unless_cancelled=pivot)
-    return local.do_locally(entry, work=work, timeout=None)
+    return local_step.do_locally(entry, work=work, timeout=None)
 
 
 def finish(saga: Claimed, ending: Ending, *, steps: Collection[str] = ()) -> None:
-    terminal.finish(
+    final_transaction.finish(
         saga,
         SagaOutcome(saga_id=saga.id, name=saga.name, key=saga.key, ending=ending, context={}),
         steps=steps,
@@ -78,6 +78,6 @@ def _entry(
 
 
 def _write(saga: Claimed, step: StepEntry, *changes: Change) -> None:
-    (verdict,) = journal.write([Entry(saga=saga, step=step, changes=changes)])
+    (verdict,) = writing.write([Entry(saga=saga, step=step, changes=changes)])
     if not verdict.is_written:
         raise LeaseLost

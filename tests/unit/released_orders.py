@@ -12,7 +12,7 @@ from orders import fulfilment, sagas
 from orders.errors import OutOfStock, PaymentDeclined, UnknownOrder
 from orders.messages import SAGA_NAME
 from sagas import StepRejected, call_in_thread, forward_key, idempotency_key
-from sagas.registry import saga_type
+from sagas.definition.registry import saga_type
 
 Context = dict[str, Any]
 

@@ -9,11 +9,14 @@ from uuid import UUID
 import pytest
 from sagaz import Saga as SagaClass
 
-from sagas import attempts, codec, executor, registry
-from sagas.executor import Executor
-from sagas.hooks import Hook, _finish_hooks, _park_hooks
-from sagas.identity import saga_id
+from sagas.definition import registry
+from sagas.definition.hooks import Hook, _finish_hooks, _park_hooks
+from sagas.definition.identity import saga_id
+from sagas.journal import codec
 from sagas.models import ACTIVE, Saga, SagaStep
+from sagas.run import attempts
+from sagas.worker import executor
+from sagas.worker.executor import Executor
 from tests.unit.waiting import in_thread, until
 
 Context = dict[str, Any]

@@ -10,8 +10,8 @@ from typing import Any
 from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 
-from sagas import claims
-from sagas.claims import Claimed
+from sagas.journal import claims
+from sagas.journal.claims import Claimed
 from sagas.models import SagaStep
 from tests.unit.saga_running import Context
 

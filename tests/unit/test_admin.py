@@ -8,7 +8,7 @@ from django.test import Client
 from brokers import Record
 from orders.services import Item, place_order
 from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
-from sagas import inbox
+from sagas.inbox import accepting
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stock")]
 
@@ -46,7 +46,7 @@ def _rows(stock: None) -> None:
             ("ce_source", b"/test"),
         ),
     )
-    inbox.accept([record, Record("orders.commands", 0, 1, None, b"\xff", ())], consumer="test")
+    accepting.accept([record, Record("orders.commands", 0, 1, None, b"\xff", ())], consumer="test")
 
 
 def test_orders_stock_outbox_and_sagas_are_there() -> None:

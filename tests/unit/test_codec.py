@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagas import codec
 from sagas.errors import UnstorableValue
+from sagas.journal import codec
 
 
 def everything(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

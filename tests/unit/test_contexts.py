@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagas import codec
-from sagas.contexts import changes, changes_of_async, visible
+from sagas.crash_points import Point, observe
 from sagas.errors import UnstorableValue
-from sagas.executor import Executor
-from sagas.points import Point, observe
+from sagas.journal import codec
+from sagas.run.calling import changes, changes_of_async, visible
+from sagas.worker.executor import Executor
 from tests.unit.saga_running import (
     Context,
     Register,

@@ -4,9 +4,9 @@ import pytest
 from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 
-from sagas.diagrams import diagram_of
-from sagas.identity import saga_id
+from sagas.definition.identity import saga_id
 from sagas.models import Saga, SagaStatus, SagaStep
+from sagas.operations.diagrams import diagram_of
 from tests.unit.saga_running import Context, Register, begin, register
 
 __all__ = ["register"]

@@ -20,32 +20,18 @@ from outbox import enqueue
 from outbox.models import OutboxMessage
 from saga_runtime.correlation import Correlation, current
 from saga_runtime.database_threads import Threads
-from sagas import (
-    Ending,
-    SagaOutcome,
-    StepRejected,
-    attempts,
-    call_in_thread,
-    claims,
-    closing,
-    forward_key,
-    idempotency_key,
-    journal,
-    local,
-    rows,
-    run,
-    sql,
-    terminal,
-)
-from sagas.claims import Claimed
+from sagas import Ending, SagaOutcome, StepRejected, call_in_thread, forward_key, idempotency_key
+from sagas.definition.hooks import Hook
 from sagas.errors import LeaseLost
-from sagas.executor import Executor
-from sagas.group import GroupCommit
-from sagas.hooks import Hook
-from sagas.interventions import By, retry
+from sagas.journal import claims, final_transaction, local_step, sql, statements, writing
+from sagas.journal.claims import Claimed
+from sagas.journal.group_commit import GroupCommit
 from sagas.models import Saga, SagaStep
-from sagas.state import RunState
-from sagas.writer import Writer
+from sagas.operations.interventions import By, retry
+from sagas.run import attempts, closing, saga_run
+from sagas.run.journal_writer import Writer
+from sagas.run.state import RunState
+from sagas.worker.executor import Executor
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
     CORRELATION,
@@ -189,7 +175,7 @@ def script() -> Script:
     return Script()
 
 
-def runs_of(worker: Executor) -> list[run.SagaRun]:
+def runs_of(worker: Executor) -> list[saga_run.SagaRun]:
     return [run_ for _, run_ in list(worker._running.values()) if run_ is not None]
 
 
@@ -332,7 +318,7 @@ class TestLocalSteps:
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Once the journal cannot be written: neither are the step's own rows."""
-        real_local, real = local._write_local, journal.write
+        real_local, real = local_step._write_local, writing.write
         before: list[set[str]] = []
 
         def write_local(*args: Any) -> str:
@@ -345,7 +331,7 @@ class TestLocalSteps:
             before.append(written())
             return real(entries)
 
-        monkeypatch.setattr(local, "_write_local", write_local)
+        monkeypatch.setattr(local_step, "_write_local", write_local)
         monkeypatch.setattr(GroupCommit.__init__, "__kwdefaults__", {"write": write})
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
@@ -371,7 +357,7 @@ class TestLocalSteps:
     def test_a_commit_whose_answer_was_lost_is_not_repeated(
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = local.do_locally
+        real = local_step.do_locally
         lost: list[int] = []
 
         def losing(*args: Any, **kwargs: Any) -> Any:
@@ -381,7 +367,7 @@ class TestLocalSteps:
                 raise OperationalError("server closed the connection unexpectedly")
             return result
 
-        monkeypatch.setattr(local, "do_locally", losing)
+        monkeypatch.setattr(local_step, "do_locally", losing)
         trip.script["fly"] = lambda _: {"seat": "1A"}
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
@@ -415,7 +401,7 @@ class TestLocalSteps:
     def test_a_database_that_is_away_spends_no_attempt(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = rows.upsert
+        real = statements.upsert
         failures = iter(range(7))
 
         def write_journal(given: Any) -> sql.Statement:
@@ -424,7 +410,7 @@ class TestLocalSteps:
             return real(given)
 
         monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(rows, "upsert", write_journal)
+        monkeypatch.setattr(statements, "upsert", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
         assert set(journal_of(saga.id).values()) == {("done", 1)}
@@ -979,7 +965,7 @@ class TestStopping:
         """The database comes back just when the worker has given up waiting for it."""
         workers: list[Executor] = []
         reached = threading.Event()
-        real = rows.upsert
+        real = statements.upsert
 
         def write_journal(given: Any) -> sql.Statement:
             if not workers or not all(run_._state.suspended for run_ in runs_of(workers[0])):
@@ -989,7 +975,7 @@ class TestStopping:
 
         saga = begin("trip")
         with monkeypatch.context() as away:
-            away.setattr(rows, "upsert", write_journal)
+            away.setattr(statements, "upsert", write_journal)
             with working() as worker:
                 workers.append(worker)
                 assert reached.wait(20)
@@ -1153,7 +1139,7 @@ class TestTheEnd:
     ) -> None:
         outcomes: list[SagaOutcome] = []
         on_finish("trip", outcomes.append)
-        real = terminal.finish
+        real = final_transaction.finish
         answers: list[int] = []
 
         def finish(*args: Any, **options: Any) -> None:
@@ -1162,7 +1148,7 @@ class TestTheEnd:
             if len(answers) == 1:
                 raise OperationalError("server closed the connection unexpectedly")
 
-        monkeypatch.setattr(terminal, "finish", finish)
+        monkeypatch.setattr(final_transaction, "finish", finish)
         saga = begin("trip")
         with working():
             until(lambda: len(answers) == 2)

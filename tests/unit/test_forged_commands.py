@@ -31,12 +31,13 @@ from orders.models import (
 )
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
-from sagas import inbox, interventions
-from sagas.codec import decode, encode
-from sagas.identity import step_key
-from sagas.interventions import By
+from sagas.definition.identity import step_key
+from sagas.definition.registry import saga_type
+from sagas.inbox import accepting
+from sagas.journal.codec import decode, encode
 from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus, StepKind
-from sagas.registry import saga_type
+from sagas.operations import interventions
+from sagas.operations.interventions import By
 from tests.unit.test_order_saga import Shop, running
 from tests.unit.waiting import in_thread, until
 
@@ -130,7 +131,7 @@ class TestPlacing:
     @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
     def test_what_differs_from_the_row_is_refused(self, forged: dict[str, Any]) -> None:
         place()
-        assert inbox.accept([Forger().record(GENUINE | forged)], consumer="sagas") == 0
+        assert accepting.accept([Forger().record(GENUINE | forged)], consumer="sagas") == 0
         [reason] = refused(1)
         [field] = forged
         assert reason == f"{field} of the command differ from those of order F"
@@ -143,7 +144,7 @@ class TestPlacing:
     )  # fmt: skip
     def test_what_points_to_no_order_is_refused(self, payload: object) -> None:
         place()
-        assert inbox.accept([Forger().record(payload)], consumer="sagas") == 0
+        assert accepting.accept([Forger().record(payload)], consumer="sagas") == 0
         assert refused(1) == ["the command names no order: `order_id` must be an order's id"]
 
     def test_two_before_the_orders_own(self, shop: Shop) -> None:
@@ -160,7 +161,7 @@ class TestPlacing:
         place()
         forger = Forger()
         batch = [forger.record(GENUINE | {"amount": "0.01"}), forger.record(GENUINE)]
-        assert inbox.accept(batch, consumer="sagas") == 1
+        assert accepting.accept(batch, consumer="sagas") == 1
         assert decode(Saga.objects.get().input) == {"order_id": "F", "amount": PRICE}
         assert len(refused(1)) == 1
 
@@ -177,7 +178,7 @@ class TestPlacing:
     def test_further_fields_say_nothing_of_ours(self) -> None:
         place()
         more = GENUINE | {"status": "fulfilled", "transaction_id": "TXN-1", "saga_id": "x"}
-        assert inbox.accept([Forger().record(more)], consumer="sagas") == 1
+        assert accepting.accept([Forger().record(more)], consumer="sagas") == 1
         assert decode(Saga.objects.get().input) == {"order_id": "F", "amount": PRICE}
 
     @pytest.mark.on_sqlite
@@ -228,12 +229,12 @@ class TestPlacing:
 
     def assert_waits(self, type_: str) -> None:
         with pytest.raises(OperationalError):
-            inbox.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
+            accepting.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
 
     def assert_accepted_afterwards(self, type_: str) -> None:
         assert not RefusedCommand.objects.exists()
-        inbox.accept([Forger().record(GENUINE)], consumer="sagas")
-        inbox.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
+        accepting.accept([Forger().record(GENUINE)], consumer="sagas")
+        accepting.accept([Forger().record(GENUINE, type_=type_)], consumer="sagas")
         assert not RefusedCommand.objects.exists()
 
 
@@ -311,20 +312,20 @@ class TestCancelling:
 
     def begun(self) -> Order:
         order = place()
-        assert inbox.accept([Forger().record(GENUINE)], consumer="sagas") == 1
+        assert accepting.accept([Forger().record(GENUINE)], consumer="sagas") == 1
         return order
 
     def test_one_that_nobody_has_asked_for_is_refused(self) -> None:
         self.begun()
         cancel = Forger().record(self.CANCEL, type_="orders.cancel")
-        assert inbox.accept([cancel], consumer="sagas") == 0
+        assert accepting.accept([cancel], consumer="sagas") == 0
         assert refused(1) == ["nobody has asked this service to cancel order F"]
         saga = Saga.objects.get()
         assert (saga.status, saga.cancel_reason) == (SagaStatus.PENDING, "")
 
     def test_for_no_order(self) -> None:
         cancel = Forger().record(self.CANCEL, type_="orders.cancel")
-        assert inbox.accept([cancel], consumer="sagas") == 0
+        assert accepting.accept([cancel], consumer="sagas") == 0
         assert refused(1) == ["there is no order 'F'"]
 
     def test_the_reason_is_the_one_that_was_given_to_us(self) -> None:
@@ -332,7 +333,7 @@ class TestCancelling:
         cancel_order(order_id="F", reason="found it cheaper")
         cancel_order(order_id="F", reason="another thought")
         cancel = Forger().record(self.CANCEL, type_="orders.cancel")
-        assert inbox.accept([cancel], consumer="sagas") == 1
+        assert accepting.accept([cancel], consumer="sagas") == 1
         assert Saga.objects.get().cancel_reason == "found it cheaper"
 
     def test_the_request_is_on_the_order_once(self) -> None:

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saga_runtime.database_threads import Threads
-from sagas import group, journal
-from sagas.cancelling import request_cancel
-from sagas.claims import Claimed
-from sagas.entries import (
+from sagas.definition.hooks import Ending
+from sagas.journal import group_commit, writing
+from sagas.journal.cancelling import request_cancel
+from sagas.journal.claims import Claimed
+from sagas.journal.entries import (
     BUSY,
     FENCED,
     BeginPivot,
@@ -28,8 +29,7 @@ from sagas.entries import (
     Verdict,
     Wait,
 )
-from sagas.group import GroupCommit
-from sagas.hooks import Ending
+from sagas.journal.group_commit import GroupCommit
 from sagas.models import Saga, SagaAttempt, SagaStatus, SagaStep, StepStatus
 from tests.unit.saga_running import Register, begin, register, working
 from tests.unit.scripted_sagas import Part, Script, chain, claimed_by
@@ -50,7 +50,7 @@ def claimed(count: int) -> list[Claimed]:
     """As many sagas, held by one worker."""
     from datetime import timedelta
 
-    from sagas import claims
+    from sagas.journal import claims
 
     for n in range(count):
         begin("tour", key=f"K-{n}")
@@ -85,10 +85,10 @@ def started(saga: Claimed, *changes: Change, attempt: int = 1, step: str = "stay
 def ready_for(saga: Claimed, ending: Ending) -> None:
     """Bring a saga to where it may end so."""
     if ending is Ending.ROLLED_BACK:
-        journal.write([Entry(saga=saga, changes=(Fail("no"),))])
+        writing.write([Entry(saga=saga, changes=(Fail("no"),))])
         return
     for name in STEPS:
-        journal.write([Entry(saga=saga, step=step_entry(StepStatus.DONE, step=name))])
+        writing.write([Entry(saga=saga, step=step_entry(StepStatus.DONE, step=name))])
 
 
 def lose(saga: Claimed) -> None:
@@ -110,7 +110,7 @@ class TestWriting:
     """`journal.write` itself."""
 
     def test_nothing(self) -> None:
-        assert journal.write([]) == []
+        assert writing.write([]) == []
 
     def test_entries_of_many_sagas_in_one_transaction(
         self, django_assert_max_num_queries: Any
@@ -118,14 +118,14 @@ class TestWriting:
         """However many they are: a handful of statements."""
         entries = [started(saga) for saga in claimed(50)]
         with django_assert_max_num_queries(8):
-            assert journal.write(entries) == [WRITTEN] * 50
+            assert writing.write(entries) == [WRITTEN] * 50
         assert SagaStep.objects.count() == SagaAttempt.objects.count() == 50
 
     def test_the_fenced_are_left_out_and_the_others_written(self) -> None:
         sagas = claimed(3)
         lose(sagas[1])
         Saga.objects.filter(id=sagas[2].id).update(epoch=0)
-        verdicts = journal.write([started(saga, BeginPivot()) for saga in sagas])
+        verdicts = writing.write([started(saga, BeginPivot()) for saga in sagas])
         assert verdicts == [WRITTEN, FENCED, FENCED]
         assert steps() == {"K-0 stay": ("started", 1)}
         assert [row(saga).past_pivot for saga in sagas] == [True, False, False]
@@ -134,20 +134,20 @@ class TestWriting:
     def test_one_that_is_gone_too(self) -> None:
         sagas = claimed(2)
         Saga.objects.get(id=sagas[0].id).delete()
-        assert journal.write([started(saga) for saga in sagas]) == [FENCED, WRITTEN]
+        assert writing.write([started(saga) for saga in sagas]) == [FENCED, WRITTEN]
         assert steps() == {"K-1 stay": ("started", 1)}
 
     @pytest.mark.parametrize("attempt", [1, 2])
     def test_an_attempt_before_the_current_one_is_not(self, attempt: int) -> None:
         """Nor what would follow from it: a late thread of the same worker."""
         (saga,) = claimed(1)
-        journal.write([started(saga, attempt=3)])
+        writing.write([started(saga, attempt=3)])
         late = Entry(
             saga=saga,
             step=step_entry(StepStatus.FAILED, attempt=attempt),
             changes=(Fail("late"), Wait(60), BeginPivot()),
         )
-        assert journal.write([late]) == [FENCED]
+        assert writing.write([late]) == [FENCED]
         assert steps() == {"K-0 stay": ("started", 3)}
         told = row(saga)
         assert (told.failure, told.status, told.past_pivot) == ("", "running", False)
@@ -155,9 +155,9 @@ class TestWriting:
 
     def test_beside_one_of_another_saga_that_is_current(self) -> None:
         first, second = claimed(2)
-        journal.write([started(first, attempt=2)])
+        writing.write([started(first, attempt=2)])
         late = started(first, Fail("late"), attempt=1)
-        assert journal.write([late, started(second, Fail("no"))]) == [FENCED, WRITTEN]
+        assert writing.write([late, started(second, Fail("no"))]) == [FENCED, WRITTEN]
         assert [row(saga).failure for saga in (first, second)] == ["", "no"]
 
     def test_repeated_it_changes_nothing(self) -> None:
@@ -168,10 +168,10 @@ class TestWriting:
             step=step_entry(StepStatus.FAILED, failures=1, error="no"),
             changes=(Fail("no"),),
         )
-        assert journal.write([entry]) == [WRITTEN]
+        assert writing.write([entry]) == [WRITTEN]
         before = list(SagaAttempt.objects.values()), Saga.objects.values().get()
         steps_before = SagaStep.objects.values("status", "attempt", "failures", "error").get()
-        assert journal.write([entry]) == [WRITTEN]
+        assert writing.write([entry]) == [WRITTEN]
         assert (list(SagaAttempt.objects.values()), Saga.objects.values().get()) == before
         assert (
             SagaStep.objects.values("status", "attempt", "failures", "error").get() == steps_before
@@ -179,17 +179,17 @@ class TestWriting:
 
     def test_the_first_failure_decides(self) -> None:
         (saga,) = claimed(1)
-        journal.write([Entry(saga=saga, changes=(Fail("first", cancelled=True),))])
-        journal.write([Entry(saga=saga, changes=(Fail("second"),))])
+        writing.write([Entry(saga=saga, changes=(Fail("first", cancelled=True),))])
+        writing.write([Entry(saga=saga, changes=(Fail("second"),))])
         told = row(saga)
         assert (told.status, told.failure, told.cancelled) == ("cancelling", "first", True)
 
     def test_a_failure_takes_back_a_pivot_that_said_no(self) -> None:
         (saga,) = claimed(1)
-        journal.write([started(saga, BeginPivot())])
+        writing.write([started(saga, BeginPivot())])
         assert row(saga).past_pivot
         no = Entry(saga=saga, step=step_entry(StepStatus.FAILED), changes=(Fail("no"),))
-        journal.write([no])
+        writing.write([no])
         told = row(saga)
         assert (told.status, told.past_pivot) == ("compensating", False)
 
@@ -197,7 +197,7 @@ class TestWriting:
         first, second = claimed(2)
         before = timezone.now()
         wait = Entry(saga=first, changes=(Wait(100.0),))
-        assert journal.write([wait, started(second)]) == [WRITTEN] * 2
+        assert writing.write([wait, started(second)]) == [WRITTEN] * 2
         told = row(first)
         assert (told.status, told.worker, told.epoch) == ("waiting", "", first.epoch)
         assert 95 < (told.next_run_at - before).total_seconds() < 105
@@ -207,14 +207,14 @@ class TestWriting:
         (saga,) = claimed(1)
         request_cancel(saga.id, who="ann", reason="rain")
         verdict = Verdict(is_written=True, cancel_reason="rain")
-        assert journal.write([Entry(saga=saga, changes=(Wait(100.0),))]) == [verdict]
+        assert writing.write([Entry(saga=saga, changes=(Wait(100.0),))]) == [verdict]
         assert row(saga).next_run_at <= timezone.now()
 
     def test_a_wait_of_one_that_is_being_cancelled_is_one(self) -> None:
         (saga,) = claimed(1)
         request_cancel(saga.id, who="ann", reason="rain")
-        journal.write([Entry(saga=saga, changes=(Fail("rain", cancelled=True),))])
-        journal.write([Entry(saga=saga, changes=(Wait(100.0),))])
+        writing.write([Entry(saga=saga, changes=(Fail("rain", cancelled=True),))])
+        writing.write([Entry(saga=saga, changes=(Wait(100.0),))])
         assert (row(saga).next_run_at - timezone.now()).total_seconds() > 90
 
     def test_unless_cancelled(self) -> None:
@@ -224,7 +224,7 @@ class TestWriting:
             Entry(saga=saga, step=step_entry(), changes=(BeginPivot(),), unless_cancelled=True)
             for saga in (first, second)
         ]
-        verdicts = journal.write(group)
+        verdicts = writing.write(group)
         assert verdicts == [Verdict(is_written=False, cancel_reason="rain"), WRITTEN]
         assert steps() == {"K-1 stay": ("started", 1)}
         assert [row(saga).past_pivot for saga in (first, second)] == [False, True]
@@ -233,13 +233,13 @@ class TestWriting:
         (saga,) = claimed(1)
         request_cancel(saga.id, who="ann", reason="rain")
         verdict = Verdict(is_written=True, cancel_reason="rain")
-        assert journal.write([started(saga)]) == [verdict]
+        assert writing.write([started(saga)]) == [verdict]
 
     def test_a_pivot_does_not_begin_where_a_cancel_waits(self) -> None:
         """Whatever the entry says: a saga has the one or the other."""
         (saga,) = claimed(1)
         request_cancel(saga.id, who="ann", reason="rain")
-        journal.write([started(saga, BeginPivot())])
+        writing.write([started(saga, BeginPivot())])
         assert not row(saga).past_pivot
 
     @pytest.mark.parametrize("ending", [Ending.COMPLETED, Ending.ROLLED_BACK])
@@ -249,14 +249,14 @@ class TestWriting:
             ready_for(saga, ending)
         lose(second)
         ends = [Entry(saga=saga, changes=(End(ending, STEPS),)) for saga in (first, second)]
-        assert journal.write(ends) == [WRITTEN, FENCED]
+        assert writing.write(ends) == [WRITTEN, FENCED]
         told = row(first)
         assert told.status == ending.value
         assert told.finished_at is not None
         assert row(second).status != ending.value
         assert row(second).finished_at is None
         other = Ending.COMPLETED if ending is Ending.ROLLED_BACK else Ending.ROLLED_BACK
-        journal.write([Entry(saga=first, changes=(End(other, STEPS),))])
+        writing.write([Entry(saga=first, changes=(End(other, STEPS),))])
         assert (row(first).status, row(first).finished_at) == (told.status, told.finished_at)
 
     def test_ends_of_both_kinds_in_one_group(self) -> None:
@@ -264,7 +264,7 @@ class TestWriting:
         endings = [Ending.COMPLETED, Ending.ROLLED_BACK] * 2
         for saga, ending in zip(sagas, endings, strict=True):
             ready_for(saga, ending)
-        journal.write(
+        writing.write(
             [
                 Entry(saga=saga, changes=(End(ending, STEPS),))
                 for saga, ending in zip(sagas, endings, strict=True)
@@ -275,7 +275,7 @@ class TestWriting:
     def test_two_steps_of_one_saga(self) -> None:
         (saga,) = claimed(1)
         group = [started(saga, step="left"), started(saga, BeginPivot(), step="right")]
-        assert journal.write(group) == [WRITTEN] * 2
+        assert writing.write(group) == [WRITTEN] * 2
         assert steps() == {"K-0 left": ("started", 1), "K-0 right": ("started", 1)}
         assert row(saga).past_pivot
 
@@ -285,7 +285,7 @@ class TestWriting:
         entry = Entry(
             saga=saga, step=step_entry(StepStatus.FAILED, error=text), changes=(Fail(text),)
         )
-        assert journal.write([entry]) == [WRITTEN]
+        assert writing.write([entry]) == [WRITTEN]
         assert "\0" not in SagaStep.objects.get().error
         assert row(saga).failure == SagaStep.objects.get().error != ""
 
@@ -294,9 +294,9 @@ class TestWriting:
         for n in range(3):
             (saga,) = [claimed_by(f"dead {n}")]
         assert row(saga).takeovers == saga.takeovers == 2
-        journal.write([started(saga)])
+        writing.write([started(saga)])
         assert row(saga).takeovers == 2
-        journal.write([Entry(saga=saga, step=step_entry(StepStatus.FAILED))])
+        writing.write([Entry(saga=saga, step=step_entry(StepStatus.FAILED))])
         assert row(saga).takeovers == 0
 
 
@@ -327,7 +327,7 @@ def test_together_is_as_one_after_the_other(
         lose(sagas[n])
     model: dict[str, tuple[str, int]] = {}
     for n, step, attempt, status in wanted:
-        (verdict,) = journal.write(
+        (verdict,) = writing.write(
             [Entry(saga=sagas[n], step=step_entry(status, attempt=attempt, step=step))]
         )
         key = f"K-{n} {step}"
@@ -349,8 +349,8 @@ def together(
         threads = Threads(1, name="tests")
         try:
             commit = GroupCommit(threads, write=write)
-            writing = (commit.put(entry) for entry in entries)
-            return await asyncio.gather(*writing, return_exceptions=True)
+            puts = (commit.put(entry) for entry in entries)
+            return await asyncio.gather(*puts, return_exceptions=True)
         finally:
             await asyncio.to_thread(threads.close)
 
@@ -360,7 +360,7 @@ def together(
 class Recorder:
     """Writes, and keeps what it was given."""
 
-    def __init__(self, write: Callable[[Sequence[Entry]], list[Verdict]] = journal.write) -> None:
+    def __init__(self, write: Callable[[Sequence[Entry]], list[Verdict]] = writing.write) -> None:
         self.groups: list[list[Entry]] = []
         self._write = write
 
@@ -401,7 +401,7 @@ class TestGroups:
         assert len(steps()) == 5
 
     def test_none_is_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(group, "MAX_GROUP", 4)
+        monkeypatch.setattr(group_commit, "MAX_GROUP", 4)
         sagas = claimed(10)
         write = Recorder()
         assert together([started(saga) for saga in sagas], write) == [WRITTEN] * 10
@@ -456,7 +456,7 @@ class TestGroups:
         def write(entries: Sequence[Entry]) -> list[Verdict]:
             for error in failures:
                 raise error
-            return journal.write(entries)
+            return writing.write(entries)
 
         recorder = Recorder(write)
         assert together([started(saga) for saga in claimed(3)], recorder) == [WRITTEN] * 3
@@ -516,7 +516,7 @@ class TestGroups:
 class TestInAWorker:
     def test_after_an_outage_all_try_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         failures = iter(range(4))
-        real = journal.write
+        real = writing.write
 
         def write(entries: Sequence[Entry]) -> list[Verdict]:
             if next(failures, None) is not None:
@@ -557,7 +557,7 @@ class TestInAWorker:
         errors: list[BaseException] = []
 
         def written_by(order: list[Entry]) -> bool:
-            verdicts = journal.write(order)
+            verdicts = writing.write(order)
             assert {*verdicts} <= {WRITTEN, BUSY}
             return {*verdicts} == {WRITTEN}
 
@@ -595,9 +595,9 @@ class TestInAWorker:
 
         with in_thread(hold):
             until(holding.is_set)
-            verdicts = journal.write([started(saga) for saga in (mine, theirs, lost)])
+            verdicts = writing.write([started(saga) for saga in (mine, theirs, lost)])
         assert verdicts == [WRITTEN, BUSY, FENCED]
-        assert journal.write([started(theirs)]) == [WRITTEN]
+        assert writing.write([started(theirs)]) == [WRITTEN]
 
     @pytest.mark.on_postgresql
     def test_a_saga_whose_row_was_busy_gets_to_its_end(self) -> None:

@@ -18,11 +18,13 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
-from sagas import cancel_rules, claims, codec, inbox
-from sagas.cancel_rules import CancelRule, cancel_on
-from sagas.consumer import SagaConsumer
+from sagas.definition import cancel_rules
+from sagas.definition.cancel_rules import CancelRule, cancel_on
+from sagas.definition.identity import saga_id
 from sagas.errors import SagaDefinitionError
-from sagas.identity import saga_id
+from sagas.inbox import accepting
+from sagas.inbox.consumer import SagaConsumer
+from sagas.journal import claims, codec
 from sagas.models import InboxMessage, RefusedCommand, Saga
 from tests.unit.saga_running import Context, Register, register
 from tests.unit.waiting import in_thread, until
@@ -137,7 +139,7 @@ def nested(levels: int) -> Any:
 
 
 def accept(*records: Record, consumer: str = "sagas") -> int:
-    return inbox.accept(records, consumer=consumer)
+    return accepting.accept(records, consumer=consumer)
 
 
 @pytest.mark.django_db
@@ -379,7 +381,7 @@ class TestMalformed:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rule = CancelRule(saga_name="travel", key="trip", reason=lambda _: "")
-        monkeypatch.setattr(inbox, "cancel_rule", {"travel.cancel": rule}.get)
+        monkeypatch.setattr(accepting, "cancel_rule", {"travel.cancel": rule}.get)
         accept(record(raw=b"{"))
         cancel = record({"trip": "T-9"}, ce_type="travel.cancel")
         accept(cancel)
@@ -477,7 +479,7 @@ class TestTheConsumer:
     def test_what_it_could_not_store_comes_again(
         self, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = inbox.accept
+        real = accepting.accept
         failures = iter([1, 2])
 
         def failing(*args: Any, **kwargs: Any) -> int:
@@ -485,7 +487,7 @@ class TestTheConsumer:
                 raise OperationalError("server closed the connection")
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(inbox, "accept", failing)
+        monkeypatch.setattr(accepting, "accept", failing)
         monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
         with in_thread(SagaConsumer(broker, topics=[TOPIC], group="sagas").run):
             self.publish(broker, record({"trip": "T-1"}))

@@ -10,7 +10,7 @@ from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 
 from sagas import StepRejected
-from sagas.hooks import Ending, SagaOutcome
+from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.models import Intervention, Saga, SagaStep
 from tests.unit.saga_running import (
     Context,

@@ -17,11 +17,11 @@ from relay import metrics as relay_metrics
 from relay.loop import Relay
 from relay.metrics import relay_registry
 from saga_runtime.prometheus import metrics_served
-from sagas import inbox
-from sagas import metrics as saga_metrics
-from sagas.metrics import SagasByStatus, consumer_registry
+from sagas.inbox import accepting
+from sagas.inbox.sequences import Sequences
 from sagas.models import Saga, SagaQuerySet
-from sagas.sequences import Sequences
+from sagas.worker import metrics as saga_metrics
+from sagas.worker.metrics import SagasByStatus, consumer_registry
 from tests.services import free_port
 from tests.unit.relay.test_loop import SOURCE, Kafka, put
 from tests.unit.saga_running import Register, register
@@ -130,8 +130,8 @@ class TestTheConsumer:
         before, sequences = scrape(), Sequences()
         again = record({"trip": "T-2"}, ce_sequence="5")
         batch: list[Record] = [again, record({"trip": "T-1"}, ce_sequence="4"), record(raw=b"{")]
-        inbox.accept(batch, consumer="sagas", sequences=sequences)
-        inbox.accept([again], consumer="sagas", sequences=sequences)
+        accepting.accept(batch, consumer="sagas", sequences=sequences)
+        accepting.accept([again], consumer="sagas", sequences=sequences)
         after = scrape()
         grown = {name: after[name] - before[name] for name in before}
         assert grown["sagas_inbox_accepted_total"] == 2
@@ -147,7 +147,7 @@ class TestTheConsumer:
             return registry.get_sample_value("sagas", {"status": "pending"})
 
         assert pending() == 0
-        inbox.accept([record({"trip": "T-1"})], consumer="sagas")
+        accepting.accept([record({"trip": "T-1"})], consumer="sagas")
         now += saga_metrics.COUNT_EVERY - 1
         assert pending() == 0
         now += 1

@@ -16,9 +16,9 @@ from orders.models import (
 )
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order
-from sagas.codec import encode
+from sagas.definition.registry import saga_type
+from sagas.journal.codec import encode
 from sagas.models import Saga
-from sagas.registry import saga_type
 from tests.unit.released_orders import bring_back
 from tests.unit.test_order_saga import Lossy, _book, assert_audit_is_clean, running, stock
 from tests.unit.waiting import until

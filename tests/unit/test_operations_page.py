@@ -15,7 +15,7 @@ from orders.audit import audit_orders
 from orders.models import Order, Payment
 from orders.services import Item, place_order
 from outbox.models import OutboxMessage
-from sagas import inbox
+from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga, StepKind
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stock")]
@@ -52,7 +52,7 @@ def sent() -> list[Record]:
 def test_an_order_that_stays_pending_is_found_and_sent_again(order: Order) -> None:
     genuine = sent()
     Order.objects.update(order_id="hidden")  # the command is read before its order can be seen
-    assert inbox.accept(genuine, consumer="sagas") == 0
+    assert accepting.accept(genuine, consumer="sagas") == 0
     Order.objects.update(order_id=order.order_id)
     assert RefusedCommand.objects.get().reason == "there is no order 'ORD-001'"
     later = timezone.now() + timedelta(hours=2)
@@ -61,7 +61,7 @@ def test_an_order_that_stays_pending_is_found_and_sent_again(order: Order) -> No
     assert "no saga has begun: its command waits, or was refused" in found.what
     for accepted in (1, 0):  # a second time changes nothing
         type_in("An order that stays `pending`")
-        assert inbox.accept(sent(), consumer="sagas") == accepted
+        assert accepting.accept(sent(), consumer="sagas") == accepted
     assert Saga.objects.get().id == order.saga_id
     [found] = audit_orders(now=later, max_age=timedelta(hours=1)).contradictions
     assert "no saga" not in found.what

@@ -37,9 +37,9 @@ from orders.services import Item, place_order, receive_stock
 from outbox.models import OutboxMessage
 from relay.loop import Relay
 from saga_runtime.correlation import Correlation, correlated
-from sagas import attempts
 from sagas.models import Saga, SagaStep
-from sagas.service import SagaService
+from sagas.run import attempts
+from sagas.worker.service import SagaService
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)

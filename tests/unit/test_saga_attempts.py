@@ -11,21 +11,15 @@ import pytest
 from django.core.management import call_command
 from django.db import DataError, OperationalError, connection
 
-from sagas import (
-    StepRejected,
-    attempts,
-    call_in_thread,
-    interventions,
-    journal,
-    local,
-    reports,
-    sql,
-)
-from sagas.entries import Entry
-from sagas.interventions import By, InterventionRefused
+from sagas import StepRejected, call_in_thread
+from sagas.crash_points import Point, observe
+from sagas.definition.steps import Step, Tries
+from sagas.journal import local_step, sql, writing
+from sagas.journal.entries import Entry
 from sagas.models import Saga, SagaAttempt, SagaStep, StepKind, StepStatus
-from sagas.points import Point, observe
-from sagas.steps import Step, Tries
+from sagas.operations import interventions, reports
+from sagas.operations.interventions import By, InterventionRefused
+from sagas.run import attempts
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.scripted_sagas import (
@@ -289,7 +283,7 @@ class TestTimeoutsOfLocalSteps:
         begin("tour")
         before = limits()
         entry = Entry(saga=claimed_by("w"), step=Tries(attempt=1).entry(FLY, StepStatus.DONE))
-        within, _ = local.do_locally(entry, work=limits, timeout=0.2)
+        within, _ = local_step.do_locally(entry, work=limits, timeout=0.2)
         assert within == ["200ms", "200ms"]
         assert limits() == before
 
@@ -377,7 +371,7 @@ class TestOurOwnDatabaseAway:
         self, script: Script, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failures = iter(range(4))
-        real = journal.write
+        real = writing.write
 
         def write(group: Any) -> Any:
             done = [e for e in group if e.step and (e.step.step, e.step.status) == ("stay", "done")]
@@ -385,7 +379,9 @@ class TestOurOwnDatabaseAway:
                 raise OperationalError(LOST)
             return real(group)
 
-        monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+        monkeypatch.setattr(
+            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+        )
         saga = run_to_end(begin("tour"))
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "eat"]
@@ -395,7 +391,7 @@ class TestOurOwnDatabaseAway:
         self, script: Script, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failures = iter(range(1))
-        real = journal.write
+        real = writing.write
         journalled: list[list[str]] = []
 
         def write(group: Any) -> Any:
@@ -406,7 +402,9 @@ class TestOurOwnDatabaseAway:
 
         stay = SagaStep.objects.filter(step="stay").values_list("status", flat=True)
         script.acts["eat"] = lambda _: journalled.append(list(stay.all()))
-        monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+        monkeypatch.setattr(
+            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+        )
         saga = run_to_end(begin("tour"), lease=0.3)
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "stay", "eat"]

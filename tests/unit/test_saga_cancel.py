@@ -17,25 +17,16 @@ from sagaz.core.triggers import trigger
 from brokers import Record
 from orders.models import Product
 from saga_runtime.text import LONGEST_ERROR, cut
-from sagas import (
-    Ending,
-    SagaOutcome,
-    StepRejected,
-    attempts,
-    call_in_thread,
-    cancel_on,
-    cancel_rules,
-    inbox,
-    journal,
-    local,
-    sql,
-    terminal,
-)
-from sagas.cancelling import request_cancel
-from sagas.entries import End, Entry, Fail, Wait
+from sagas import Ending, SagaOutcome, StepRejected, call_in_thread, cancel_on
+from sagas.crash_points import Point, observe
+from sagas.definition import cancel_rules
+from sagas.definition.hooks import Hook
+from sagas.definition.identity import saga_id
 from sagas.errors import CancelRefused, HookFailed, UnknownSaga
-from sagas.hooks import Hook
-from sagas.identity import saga_id
+from sagas.inbox import accepting
+from sagas.journal import final_transaction, local_step, sql, writing
+from sagas.journal.cancelling import request_cancel
+from sagas.journal.entries import End, Entry, Fail, Wait
 from sagas.models import (
     ACTIVE,
     InboxMessage,
@@ -44,7 +35,7 @@ from sagas.models import (
     Saga,
     SagaStep,
 )
-from sagas.points import Point, observe
+from sagas.run import attempts
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
     Context,
@@ -167,14 +158,14 @@ class TestInTime:
         self, script: Script, outcomes: list[SagaOutcome], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         saga = begin("tour")
-        real = local.do_locally
+        real = local_step.do_locally
 
         def do_locally(*args: Any, **kwargs: Any) -> Any:
             if not script.calls:
                 cancel(saga)
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(local, "do_locally", do_locally)
+        monkeypatch.setattr(local_step, "do_locally", do_locally)
         is_cancelled(run_to_end(saga), outcomes)
         assert script.calls == ["fly", "unfly"]
         assert journal_of(saga) == {"fly:F": ("done", 1), "fly:C": ("done", 1)}
@@ -200,14 +191,16 @@ class TestInTime:
     ) -> None:
         """After the worker has looked, before it says `started`: the step is not begun."""
         saga = begin("tour")
-        real = journal.write
+        real = writing.write
 
         def write(group: Any) -> Any:
             if any(e.step and e.step.status == "started" for e in group):
                 cancel(saga)
             return real(group)
 
-        monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+        monkeypatch.setattr(
+            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+        )
         is_cancelled(run_to_end(saga), outcomes)
         assert script.calls == ["fly", "unfly"]
         assert "stay:F" not in journal_of(saga)
@@ -225,14 +218,14 @@ class TestInTime:
         if with_hook:
             on_finish("tour", outcomes.append)
         saga = begin("tour")
-        real = local.do_locally
+        real = local_step.do_locally
 
         def do_locally(entry: Any, **kwargs: Any) -> Any:
             if entry.step.step == "eat" and entry.step.kind == "F":
                 cancel(saga)
             return real(entry, **kwargs)
 
-        monkeypatch.setattr(local, "do_locally", do_locally)
+        monkeypatch.setattr(local_step, "do_locally", do_locally)
         ended = run_to_end(saga)
         assert (ended.status, ended.cancelled, ended.failure) == (
             "rolled_back",
@@ -256,7 +249,7 @@ class TestInTime:
             on_finish("tour", outcomes.append)
         saga = begin("tour")
         left = [1]
-        real_finish, real_write = terminal.finish, journal.write
+        real_finish, real_write = final_transaction.finish, writing.write
 
         def once() -> None:
             if left:
@@ -272,8 +265,10 @@ class TestInTime:
                 once()
             return real_write(group)
 
-        monkeypatch.setattr(terminal, "finish", finish)
-        monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+        monkeypatch.setattr(final_transaction, "finish", finish)
+        monkeypatch.setattr(
+            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+        )
         ended = run_to_end(saga)
         assert not left
         assert (ended.status, ended.cancelled) == ("rolled_back", True)
@@ -292,7 +287,7 @@ class TestInTime:
         """What the hook said of the other end is no reason to park this one."""
         saga = begin("tour")
         asked: list[SagaOutcome] = []
-        real_finish = terminal.finish
+        real_finish = final_transaction.finish
 
         def hook(outcome: SagaOutcome) -> None:
             asked.append(outcome)
@@ -308,7 +303,7 @@ class TestInTime:
                 raise
 
         on_finish("tour", hook)
-        monkeypatch.setattr(terminal, "finish", finish)
+        monkeypatch.setattr(final_transaction, "finish", finish)
         ended = run_to_end(saga)
         assert script.calls == ["fly", "stay", "eat", "uneat", "unstay", "unfly"]
         assert asked[0].ending is Ending.COMPLETED
@@ -327,7 +322,7 @@ class TestInTime:
         for step in ("fly", "stay", "eat"):
             entries.done(dead, step, "F", attempt=1, result={})
         cancel(saga)
-        journal.write([Entry(saga=dead, changes=(Fail("changed my mind", cancelled=True),))])
+        writing.write([Entry(saga=dead, changes=(Fail("changed my mind", cancelled=True),))])
         entries.done(dead, "eat", "C", attempt=1, result={})
         is_cancelled(run_to_end(saga), outcomes)
         assert script.calls == ["unstay", "unfly"]
@@ -382,14 +377,16 @@ class TestInTime:
         monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
         monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 7200.0)
         saga = begin("tour")
-        real = journal.write
+        real = writing.write
 
         def write(group: Any) -> Any:
             if any(isinstance(c, Wait) for e in group for c in e.changes):
                 cancel(saga)
             return real(group)
 
-        monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+        monkeypatch.setattr(
+            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+        )
         script.acts["stay"] = raising(ConnectionError("away"))
         assert run_to_end(saga).status == "rolled_back"
 
@@ -460,7 +457,7 @@ class TestInTime:
         entries.done(dead, "fly", "F", attempt=1, result={})
         cancel(saga)
         fail = Fail("changed my mind", cancelled=True)
-        journal.write([Entry(saga=dead, changes=(fail,))])
+        writing.write([Entry(saga=dead, changes=(fail,))])
         assert Saga.objects.get(id=saga).status == "cancelling"
         again = claimed_by("dead too")
         assert again.cancelled
@@ -535,7 +532,7 @@ class TestAgainstThePivot:
         external: bool,  # noqa: FBT001
     ) -> None:
         left = [do]
-        real, real_locally = journal.write, local.do_locally
+        real, real_locally = writing.write, local_step.do_locally
 
         def write(group: Any) -> Any:
             if left and any(e.step and e.step.step == "pay" for e in group):
@@ -548,9 +545,11 @@ class TestAgainstThePivot:
             return real_locally(entry, **kwargs)
 
         if external:
-            patch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+            patch.setattr(
+                "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+            )
         else:
-            patch.setattr(local, "do_locally", do_locally)
+            patch.setattr(local_step, "do_locally", do_locally)
 
     def test_first_the_pivot(
         self,
@@ -811,7 +810,7 @@ class TestTheInbox:
         )
 
     def accept(self, *records: Record) -> int:
-        return inbox.accept(records, consumer="tests")
+        return accepting.accept(records, consumer="tests")
 
     def place(self, offset: int = 0) -> Record:
         return self.record("tours.place", {"tour": "T-1"}, offset=offset)

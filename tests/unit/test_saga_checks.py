@@ -10,7 +10,7 @@ from django.db import OperationalError
 from sagaz import Saga as SagaClass
 from sagaz import action
 
-from sagas import claims
+from sagas.journal import claims
 from sagas.models import Saga, SagaStatus
 from tests.processes import manage, refusal
 from tests.unit import journal_entries as entries
@@ -131,7 +131,7 @@ class TestUnfinishedSagas:
 def redeploy(
     saga_class: type[SagaClass], *, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sagas import registry
+    from sagas.definition import registry
 
     monkeypatch.setattr(registry, "_types", {})
     register(saga_class)

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from sagas import cleaning
+from sagas.journal import cleaning
 from sagas.models import ENDED, InboxMessage, Saga, SagaAttempt, SagaStatus, SagaStep
 
 pytestmark = pytest.mark.django_db(transaction=True)

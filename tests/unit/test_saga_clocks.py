@@ -13,11 +13,13 @@ from brokers import Record
 from outbox import enqueue
 from outbox.models import OutboxMessage
 from outbox.queries import oldest_age
-from sagas import claims, cleaning, inbox, interventions, reports, sql
-from sagas.cancelling import request_cancel
-from sagas.interventions import By
+from sagas.inbox import accepting
+from sagas.journal import claims, cleaning, sql
+from sagas.journal.cancelling import request_cancel
 from sagas.models import Saga, SagaAttempt, SagaStep
-from sagas.sync import run_saga_sync
+from sagas.operations import interventions, reports
+from sagas.operations.interventions import By
+from sagas.worker.run_here import run_saga_sync
 from tests.unit.saga_running import Context, Register, begin, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain, failing
 
@@ -140,7 +142,7 @@ def test_the_inbox_goes_by_the_same_clock(register: Register, settings: Settings
     settings.TIME_ZONE, settings.USE_TZ = "America/Los_Angeles", False
     headers = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "tour.book"}
     texts = tuple((f"ce_{name}", text.encode()) for name, text in headers.items())
-    inbox.accept([Record("tours", 0, 0, b"k", b'{"trip": "T"}', texts)], consumer="test")
+    accepting.accept([Record("tours", 0, 0, b"k", b'{"trip": "T"}', texts)], consumer="test")
     assert run_to_end(Saga.objects.get().id).status == "completed"
 
 

@@ -11,9 +11,10 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from sagas import attempts, closing, journal
-from sagas.hooks import Hook, SagaOutcome
+from sagas.definition.hooks import Hook, SagaOutcome
+from sagas.journal import writing
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
+from sagas.run import attempts, closing
 from tests.unit.saga_running import (
     Register,
     begin,
@@ -280,9 +281,11 @@ def test_the_start_of_an_external_step_that_is_given_up_spends_no_retry(
             given_up[0] += 1
             reason = psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
             raise OperationalError(str(reason)) from reason
-        return journal.write(group)
+        return writing.write(group)
 
-    monkeypatch.setattr("sagas.group.GroupCommit.__init__.__kwdefaults__", {"write": write})
+    monkeypatch.setattr(
+        "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
+    )
     saga = run_to_end(begin("call"))
     assert saga.status == SagaStatus.COMPLETED
     assert failures_of(saga.id)["go:F"] == ("done", 1, 0)

@@ -13,19 +13,13 @@ from django.utils import timezone
 from sagaz.core.triggers import trigger
 
 from brokers import Record
-from sagas import (
-    Ending,
-    SagaDefinitionError,
-    SagaOutcome,
-    StepRejected,
-    attempts,
-    call_in_thread,
-    inbox,
-    registry,
-)
-from sagas.hooks import Hook
-from sagas.identity import saga_id
+from sagas import Ending, SagaDefinitionError, SagaOutcome, StepRejected, call_in_thread
+from sagas.definition import registry
+from sagas.definition.hooks import Hook
+from sagas.definition.identity import saga_id
+from sagas.inbox import accepting
 from sagas.models import Saga
+from sagas.run import attempts
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
     Context,
@@ -239,7 +233,7 @@ class TestDeclaring:
     ) -> None:
         register(script.saga("tour", Part("fly"), on_place=self.placing(), deadline=deadline))
         before = timezone.now()
-        assert inbox.accept([self.record()], consumer="tests") == 1
+        assert accepting.accept([self.record()], consumer="tests") == 1
         saga = Saga.objects.get(id=saga_id("tour", "T-1"))
         if deadline is None:
             assert saga.deadline is None
@@ -247,7 +241,7 @@ class TestDeclaring:
             assert saga.deadline is not None
             assert before + deadline <= saga.deadline <= timezone.now() + deadline
         # A second command does not put it off.
-        inbox.accept([self.record()], consumer="tests")
+        accepting.accept([self.record()], consumer="tests")
         assert Saga.objects.get().deadline == saga.deadline
 
     def test_from_the_command_to_the_end(self, register: Register, script: Script) -> None:
@@ -255,7 +249,7 @@ class TestDeclaring:
         soon = timedelta(seconds=0.2)
         register(script.saga("tour", stay, on_place=self.placing(), deadline=soon))
         script.acts["stay"] = forever()
-        inbox.accept([self.record()], consumer="tests")
+        accepting.accept([self.record()], consumer="tests")
         assert run_to_end(saga_id("tour", "T-1")).status == "rolled_back"
 
     @pytest.mark.parametrize(

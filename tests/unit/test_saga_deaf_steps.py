@@ -13,8 +13,9 @@ from sagaz.core.triggers import trigger
 from brokers import Record
 from saga_runtime import event_loop
 from saga_runtime.event_loop import run_loop
-from sagas import apart, inbox
+from sagas.inbox import accepting
 from sagas.models import SagaStatus, StepStatus
+from sagas.run import own_task
 from tests.unit.saga_running import Context, Register, begin, journal_of, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain
 
@@ -38,7 +39,7 @@ class Deaf:
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Deaf]:
-    monkeypatch.setattr(apart, "GRACE", 0.1)
+    monkeypatch.setattr(own_task, "GRACE", 0.1)
     monkeypatch.setattr(event_loop, "LAST_SECONDS", 0.1)
     step = Deaf()
     yield step
@@ -119,4 +120,4 @@ def test_what_a_trigger_leaves_behind_holds_up_no_command(register: Register, de
     headers = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "tour.book"}
     texts = tuple((f"ce_{name}", text.encode()) for name, text in headers.items())
     record = Record("tours", 0, 0, b"k", b'{"trip": "T"}', texts)
-    assert inbox.accept([record], consumer="test") == 1
+    assert accepting.accept([record], consumer="test") == 1

@@ -15,7 +15,7 @@ from sagaz.core.execution.graph import CompensationType
 from sagaz.core.hooks import publish_on_success
 from sagaz.core.triggers import trigger
 
-from sagas import registry
+from sagas.definition import registry
 from sagas.errors import SagaDefinitionError
 from tests.unit.saga_running import Context
 

@@ -8,15 +8,17 @@ from django.db import connection
 from sagaz import Saga as SagaClass
 from sagaz.core.decorators import ExecutionEngine
 
-from sagas import StepRejected, ends, interventions, journal
-from sagas.attempts import Attempts
-from sagas.claims import Claimed
-from sagas.entries import REFUSED, End, Entry, Fail, Verdict, Wait
+from sagas import StepRejected
+from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import EndRefused
-from sagas.hooks import Ending, SagaOutcome
-from sagas.interventions import By
+from sagas.journal import end_conditions, writing
+from sagas.journal.claims import Claimed
+from sagas.journal.entries import REFUSED, End, Entry, Fail, Verdict, Wait
 from sagas.models import Saga, SagaStep, StepKind
-from sagas.run import SagaRun
+from sagas.operations import interventions
+from sagas.operations.interventions import By
+from sagas.run.attempts import Attempts
+from sagas.run.saga_run import SagaRun
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
     Register,
@@ -112,7 +114,7 @@ class TestTheStatement:
     @pytest.mark.parametrize(("ending", "rows", "allowed"), CASES)
     def test_alone(self, ending: Ending, rows: Rows, *, allowed: bool) -> None:
         saga = held(rows)
-        assert journal.write([end(saga, ending)]) == [WRITTEN if allowed else REFUSED]
+        assert writing.write([end(saga, ending)]) == [WRITTEN if allowed else REFUSED]
         assert status(saga) == (ending if allowed else "running")
         assert (Saga.objects.get(id=saga.id).finished_at is not None) == allowed
 
@@ -121,7 +123,7 @@ class TestTheStatement:
         self, ending: Ending, rows: Rows, *, allowed: bool
     ) -> None:
         other, saga = held({}, key="K-0"), held(rows)
-        verdicts = journal.write([Entry(saga=other, changes=(Wait(60),)), end(saga, ending)])
+        verdicts = writing.write([Entry(saga=other, changes=(Wait(60),)), end(saga, ending)])
         assert verdicts == [WRITTEN, WRITTEN if allowed else REFUSED]
         assert status(saga) == (ending if allowed else "running")
         assert status(other) == "waiting"
@@ -144,29 +146,29 @@ class TestTheStatement:
     def test_one_that_is_refused_spoils_no_other(self) -> None:
         good, bad, also = held(ALL_DONE, key="1"), held({}, key="2"), held(ALL_DONE, key="3")
         group = [end(each, Ending.COMPLETED) for each in (good, bad, also)]
-        assert journal.write(group) == [WRITTEN, REFUSED, WRITTEN]
+        assert writing.write(group) == [WRITTEN, REFUSED, WRITTEN]
         assert [status(each) for each in (good, bad, also)] == ["completed", "running", "completed"]
 
     def test_nothing_is_undone_that_nothing_has_decided_against(self) -> None:
         saga = held({"reserve:F": "failed"}, failure="")
-        assert journal.write([end(saga, Ending.ROLLED_BACK)]) == [REFUSED]
-        told = ends.what_is_open(saga, Ending.ROLLED_BACK, STEPS)
+        assert writing.write([end(saga, Ending.ROLLED_BACK)]) == [REFUSED]
+        told = end_conditions.what_is_open(saga, Ending.ROLLED_BACK, STEPS)
         assert told == "it was to be rolled_back, but nothing has decided against it"
 
     def test_one_that_has_ended_stays_so_whatever_is_open(self) -> None:
         """A commit whose answer was lost is written again."""
         saga = held(ALL_DONE)
-        journal.write([end(saga, Ending.COMPLETED)])
+        writing.write([end(saga, Ending.COMPLETED)])
         SagaStep.objects.filter(saga_id=saga.id, step="charge").update(status="started")
-        assert journal.write([end(saga, Ending.COMPLETED)]) == [WRITTEN]
+        assert writing.write([end(saga, Ending.COMPLETED)]) == [WRITTEN]
         entries.finish(saga, Ending.COMPLETED, steps=STEPS)
         assert status(saga) == "completed"
 
     def test_a_step_done_in_the_same_group_is_not_a_reason_yet(self) -> None:
         """Ends come behind what they follow from: the run waits for it."""
         saga = held({"reserve:F": "done"})
-        journal.write([Entry(saga=saga, changes=(Fail("no"),))])
-        assert journal.write([end(saga, Ending.COMPLETED)]) == [REFUSED]
+        writing.write([Entry(saga=saga, changes=(Fail("no"),))])
+        assert writing.write([end(saga, Ending.COMPLETED)]) == [REFUSED]
 
 
 async def _nothing(*_: object, **__: object) -> dict[str, Any]:
@@ -284,7 +286,7 @@ class TestAWrapperThatIsBroken:
 def test_the_guard_reads_an_index(shop: type[SagaClass]) -> None:
     """An end looks at its own saga's steps, however many there are."""
     saga = held(ALL_DONE)
-    text, params = ends.statement(saga, Ending.COMPLETED, STEPS)
+    text, params = end_conditions.statement(saga, Ending.COMPLETED, STEPS)
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {text}", params)
         plan = " ".join(str(row) for row in cursor.fetchall())

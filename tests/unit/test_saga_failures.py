@@ -26,13 +26,14 @@ from outbox.models import OutboxMessage
 from saga_runtime.allowance import Allowance
 from saga_runtime.database_threads import Threads
 from saga_runtime.text import LONGEST_ERROR, bounded
-from sagas import NeedsAttention, StepRejected, group
-from sagas.apart import apart
+from sagas import NeedsAttention, StepRejected
+from sagas.definition.hooks import SagaOutcome
+from sagas.definition.instances import Pattern
 from sagas.failures import LONGEST_TRACEBACK, failure_of, raisable, stand_in, traceback_of
-from sagas.hooks import SagaOutcome
+from sagas.journal import group_commit
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
-from sagas.pattern import Pattern
-from sagas.run import SagaRun
+from sagas.run.own_task import apart
+from sagas.run.saga_run import SagaRun
 from tests.unit.saga_running import (
     Context,
     Register,
@@ -411,7 +412,7 @@ def test_a_failure_in_failure_handling_leaves_the_saga_as_it_is(
     script: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is taken over, and goes on from where it was: nothing is undone, nothing left out."""
-    from sagas.attempts import Attempts
+    from sagas.run.attempts import Attempts
 
     real = Attempts._failed
     failures = [SystemExit(3)]
@@ -462,7 +463,7 @@ def test_what_is_no_exception_in_the_journals_thread_reaches_each_writer(
             raise GeneratorExit
 
         monkeypatch.setattr(threads, "run", leave)
-        commits = group.GroupCommit(threads)
+        commits = group_commit.GroupCommit(threads)
         entry: Any = object()
         written = [commits.put(entry) for _ in range(3)]
         results: list[object] = await asyncio.gather(*written, return_exceptions=True)
@@ -491,8 +492,8 @@ class Gateway:
 @pytest.fixture
 def pay(monkeypatch: pytest.MonkeyPatch) -> Callable[[Gateway], None]:
     """Makes this the gateway of the order saga, which tries again at once and not at all."""
-    monkeypatch.setattr("sagas.attempts.FIRST_BACKOFF", 0.0)
-    monkeypatch.setattr("sagas.attempts.LONGEST_BACKOFF", 0.0)
+    monkeypatch.setattr("sagas.run.attempts.FIRST_BACKOFF", 0.0)
+    monkeypatch.setattr("sagas.run.attempts.LONGEST_BACKOFF", 0.0)
 
     def use(gateway: Gateway) -> None:
         monkeypatch.setattr(orders.sagas, "gateway", lambda: gateway)

@@ -19,11 +19,13 @@ from sagaz.core.triggers import trigger
 
 from brokers import Record
 from saga_runtime.text import LONGEST_ERROR
-from sagas import NeedsAttention, StepRejected, codec, inbox
+from sagas import NeedsAttention, StepRejected
+from sagas.definition.hooks import SagaOutcome
 from sagas.errors import CancelRequested, LeaseLost, UnstorableValue
-from sagas.hooks import SagaOutcome
+from sagas.inbox import accepting
+from sagas.journal import codec
+from sagas.journal.refusals import refusal
 from sagas.models import ACTIVE, RefusedCommand, Saga, SagaStep
-from sagas.refusals import refusal
 from tests.unit.saga_running import Context, Register, begin, on_finish, register, working
 from tests.unit.waiting import until
 
@@ -304,7 +306,7 @@ def test_trigger(register: Register) -> None:
             headers=tuple((name, text.encode()) for name, text in texts.items()),
         )
         try:
-            inbox.accept([record], consumer="sagas")
+            accepting.accept([record], consumer="sagas")
         except KeyboardInterrupt:
             raised[n] = "stopped"
     begun = {saga.key: saga.status for saga in Saga.objects.all()}

@@ -19,12 +19,15 @@ from saga_runtime import event_loop
 from saga_runtime.database_threads import CallHangs, Threads
 from saga_runtime.event_loop import run_loop
 from saga_runtime.hang_watch import Watch
-from sagas import call_in_thread, run_saga_sync, service, sql, writer
+from sagas import call_in_thread, run_saga_sync
+from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.errors import SagaParked, WorkerUnwell
-from sagas.executor import Executor
-from sagas.hooks import Hook, SagaOutcome
+from sagas.journal import sql
 from sagas.models import Saga, SagaAttempt, SagaStatus
-from sagas.service import SagaService
+from sagas.run import journal_writer
+from sagas.worker import service
+from sagas.worker.executor import Executor
+from sagas.worker.service import SagaService
 from tests.unit.saga_running import (
     Context,
     Register,
@@ -56,7 +59,7 @@ def release() -> Iterator[threading.Event]:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Script:
     """`hang` hangs in its thread, and makes no statement."""
-    monkeypatch.setattr(writer, "STILL_MARGIN", 0.1)
+    monkeypatch.setattr(journal_writer, "STILL_MARGIN", 0.1)
     found = Script()
 
     def hang(_: Context) -> None:
@@ -140,7 +143,7 @@ class TestALocalStep:
 
         script.acts["ask"] = ask
         register(script.saga("slow", Part("ask", timeout=60)))
-        monkeypatch.setattr(writer, "STILL_MARGIN", -59.6)
+        monkeypatch.setattr(journal_writer, "STILL_MARGIN", -59.6)
         slow = begin("slow", key="S-1")
         with in_thread(worker().run):
             until(lambda: is_ended(slow), timeout=LONG)
@@ -157,7 +160,7 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(writer, "STILL_AT_THE_END", 0.1)
+    monkeypatch.setattr(journal_writer, "STILL_AT_THE_END", 0.1)
     called = []
 
     def hook(_: object) -> None:
@@ -211,7 +214,7 @@ def test_an_on_park_hook_that_always_hangs_is_left_out_in_the_end(
     on_park: Callable[[str, Hook], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writer, "STILL_AT_THE_END", 0.0)
+    monkeypatch.setattr(journal_writer, "STILL_AT_THE_END", 0.0)
 
     def hook(_: SagaOutcome) -> None:
         let_the_server_end_it_soon()
@@ -302,7 +305,7 @@ class TestAWorkerWithoutThreads:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr("sagas.apart.GRACE", 0.05)
+        monkeypatch.setattr("sagas.run.own_task.GRACE", 0.05)
         monkeypatch.setattr(event_loop, "LAST_SECONDS", 0.1)
         is_over = threading.Event()
 

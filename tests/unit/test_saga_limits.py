@@ -11,9 +11,12 @@ from django.db import connections
 from django.utils import timezone
 from sagaz.core.triggers import trigger
 
-from sagas import SagaDefinitionError, attempts, call_in_thread, claims, registry
-from sagas.executor import Executor
+from sagas import SagaDefinitionError, call_in_thread
+from sagas.definition import registry
+from sagas.journal import claims
 from sagas.models import ACTIVE, Saga
+from sagas.run import attempts
+from sagas.worker.executor import Executor
 from tests.unit.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.scripted_sagas import Part, Script, chain, failing
 from tests.unit.waiting import in_thread, until

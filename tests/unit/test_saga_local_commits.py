@@ -9,7 +9,7 @@ import pytest
 from django.db import DataError, Error, connection, transaction
 from psycopg import IsolationLevel
 
-from sagas import libpq, sql
+from sagas.journal import libpq, sql
 from sagas.models import Saga, SagaAttempt
 from tests.unit.saga_running import Context, Register, begin, journal_of, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain

@@ -14,9 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from sagaz.core.types import SagaStatus as SagazStatus
 
-from sagas import claims, cleaning, interventions, metrics, reports, storage
 from sagas.checks import check_unfinished_sagas
+from sagas.journal import claims, cleaning
 from sagas.models import UNFINISHED, Saga, SagaStatus
+from sagas.operations import interventions, reports, sagaz_storage
+from sagas.worker import metrics
 
 pytestmark = [pytest.mark.on_postgresql, pytest.mark.django_db(transaction=True)]
 
@@ -71,11 +73,11 @@ def old() -> object:
 
 
 def failed() -> object:
-    return storage._list(SagazStatus.FAILED, None, 100, 0)
+    return sagaz_storage._list(SagazStatus.FAILED, None, 100, 0)
 
 
 def executing() -> object:
-    return storage._list(SagazStatus.EXECUTING, None, 100, 0)
+    return sagaz_storage._list(SagazStatus.EXECUTING, None, 100, 0)
 
 
 def held() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from sagaz import Saga, action, compensate
 
-from sagas import StepRejected, attempts
+from sagas import StepRejected
 from sagas.models import Saga as SagaRow
+from sagas.run import attempts
 from tests.unit.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.waiting import until
 

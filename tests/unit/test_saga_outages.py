@@ -15,9 +15,11 @@ from sagaz.core.triggers import trigger
 
 from brokers import Record
 from saga_runtime.database_errors import alias_of, our_outage
-from sagas import attempts, call_in_thread, inbox
-from sagas.hooks import Hook, SagaOutcome
+from sagas import call_in_thread
+from sagas.definition.hooks import Hook, SagaOutcome
+from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga, SagaAttempt
+from sagas.run import attempts
 from tests.unit.saga_running import Context, Register, begin, on_finish, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script, chain, failures_of
 
@@ -256,7 +258,7 @@ class TestATrigger:
         self, asks: list[Callable[[], None]], foreign: Callable[[], None]
     ) -> None:
         asks += [foreign, lambda: None]
-        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        assert accepting.accept([command("1"), command("2")], consumer="test") == 1
         (kept,) = RefusedCommand.objects.all()
         assert "unable to open database file" in kept.reason
 
@@ -265,7 +267,7 @@ class TestATrigger:
             connection.cursor().execute("SELECT * FROM no_such_table")
 
         asks += [ask, lambda: None]
-        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        assert accepting.accept([command("1"), command("2")], consumer="test") == 1
         assert "no_such_table" in RefusedCommand.objects.get().reason
 
     @pytest.mark.on_postgresql
@@ -284,8 +286,8 @@ class TestATrigger:
 
         asks += [ask, lambda: None]
         with pytest.raises(OperationalError, match="statement timeout"):
-            inbox.accept([command("1")], consumer="test")
-        assert inbox.accept([command("1")], consumer="test") == 1
+            accepting.accept([command("1")], consumer="test")
+        assert accepting.accept([command("1")], consumer="test") == 1
         assert not RefusedCommand.objects.exists()
 
     @pytest.mark.parametrize("is_open", [True, False])
@@ -301,16 +303,16 @@ class TestATrigger:
         connection.ensure_connection()
         if not is_open:
             connection.close()
-        assert inbox.accept([command("1"), command("2")], consumer="test") == 1
+        assert accepting.accept([command("1"), command("2")], consumer="test") == 1
         assert "the price list does not answer" in RefusedCommand.objects.get().reason
 
     def test_refuses_nothing_while_our_own_is_away(self, asks: list[Callable[[], None]]) -> None:
         Saga.objects.create(id=UUID(int=1), name="x", key="x", definition_hash="", input="{}")
         asks += [break_ours, lambda: None]
         with pytest.raises(OperationalError):
-            inbox.accept([command("1")], consumer="test")
+            accepting.accept([command("1")], consumer="test")
         connection.close()
-        assert inbox.accept([command("1")], consumer="test") == 1
+        assert accepting.accept([command("1")], consumer="test") == 1
         assert not RefusedCommand.objects.exists()
 
 

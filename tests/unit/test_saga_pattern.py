@@ -7,7 +7,7 @@ from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 from sagaz.core.decorators import forward_recovery
 
-from sagas.pattern import Pattern
+from sagas.definition.instances import Pattern
 from tests.unit.saga_running import Context
 
 

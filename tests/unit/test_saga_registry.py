@@ -6,10 +6,10 @@ from sagaz import Saga, action, compensate
 from sagaz.core.triggers import trigger
 
 from orders.sagas import OrderSaga
-from sagas import cancel_rules, hooks, registry
-from sagas.cancel_rules import cancel_on
+from sagas.definition import cancel_rules, hooks, registry
+from sagas.definition.cancel_rules import cancel_on
+from sagas.definition.hooks import Hook, on_finish, on_park
 from sagas.errors import SagaDefinitionError
-from sagas.hooks import Hook, on_finish, on_park
 from tests.unit.saga_running import Context, Register, register
 
 __all__ = ["register"]

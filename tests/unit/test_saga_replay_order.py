@@ -14,13 +14,15 @@ from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 
 from orders.models import Product
-from sagas import StepRejected, call_in_thread, journal, state
-from sagas.claims import StepRecord
-from sagas.entries import Entry, StepEntry
+from sagas import StepRejected, call_in_thread
+from sagas.crash_points import Point
+from sagas.journal import writing
+from sagas.journal.claims import StepRecord
+from sagas.journal.entries import Entry, StepEntry
 from sagas.models import Saga, SagaStep, StepStatus
-from sagas.points import Point
-from sagas.queries import final_context
-from sagas.state import RunState
+from sagas.operations.statuses import final_context
+from sagas.run import state
+from sagas.run.state import RunState
 from sagas.testing import saga_crash, saga_worker, saga_workers
 from tests.processes import ROOT
 from tests.unit.saga_running import Context, Register, begin, register
@@ -205,6 +207,6 @@ def test_ends_that_are_written_together_stay_apart(register: Register) -> None:
         )
         for name, end in zip(["right", "left"], ends, strict=True)
     ]  # fmt: skip
-    assert all(verdict.is_written for verdict in journal.write(group))
+    assert all(verdict.is_written for verdict in writing.write(group))
     rows = SagaStep.objects.order_by("finished_at").values_list("step", "finished_at")
     assert list(rows) == [("right", ends[0]), ("left", ends[1])]

@@ -4,9 +4,9 @@ from datetime import timedelta
 import pytest
 
 from brokers.memory import MemoryBroker
-from sagas.consumer import SagaConsumer
-from sagas.executor import Executor
-from sagas.service import SagaService
+from sagas.inbox.consumer import SagaConsumer
+from sagas.worker.executor import Executor
+from sagas.worker.service import SagaService
 from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)

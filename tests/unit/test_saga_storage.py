@@ -17,7 +17,9 @@ from sagaz.core.types import SagaStatus as SagazStatus
 from sagaz.core.types import SagaStepStatus as SagazStepStatus
 
 from brokers import Record
-from sagas import DjangoSagaStorage, JournalIsReadOnly, StepRejected, claims, cleaning, inbox
+from sagas import DjangoSagaStorage, JournalIsReadOnly, StepRejected
+from sagas.inbox import accepting
+from sagas.journal import claims, cleaning
 from sagas.models import InboxMessage, Intervention, Saga, SagaAttempt, SagaStatus, SagaStep
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import CORRELATION, Context, Register, begin, register, run_to_end
@@ -335,10 +337,10 @@ class TestCleaningUp:
         }
         value = b'{"house": "H-1"}'
         command = Record("house.commands", 0, 0, b"H-1", value, tuple(headers.items()))
-        assert inbox.accept([command], consumer="sagas") == 1
+        assert accepting.accept([command], consumer="sagas") == 1
         run_to_end(Saga.objects.get().id)
         Saga.objects.update(created_at=LONG_AGO, finished_at=LONG_AGO)
         assert self.clean() == 1
         assert InboxMessage.objects.count() == 1
-        assert inbox.accept([command], consumer="sagas") == 0
+        assert accepting.accept([command], consumer="sagas") == 0
         assert not Saga.objects.exists()

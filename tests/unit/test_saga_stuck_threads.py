@@ -11,8 +11,8 @@ import pytest
 
 from saga_runtime.allowance import Allowance
 from sagas import call_in_thread
-from sagas.executor import Executor
 from sagas.models import Saga, SagaAttempt
+from sagas.worker.executor import Executor
 from tests.unit.saga_running import (
     Context,
     Register,

@@ -28,16 +28,16 @@ from sagas import (
     SagaUnfinished,
     StepRejected,
     call_in_thread,
-    claims,
     run_saga_sync,
     saga_id,
-    sync,
 )
+from sagas.definition.hooks import Hook
 from sagas.errors import UnstorableValue
-from sagas.executor import Executor
-from sagas.hooks import Hook
+from sagas.journal import claims
 from sagas.models import Saga, SagaStep
-from sagas.queries import final_context
+from sagas.operations.statuses import final_context
+from sagas.worker import run_here
+from sagas.worker.executor import Executor
 from tests.processes import ROOT
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
@@ -105,7 +105,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.Bounded
         semaphore = threading.BoundedSemaphore(max(count, 1))
         if count == 0:
             semaphore.acquire()
-        monkeypatch.setattr(sync, "PLACES", semaphore)
+        monkeypatch.setattr(run_here, "PLACES", semaphore)
         return semaphore
 
     return setting
@@ -301,7 +301,7 @@ class TestWhatDoesNotComplete:
     def test_the_step_that_runs_when_time_is_up_is_begun_again_by_a_consumer(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sync, "GRACE", 0.02)
+        monkeypatch.setattr(run_here, "GRACE", 0.02)
         is_out = threading.Event()
         Cake.script["bake"] = waiting_for(is_out)
         with pytest.raises(SagaUnfinished, match="running still") as unfinished:
@@ -344,7 +344,7 @@ def run_until_it_bakes(key: str) -> None:
             until(lambda: "bake" in Cake.calls)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sync, "time", Clock)
+        patched.setattr(run_here, "time", Clock)
         run_saga_sync(Cake, {}, key=key, timeout=1)
 
 

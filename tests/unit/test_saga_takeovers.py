@@ -11,12 +11,14 @@ from uuid import UUID
 import pytest
 from django.core.management import call_command
 
-from sagas import Ending, SagaOutcome, StepRejected, attempts, claims, journal
-from sagas.entries import Entry, Wait
+from sagas import Ending, SagaOutcome, StepRejected
+from sagas.definition.hooks import Hook
 from sagas.errors import LeaseLost
-from sagas.executor import MAX_TAKEOVERS, Executor
-from sagas.hooks import Hook
+from sagas.journal import claims, writing
+from sagas.journal.entries import Entry, Wait
 from sagas.models import ACTIVE, Saga
+from sagas.run import attempts
+from sagas.worker.executor import MAX_TAKEOVERS, Executor
 from tests.unit import journal_entries as entries
 from tests.unit.saga_running import (
     Register,
@@ -203,7 +205,7 @@ class TestWhatIsNone:
         begin("tour")
         for n in range(MOST + 3):
             held = claimed_by(f"w {n}", lease=60)
-            journal.write([Entry(saga=held, changes=(Wait(0.0),))])
+            writing.write([Entry(saga=held, changes=(Wait(0.0),))])
         assert takeovers() == 0
 
     def test_the_first_claim(self) -> None:

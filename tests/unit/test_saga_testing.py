@@ -11,8 +11,8 @@ from sagaz import action, compensate
 
 from orders.models import Product
 from sagas import StepRejected, call_in_thread
+from sagas.crash_points import Point
 from sagas.models import Saga
-from sagas.points import Point
 from sagas.testing import (
     CrashMatrix,
     Worker,

@@ -11,14 +11,15 @@ from django.db import connection, transaction
 from outbox import enqueue
 from outbox.errors import PayloadError
 from saga_runtime.nesting import DEEPEST, is_too_deep
-from sagas import codec, interventions
-from sagas.diagrams import diagram_of
 from sagas.errors import SagaParked, UnreadableValue, UnstorableValue
-from sagas.interventions import By
+from sagas.journal import codec
 from sagas.models import ACTIVE, Saga, SagaStep
-from sagas.queries import final_context
-from sagas.storage import DjangoSagaStorage
-from sagas.sync import run_saga_sync
+from sagas.operations import interventions
+from sagas.operations.diagrams import diagram_of
+from sagas.operations.interventions import By
+from sagas.operations.sagaz_storage import DjangoSagaStorage
+from sagas.operations.statuses import final_context
+from sagas.worker.run_here import run_saga_sync
 from tests.unit.saga_running import Register, begin, register, run_to_end, working
 from tests.unit.scripted_sagas import Part, Script, chain
 from tests.unit.waiting import until
@@ -206,7 +207,7 @@ def test_a_saga_whose_class_cannot_be_made_parks_and_ends_no_worker(
         raise OSError("no configuration")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sagas.pattern.Pattern.new", new)
+        patch.setattr("sagas.definition.instances.Pattern.new", new)
         assert "its saga cannot be made: OSError: no configuration" in run_all(bad).park_reason
     interventions.retry(bad, by=By("a test", "it is there"))
     assert run_to_end(bad).status == "completed"

@@ -8,9 +8,11 @@ from sagaz import action
 from sagaz.core.triggers import trigger
 
 from brokers import Record
-from sagas import attempts, call_in_thread, inbox
-from sagas.identity import saga_id
+from sagas import call_in_thread
+from sagas.definition.identity import saga_id
+from sagas.inbox import accepting
 from sagas.models import Saga
+from sagas.run import attempts
 from tests.unit.saga_running import Context, Register, journal_of, register, working
 from tests.unit.waiting import until
 
@@ -80,7 +82,7 @@ def send(letter: str, *, number: int) -> None:
     }
     value = json.dumps({"letter": letter}).encode()
     record = Record("letters", 0, number, letter.encode(), value, tuple(headers.items()))
-    assert inbox.accept([record], consumer="sagas") == 1
+    assert accepting.accept([record], consumer="sagas") == 1
 
 
 def saga(letter: str) -> Saga:

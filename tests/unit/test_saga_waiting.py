@@ -13,9 +13,12 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from sagas import StepRejected, attempts, call_in_thread, claims, executor, idempotency_key, sql
-from sagas.executor import Executor
+from sagas import StepRejected, call_in_thread, idempotency_key
+from sagas.journal import claims, sql
 from sagas.models import Saga
+from sagas.run import attempts
+from sagas.worker import executor
+from sagas.worker.executor import Executor
 from tests.unit.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.scripted_sagas import Part, Script, chain, failing, failures_of, raising
 from tests.unit.waiting import in_thread, until

@@ -12,8 +12,9 @@ from sagaz import action
 from sagaz.core.triggers import trigger
 
 from brokers import Record
-from sagas import call_in_thread, inbox, run_saga_sync
-from sagas.hooks import Hook
+from sagas import call_in_thread, run_saga_sync
+from sagas.definition.hooks import Hook
+from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga
 from tests.unit.saga_running import Context, Register, begin, on_finish, register, run_to_end
 from tests.unit.scripted_sagas import Part, Script
@@ -93,7 +94,7 @@ class TestAChildRunWithin:
         register(Child, Tour)
         headers = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "tour.book"}
         texts = tuple((f"ce_{name}", text.encode()) for name, text in headers.items())
-        inbox.accept([Record("tours", 0, 0, b"k", b'{"trip": "T"}', texts)], consumer="test")
+        accepting.accept([Record("tours", 0, 0, b"k", b'{"trip": "T"}', texts)], consumer="test")
         assert "run_saga_sync inside a trigger" in RefusedCommand.objects.get().reason
         run_child()  # outside of it, it may
 
@@ -151,7 +152,7 @@ def test_a_trigger_that_asks_by_the_async_orm_goes_on_too(register: Register) ->
         headers = {"specversion": "1.0", "id": trip, "source": "/tests", "type": "tour.book"}
         texts = tuple((f"ce_{name}", text.encode()) for name, text in headers.items())
         value = f'{{"trip": "{trip}"}}'.encode()
-        inbox.accept([Record("tours", 0, 0, b"k", value, texts)], consumer="test")
+        accepting.accept([Record("tours", 0, 0, b"k", value, texts)], consumer="test")
 
     register(Tour)
     try:

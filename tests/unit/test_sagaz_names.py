@@ -30,10 +30,9 @@ from sagas import (
     StepRejected,
     checks,
     idempotency_key,
-    in_memory,
-    inbox,
-    registry,
 )
+from sagas.definition import in_memory, registry
+from sagas.inbox import accepting
 from sagas.models import ACTIVE, SagaAttempt
 from sagas.models import Saga as SagaRow
 from sagas.testing import run_in_memory
@@ -433,7 +432,7 @@ def test_what_works_works_durably(register: Register, monkeypatch: pytest.Monkey
     register(Everything)
     monkeypatch.setattr(Heard, "events", [])
     monkeypatch.setattr(Everything, "calls", [])
-    assert inbox.accept([go(1), go(2, fails=True)], consumer="sagas") == 2
+    assert accepting.accept([go(1), go(2, fails=True)], consumer="sagas") == 2
     with working():
         until(lambda: not SagaRow.objects.filter(status__in=ACTIVE).exists())
     done, undone = SagaRow.objects.order_by("key")

@@ -13,7 +13,7 @@ from config import environment
 from orders.payments.urls import gateway_from_url
 from saga_runtime.urls import redacted
 from sagas.apps import check_storage_url
-from sagas.service import pool_size
+from sagas.worker.service import pool_size
 
 SPECIAL = [*"/?#@:[]%$ \\&=;+\n\t", "://", "%2", "@@", "/@"]
 PARTS = ("alice", "FIRST", "SECOND")

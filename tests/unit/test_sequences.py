@@ -5,9 +5,9 @@ import logging
 import pytest
 
 from brokers.cloudevents import CloudEvent, from_record
-from sagas import inbox
+from sagas.inbox import accepting
+from sagas.inbox.sequences import Sequences
 from sagas.models import InboxMessage
-from sagas.sequences import Sequences
 from tests.unit.saga_running import Register, register
 from tests.unit.test_inbox import Travel, record
 
@@ -69,7 +69,7 @@ class TestInTheInbox:
 
     def accept(self, sequences: Sequences, *numbers: int) -> None:
         records = [record({"trip": f"T-{n}"}, ce_id=f"M-{n}", ce_sequence=str(n)) for n in numbers]
-        inbox.accept(records, consumer="sagas", sequences=sequences)
+        accepting.accept(records, consumer="sagas", sequences=sequences)
 
     def test_what_comes_again_is_not_out_of_order(self, caplog: pytest.LogCaptureFixture) -> None:
         """A relay that was killed sends what was in flight again, and a partition changes hands."""
@@ -94,7 +94,7 @@ class TestInTheInbox:
             raise RuntimeError
 
         with monkeypatch.context() as patch:
-            patch.setattr(inbox, "reach", failing)
+            patch.setattr(accepting, "reach", failing)
             with pytest.raises(RuntimeError):
                 self.accept(sequences, 1, 2)
         self.accept(sequences, 1)

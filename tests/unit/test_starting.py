@@ -19,9 +19,9 @@ from config.supervised import Part, Supervisor
 from relay.lanes import LEASE, EveryLane
 from relay.loop import Relay
 from saga_runtime.signs_of_life import EVERY, SignsOfLife
-from sagas.consumer import SagaConsumer
-from sagas.executor import Executor
-from sagas.service import SagaService
+from sagas.inbox.consumer import SagaConsumer
+from sagas.worker.executor import Executor
+from sagas.worker.service import SagaService
 from tests.processes import ROOT
 from tests.services import free_port
 from tests.unit.waiting import in_thread, until

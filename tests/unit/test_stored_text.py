@@ -34,7 +34,7 @@ from orders.models import (
 from outbox.models import OutboxMessage, OutboxRelay, ParkedIntervention, ParkedMessage
 from saga_runtime.logs import OneLineFormatter, get_logger
 from saga_runtime.text import storable
-from sagas import inbox
+from sagas.inbox import accepting
 from sagas.models import Intervention, RefusedCommand, Saga, SagaAttempt, SagaStep
 from tests.processes import ROOT
 
@@ -301,7 +301,7 @@ class TestLogs:
         for type_ in (text[:200], "orders.place", "orders.cancel"):
             told = (*encoded, ("ce_type", type_.encode(errors="surrogatepass")))
             value = json.dumps({"order_id": text}).encode()
-            inbox.accept([Record(text[:200], 0, 1, b"k", value, told)], consumer="sagas")
+            accepting.accept([Record(text[:200], 0, 1, b"k", value, told)], consumer="sagas")
         assert all("refused" in line for line in log.lines)
         assert len(log.lines) == len(caplog.records)
         assert not OBEYED.search("\n".join(log.lines))

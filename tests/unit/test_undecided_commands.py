@@ -11,10 +11,10 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
-from sagas import undecided
-from sagas.consumer import SagaConsumer
+from sagas.inbox import undecided
+from sagas.inbox.consumer import SagaConsumer
+from sagas.inbox.undecided import CommandUndecided, Undecided
 from sagas.models import RefusedCommand, Saga
-from sagas.undecided import CommandUndecided, Undecided
 from tests.unit.saga_running import Context, Register, register
 from tests.unit.waiting import in_thread, until
 

@@ -10,8 +10,8 @@ from brokers import await_broker, broker_from_url, require_shared
 from saga_runtime.processes import ProcessCommand, positive, sign_of_life, stop_on_signals
 from saga_runtime.prometheus import add_metrics_arguments, metrics_served
 from sagas.errors import WorkerUnwell
-from sagas.metrics import consumer_registry
-from sagas.service import SagaService
+from sagas.worker.metrics import consumer_registry
+from sagas.worker.service import SagaService
 
 
 class Command(ProcessCommand):

@@ -8,9 +8,10 @@ from django.utils import timezone
 
 from saga_runtime.commands import VisibleCommand
 from saga_runtime.processes import positive, whoever
-from sagas import cleaning, interventions, reports
-from sagas.interventions import By, InterventionRefused
+from sagas.journal import cleaning
 from sagas.models import SagaStatus, StepKind
+from sagas.operations import interventions, reports
+from sagas.operations.interventions import By, InterventionRefused
 
 
 class Command(VisibleCommand):

@@ -15,7 +15,12 @@ from importlib import import_module
 
 import django
 
-USED_LATER = ("brokers.kafka_broker", "orders.payments.stripe", "psycopg_pool", "sagas.service")
+USED_LATER = (
+    "brokers.kafka_broker",
+    "orders.payments.stripe",
+    "psycopg_pool",
+    "sagas.worker.service",
+)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ class BackoffConfig(AppConfig):
     name = "tests.e2e.project.backoff"
 
     def ready(self) -> None:
-        from sagas import attempts
+        from sagas.run import attempts
 
         attempts.FIRST_BACKOFF = float(os.environ.get("TEST_FIRST_BACKOFF", "0.01"))
         attempts.LONGEST_BACKOFF = float(os.environ.get("TEST_LONGEST_BACKOFF", "0.05"))

@@ -1,0 +1,64 @@
+"""Cancels: asked for by a command or a person, applied by the worker at the saga's next step.
+
+A cancel and the start of the pivot write the same row, so one of them comes first: a saga has
+either a cancel or a begun pivot, never both.
+"""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from saga_runtime.text import bounded, storable
+from sagas.definition.registry import saga_type
+from sagas.errors import CancelRefused, UnknownSaga
+from sagas.journal import sql
+from sagas.models import MAY_HAVE_HAPPENED, Intervention, Saga, SagaStatus, StepKind
+
+
+def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
+    """Ask for a cancel. The step that runs is let finish; then what is done is undone. Where a
+    cancel waits already, or the saga is being undone, nothing changes.
+
+    Raises:
+        UnknownSaga: there is no such saga.
+        CancelRefused: it has ended, or it cannot be undone any more.
+    """
+    with transaction.atomic():
+        saga = Saga.objects.select_for_update().filter(id=saga_id).first()
+        _check(saga_id, saga)
+        assert saga is not None  # noqa: S101 - for the types
+        if saga.failure or (saga.cancel_reason and saga.status != SagaStatus.PARKED):
+            return saga
+        saga.cancel_reason = bounded(reason) or "cancelled"
+        if saga.status == SagaStatus.PARKED:  # its worker has left it
+            saga.status, saga.park_reason, saga.takeovers = SagaStatus.RUNNING, "", 0
+            saga.worker = ""
+        if not saga.worker:
+            saga.next_run_at = sql.now()
+        saga.save(
+            update_fields=[
+                "cancel_reason", "next_run_at", "status", "park_reason", "takeovers", "worker",
+            ]
+        )  # fmt: skip
+        saga.refresh_from_db(fields=["next_run_at"])
+        Intervention.objects.create(
+            saga=saga, action="cancel", who=storable(who)[:255], why=saga.cancel_reason
+        )
+    return saga
+
+
+def _check(saga_id: UUID, saga: Saga | None) -> None:
+    if saga is None:
+        raise UnknownSaga(f"there is no saga {saga_id}")
+    if saga.status in (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK):
+        raise CancelRefused(f"{saga} is {saga.status} already")
+    if saga.past_pivot or (not saga.failure and _has_begun_pivot(saga)):
+        raise CancelRefused(f"{saga} is past the point of no return")
+
+
+def _has_begun_pivot(saga: Saga) -> bool:
+    """The release before kept no `past_pivot`."""
+    found = saga_type(saga.name, saga.version)
+    pivots = [s.step_id for s in found.saga_class().get_steps() if s.pivot] if found else []
+    begun = saga.steps.filter(step__in=pivots, kind=StepKind.FORWARD, status__in=MAY_HAVE_HAPPENED)
+    return bool(pivots) and begun.exists()

@@ -1,0 +1,387 @@
+"""Which worker runs which saga: claims, each with a new epoch, and the leases behind them."""
+
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, TextField
+from django.db.models.functions import Cast
+from django.utils import timezone
+
+from saga_runtime.logs import get_logger
+from sagas.errors import UnreadableValue
+from sagas.journal import codec, sql
+from sagas.journal.sql import Rows
+from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepKind, StepStatus
+
+logger = get_logger(__name__)
+
+_LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as the journal has it. `failures`: how many retries are spent. `finished_at`: when the
+    last attempt ended; of the steps of one saga, no two are the same."""
+
+    status: str
+    attempt: int
+    failures: int
+    result: Any
+    error: str
+    finished_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A saga that this worker may run while its lease lasts, and what is already done of it.
+
+    `unreadable`: why its rows cannot be read, where they cannot; then context and steps are empty.
+    """
+
+    id: UUID
+    name: str
+    key: str
+    version: int
+    definition_hash: str
+    epoch: int
+    worker: str
+    context: dict[str, Any]
+    failure: str
+    cancel_reason: str
+    cancelled: bool
+    past_pivot: bool
+    takeovers: int
+    seconds_left: float | None
+    correlation_id: str
+    traceparent: str
+    steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)
+    unreadable: str = ""
+
+
+def claim(
+    *,
+    worker: str,
+    limit: int,
+    lease: timedelta,
+    at_most: Mapping[str, int] | None = None,
+    only: UUID | None = None,
+    suspect_from: int = 2,
+    chance: Callable[[], float] = random.random,
+) -> list[Claimed]:
+    """Take up to `limit` sagas that wait for a worker, or whose worker's lease ran out. Suspects,
+    which have lost `suspect_from` workers and may have killed them, are for `claim_suspect()`.
+
+    Args:
+        at_most: how many sagas of a name may run at a time, among all workers.
+        only: this saga or none.
+    """
+    limits = at_most or {}
+    began = time.monotonic()
+    if not sql.is_postgresql() and not _is_anything_claimable(only):
+        return []  # without having waited for the one writer's turn
+    with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
+        # Those with a limit get half of the room, and an odd place every other time.
+        half = int(limit / 2 + chance()) if limits else 0
+        taken: Rows = []
+        which = _which(only, suspect_from, suspects=False)
+        if half:
+            taken = _take_limited(worker, half, lease, limits, which=which, chance=chance)
+        room = limit - len(taken)
+        taken += _take(worker, room, lease, names=limits, negated=True, which=which)
+        if limits and not half and not taken:
+            taken = _take_limited(worker, limit, lease, limits, which=which, chance=chance)
+    return _load(taken, worker, began)
+
+
+def claim_suspect(
+    *,
+    worker: str,
+    lease: timedelta,
+    at_most: Mapping[str, int] | None = None,
+    suspect_from: int = 2,
+) -> list[Claimed]:
+    """Take one saga that has cost so many workers their life, to be run with nothing beside it:
+    what was claimed together with it has lost its workers too, and must not be parked for it."""
+    limits = at_most or {}
+    began = time.monotonic()
+    with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
+        which = _which(None, suspect_from, suspects=True)
+        taken = _take(worker, 1, lease, names=limits, negated=True, which=which)
+        if limits and not taken:
+            taken = _take_limited(worker, 1, lease, limits, which=which, chance=random.random)
+    return _load(taken, worker, began)
+
+
+def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
+    """Whether `claim_suspect()` would find one."""
+    now, params = sql.moment()
+    full = [name for name, most in (at_most or {}).items() if _held(name) >= most]
+    others = f" AND name NOT IN ({sql.listed(full)})" if full else ""
+    return bool(
+        sql.run(
+            f"SELECT 1 FROM sagas_saga WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now}"  # noqa: S608
+            f" AND {_is_suspect(suspect_from)}{others} LIMIT 1",
+            [*params, *full],
+        )
+    )
+
+
+def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
+    """Extend the leases of the sagas that this worker still holds."""
+    until, params = sql.moment(seconds_ahead=lease.total_seconds())
+    among, keys = sql.among(sorted(ids))
+    # A row that is locked cannot be claimed; to wait for it would cost all the others their lease.
+    skip_locked = " FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
+    _update(
+        f"next_run_at = {until} WHERE id IN (SELECT id FROM sagas_saga WHERE {among}"  # noqa: S608
+        f" AND worker = %s AND {_ACTIVE}{skip_locked})",
+        [*params, *keys, worker],
+    )
+
+
+def release(*, worker: str, but: Collection[UUID] = ()) -> None:
+    """Give up what this worker holds, so that another may take it at once.
+
+    Args:
+        but: sagas whose leases shall run out: the takeover counts, and parks them in the end.
+    """
+    now, params = sql.moment()
+    among, keys = sql.among(sorted(but)) if but else ("FALSE", [])
+    _update(
+        f"next_run_at = {now}, worker = '' WHERE worker = %s AND NOT ({among}) AND {_ALL_ACTIVE}",
+        [*params, worker, *keys],
+    )
+
+
+def release_all() -> int:
+    """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
+    held = Saga.objects.filter(status__in=ACTIVE).exclude(worker="")
+    return held.update(next_run_at=sql.now(), worker="", takeovers=F("takeovers") + 1)
+
+
+_ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))
+_ALL_ACTIVE = f"{_ACTIVE} AND (paused OR NOT paused)"  # see PAUSED_OR_NOT
+
+
+def _is_suspect(cost: int) -> str:
+    """Whether it has lost so many workers, with the one that it is about to be taken from."""
+    return f"(takeovers >= {cost:d} OR (takeovers = {cost - 1:d} AND worker <> ''))"
+
+
+def _is_anything_claimable(only: UUID | None) -> bool:
+    sagas = Saga.objects.claimable(timezone.now())
+    return (sagas if only is None else sagas.filter(id=only)).exists()
+
+
+def _which(only: UUID | None, suspect_from: int, *, suspects: bool) -> sql.Statement:
+    if only is not None:
+        return "id = %s", [sql.id_text(only)]
+    return f"{'' if suspects else 'NOT '}{_is_suspect(suspect_from)}", []
+
+
+def _take_limited(
+    worker: str,
+    limit: int,
+    lease: timedelta,
+    limits: Mapping[str, int],
+    *,
+    which: sql.Statement,
+    chance: Callable[[], float],
+) -> Rows:
+    """Claim what the limits allow; which name comes first is left to chance. Workers count and
+    claim one after the other, or each would see the other's room."""
+    if sql.is_postgresql():
+        [(is_turn,)] = sql.run("SELECT pg_try_advisory_xact_lock(%s)", [_LIMITS_LOCK])
+        if not is_turn:  # and nobody waits for a worker that is frozen within its turn
+            return []
+    taken: Rows = []
+    for name, most in sorted(limits.items(), key=lambda _: chance()):
+        room = min(limit - len(taken), most)
+        if room > 0:
+            room = min(room, most - _held(name))
+        if room > 0:
+            taken += _take(worker, room, lease, names=[name], negated=False, which=which)
+    return taken
+
+
+def _take(
+    worker: str,
+    limit: int,
+    lease: timedelta,
+    *,
+    names: Collection[str],
+    negated: bool,
+    which: sql.Statement,
+) -> Rows:
+    """Claim; returns the rows, with the columns of `_LOADED`."""
+    now, now_params = sql.moment()
+    until, until_params = sql.moment(seconds_ahead=lease.total_seconds())
+    named = f"AND name {'NOT ' if negated else ''}IN ({sql.listed(names)})" if names else ""
+    condition, condition_params = which
+    skip_locked = "FOR UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
+    return sql.run(
+        f"""
+        WITH due AS MATERIALIZED (
+            SELECT id FROM sagas_saga
+            WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now} {named} AND {condition}
+            ORDER BY next_run_at LIMIT %s {skip_locked}
+        )
+        UPDATE sagas_saga SET epoch = epoch + 1, worker = %s, next_run_at = {until},
+            takeovers = CASE WHEN worker = '' THEN takeovers ELSE takeovers + 1 END,
+            status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
+                WHEN cancelled THEN '{SagaStatus.CANCELLING.value}'
+                ELSE '{SagaStatus.COMPENSATING.value}' END
+        WHERE id IN (SELECT id FROM due) RETURNING {", ".join(_loaded())}
+        """,  # noqa: S608 - constants and placeholders
+        [*now_params, *names, *condition_params, limit, worker, *until_params],
+    )
+
+
+def _held(name: str) -> int:
+    now, params = sql.moment()
+    [(count,)] = sql.run(
+        f"SELECT count(*) FROM sagas_saga WHERE {_ALL_ACTIVE} AND name = %s AND worker <> ''"  # noqa: S608
+        f" AND next_run_at > {now}",
+        [name, *params],
+    )
+    return int(count)
+
+
+def _load(taken: Rows, worker: str, began: float) -> list[Claimed]:
+    """The oldest first. Whatever stands in the rows of one saga, the others are claimed.
+
+    Args:
+        began: when the claim began, by `time.monotonic()`: deadlines have come nearer since.
+    """
+    rows = [dict(zip(_LOADED, row, strict=True)) for row in taken]
+    rows = [row for row in rows if _has_id(row)]
+    taken_up = [row["id"] for row in rows if row["epoch"] > 1]
+    steps = _steps_of(taken_up) if taken_up else {}
+    rows.sort(key=lambda row: str(row.pop("created_at")))
+    found = [_claimed(row, worker, steps.get(row["id"], [])) for row in rows]
+    for claimed in found:
+        if claimed.seconds_left is not None:
+            claimed.seconds_left -= time.monotonic() - began
+    return found
+
+
+def _has_id(row: dict[str, Any]) -> bool:
+    """SQLite keeps any text as an id; of what has none that can be read nothing can be written."""
+    try:
+        row["id"] = sql.uuid_of(row["id"])
+    except ValueError:
+        logger.error("a row of sagas_saga has the id %r, which is no UUID: mend it", row["id"])  # noqa: TRY400 - its traceback says nothing
+        return False
+    return True
+
+
+def _claimed(row: dict[str, Any], worker: str, steps: Rows) -> Claimed:
+    encoded, deadline = row.pop("input"), row.pop("deadline")
+    for flag in ("cancelled", "past_pivot"):
+        row[flag] = bool(row[flag])
+    claimed = Claimed(**row, worker=worker, context={}, seconds_left=None)
+    try:
+        claimed.context = _dict(encoded, "its input")
+        claimed.seconds_left = _seconds_until(deadline)
+        claimed.steps = {(values[0], values[1]): _record(values) for values in steps}
+    except UnreadableValue as error:
+        claimed.unreadable = (
+            f"{error}. Nothing of it was run now: mend that row, or deploy the version that wrote "
+            f"it, then `manage.py sagas retry {claimed.id} --why …`"
+        )
+        claimed.context = {}
+    return claimed
+
+
+_LOADED = (
+    "id", "name", "key", "version", "definition_hash", "epoch", "input", "failure",
+    "cancel_reason", "cancelled", "past_pivot", "takeovers", "deadline", "correlation_id",
+    "traceparent", "created_at",
+)  # fmt: skip
+_AS_SECONDS = {
+    "created_at": "extract(epoch FROM created_at)::float8",
+    "deadline": "extract(epoch FROM deadline)::float8"
+    " - extract(epoch FROM statement_timestamp())::float8",
+}
+"""PostgreSQL keeps moments, such as `infinity`, that Python does not; and the clock that tells how
+much is left is its own, not this machine's."""
+
+
+_AS_TEXT = {"created_at": "created_at || ''", "deadline": "deadline || ''"}
+"""Django's converters would end the whole statement for one text that is no moment."""
+
+
+def _loaded() -> list[str]:
+    special = _AS_SECONDS if sql.is_postgresql() else _AS_TEXT
+    return [special.get(column, column) for column in _LOADED]
+
+
+def _seconds_until(deadline: Any) -> float | None:
+    """Args:
+    deadline: the seconds left, as PostgreSQL tells, or the moment's text, as SQLite keeps it.
+    """
+    if deadline is None or isinstance(deadline, float):
+        return None if deadline == inf else deadline
+    try:
+        return (sql.moment_of(deadline) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UnreadableValue(f"its deadline {deadline!r:.80} is no moment") from error
+
+
+def _dict(encoded: Any, what: str) -> dict[str, Any]:
+    try:
+        value = codec.decode(encoded)
+    except UnreadableValue as error:
+        raise UnreadableValue(f"{what} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise UnreadableValue(f"{what} cannot be read: it is a {type(value).__name__}, not a dict")
+    return value
+
+
+def _steps_of(ids: Collection[UUID]) -> dict[UUID, Rows]:
+    """The steps of each saga: step, kind, status, attempt, failures, result, error, and the text of
+    when it finished: for one that is no moment, Django would raise for all of them."""
+    columns = ("saga_id", "step", "kind", "status", "attempt", "failures", "result", "error")
+    rows = SagaStep.objects.filter(saga_id__in=ids).annotate(at=Cast("finished_at", TextField()))
+    steps: dict[UUID, Rows] = {}
+    for saga, *row in rows.values_list(*columns, "at"):
+        steps.setdefault(saga, []).append(tuple(row))
+    return steps
+
+
+def _record(values: tuple[Any, ...]) -> StepRecord:
+    step, kind, status, attempt, failures, result, error, finished_at = values
+    if status not in StepStatus.values or kind not in StepKind.values:
+        raise UnreadableValue(f"its step {step} is {status!r}, {kind!r}, which are not known here")
+    value = _dict(result, f"the result of its step {step} ({kind})") if result else None
+    return StepRecord(status, attempt, failures, value, error, _moment(finished_at))
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return None if value is None else sql.moment_of(value)
+    except (ValueError, TypeError) as error:
+        raise UnreadableValue(f"{value!r:.80} is no moment") from error
+
+
+def record(row: SagaStep) -> StepRecord:
+    """Raises:
+    UnreadableValue: its result is damaged.
+    """
+    counts = (row.attempt, row.failures)
+    return _record(
+        (row.step, row.kind, row.status, *counts, row.result, row.error, row.finished_at)
+    )
+
+
+def _update(clause: str, params: Collection[Any]) -> None:
+    with nullcontext() if sql.is_postgresql() else transaction.atomic():
+        sql.run(f"UPDATE sagas_saga SET {clause}", list(params))  # noqa: S608 - constants

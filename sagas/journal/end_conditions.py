@@ -1,0 +1,93 @@
+"""The last line of defence: when a saga may end, as a condition of the statement that ends it.
+
+Whatever the run or sagaz's engine has made of an exception: no saga is `completed` while a forward
+step is not done, and none is `rolled_back` that nothing has decided against, or while what undoes a
+step that may have had its effect is neither done nor settled by a person.
+"""
+
+from collections.abc import Collection, Sequence
+
+from django.utils import timezone
+
+from sagas.definition.hooks import Ending
+from sagas.journal import sql
+from sagas.journal.claims import Claimed
+from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStep, StepKind, StepStatus
+
+_SETTLED = (StepStatus.DONE, StepStatus.SKIPPED)
+
+
+def _quoted(statuses: Sequence[str]) -> str:
+    return ", ".join(f"'{status}'" for status in (str(each) for each in statuses))
+
+
+IS_ACTIVE = f"sagas_saga.status IN ({_quoted(ACTIVE)})"
+IS_UNDONE = f"""sagas_saga.failure <> '' AND NOT EXISTS (
+    SELECT 1 FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id
+    AND forward.kind = '{StepKind.FORWARD}' AND forward.status IN ({_quoted(MAY_HAVE_HAPPENED)})
+    AND NOT EXISTS (
+        SELECT 1 FROM sagas_step AS back WHERE back.saga_id = forward.saga_id
+        AND back.step = forward.step AND back.kind = '{StepKind.COMPENSATION}'
+        AND back.status IN ({_quoted(_SETTLED)})
+    )
+)"""  # noqa: S608 - constants
+
+
+def is_done(names: str, count: str) -> str:
+    """Return the condition that every forward step is done.
+
+    Args:
+        names: an SQL list, or a query, of the names of all forward steps.
+        count: an SQL expression of how many there are.
+    """
+    return (
+        "(SELECT count(*) FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id"  # noqa: S608
+        f" AND forward.kind = '{StepKind.FORWARD}' AND forward.status = '{StepStatus.DONE}'"
+        f" AND forward.step IN ({names})) = {count}"
+    )
+
+
+def statement(saga: Claimed, ending: Ending, steps: Collection[str]) -> sql.Statement:
+    """Return the statement that ends a saga and gives its id; none where it may not end so, or has
+    ended already. Its row is locked, and the epoch compared, before.
+
+    Args:
+        steps: the names of all its forward steps.
+    """
+    if ending is Ending.COMPLETED:
+        condition = is_done(sql.listed([*steps]) or "NULL", "%s")
+        params = [*steps, len(steps)]
+    else:
+        condition, params = IS_UNDONE, []
+    text = (
+        "UPDATE sagas_saga SET status = %s, finished_at = %s, park_reason = ''"  # noqa: S608
+        f" WHERE id = %s AND {IS_ACTIVE} AND {condition} RETURNING id"
+    )
+    now = sql.text_of(timezone.now())
+    return text, [ending.value, now, sql.id_text(saga.id), *params]
+
+
+def is_active(saga: Claimed) -> bool:
+    """Whether the saga has not ended."""
+    return Saga.objects.filter(id=saga.id, status__in=ACTIVE).exists()
+
+
+def what_is_open(saga: Claimed, ending: Ending, steps: Collection[str]) -> str:
+    """Tell why a saga may not end so, for people."""
+    rows = SagaStep.objects.filter(saga_id=saga.id).order_by("id")
+    found = {(row.kind, row.step): row.status for row in rows}
+    if ending is Ending.COMPLETED:
+        told = [
+            f"{step} is {found.get((StepKind.FORWARD, step), 'not begun')}"
+            for step in steps
+            if found.get((StepKind.FORWARD, step)) != StepStatus.DONE
+        ]
+    else:
+        told = [
+            f"undoing {step} is {found.get((StepKind.COMPENSATION, step), 'not begun')}"
+            for (kind, step), status in found.items()
+            if kind == StepKind.FORWARD
+            and status in MAY_HAVE_HAPPENED
+            and found.get((StepKind.COMPENSATION, step)) not in _SETTLED
+        ]
+    return f"it was to be {ending}, but {', '.join(told) or 'nothing has decided against it'}"

@@ -1,0 +1,84 @@
+"""What a run writes into the journal, and what becomes of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sagas.definition.hooks import Ending
+from sagas.journal.claims import Claimed
+from sagas.models import StepStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEntry:
+    """What became of an attempt at a step. `result`: encoded. `failures`: with this one.
+    `finished_at`: when it ended, where that tells which of two steps ended last."""
+
+    step: str
+    kind: str
+    status: StepStatus
+    attempt: int
+    failures: int
+    started_at: datetime
+    result: str = ""
+    error: str = ""
+    finished_at: datetime | None = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The saga is decided: it will be undone. `cancelled`: because somebody asked for it."""
+
+    reason: str
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No worker holds the saga until so many seconds have passed."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BeginPivot:
+    """From here on the saga cannot be cancelled or undone any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The saga's last entry, where no hook of an app belongs into its transaction. `steps`: the
+    names of all its forward steps."""
+
+    ending: Ending
+    steps: tuple[str, ...]
+
+
+Change = Fail | Wait | BeginPivot | End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is written of one saga in one go. `unless_cancelled`: not where a cancel waits."""
+
+    saga: Claimed
+    step: StepEntry | None = None
+    changes: tuple[Change, ...] = ()
+    unless_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an entry is in the journal, and the reason of a cancel that waits, if one does.
+    `is_busy`: it is not, because another transaction had the saga's row just then. `is_refused`: it
+    is not, because the journal does not allow that end."""
+
+    is_written: bool
+    cancel_reason: str = ""
+    is_busy: bool = False
+    is_refused: bool = False
+
+
+FENCED = Verdict(is_written=False)
+REFUSED = Verdict(is_written=False, is_refused=True)
+BUSY = Verdict(is_written=False, is_busy=True)

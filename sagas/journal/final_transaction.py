@@ -1,0 +1,128 @@
+"""The last transaction of a saga of which its app wants to be told, or that parks."""
+
+import threading
+from collections.abc import Collection
+from contextlib import nullcontext
+
+from django.db import transaction
+
+from saga_runtime.database_errors import ours_timed_out, ours_to_blame
+from saga_runtime.logs import get_logger
+from saga_runtime.text import bounded, one_line
+from sagas.crash_points import Point, reach
+from sagas.definition.hooks import Ending, SagaOutcome, call_hooks, has_hook
+from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
+from sagas.failures import failure_of, stand_in
+from sagas.journal import end_conditions, sql, statements
+from sagas.journal.claims import Claimed
+from sagas.models import ACTIVE, Saga, SagaStatus
+
+logger = get_logger(__name__)
+
+
+_LIMIT_PAUSES: sql.Statement = (
+    """
+    SELECT set_config(name, '60s', true) FROM pg_settings
+    WHERE name = 'idle_in_transaction_session_timeout' AND setting = '0'
+    """,
+    [],
+)
+
+
+def finish(
+    saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str], with_hook: bool = True
+) -> None:
+    """The saga's last transaction, with what its app makes of it. A second time, after a commit
+    whose answer was lost, it changes nothing. A saga parks also where its app's hook raises.
+
+    Args:
+        steps: the names of all its forward steps; none are needed to park it.
+
+    Raises:
+        LeaseLost, CancelRequested, HookFailed, EndRefused: nothing is written.
+        django.db.Error: nobody knows; our database is away, or somebody holds the saga's row.
+    """
+    committed, has_ended = threading.Event(), False
+    with_hook = with_hook and has_hook(outcome.name, outcome.ending)
+    try:
+        with transaction.atomic():
+            transaction.on_commit(committed.set)  # before any of the hook's own
+            has_ended = _finish(saga, outcome, steps, with_hook=with_hook)
+            reach(Point.BEFORE_TERMINAL_COMMIT)
+    except BaseException as error:
+        if not committed.is_set():
+            if has_ended and with_hook:  # the commit refuses what the hook has written
+                raise _hook_failed(outcome, error) from error
+            raise
+        _log(outcome, "it has ended, but an on_commit function of its hook failed", error)
+    if not committed.is_set():
+        raise HookFailed(f"its {_name(outcome)} hook has the transaction rolled back")
+    if has_ended and outcome.ending is Ending.PARKED:
+        _tell_a_person(outcome)
+
+
+def _tell_a_person(outcome: SagaOutcome) -> None:
+    logger.error(
+        "%s %s is parked, a person must look: %s; see manage.py sagas show %s",
+        *(outcome.name, outcome.key, outcome.reason, outcome.saga_id),
+    )
+
+
+def _finish(
+    saga: Claimed, outcome: SagaOutcome, steps: Collection[str], *, with_hook: bool
+) -> bool:
+    """Whether it has ended just now."""
+    # A hook that hangs must not hold the saga's row for ever: nobody could claim it.
+    limits = [_LIMIT_PAUSES] if with_hook and sql.is_postgresql() else []
+    held = sql.run_together([*limits, statements.fence(saga)])
+    if not held:
+        raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+    if outcome.ending is Ending.COMPLETED and held[0][0]:
+        raise CancelRequested
+    has_ended = _end(saga, outcome, steps)
+    if has_ended and with_hook:
+        _call_hook(outcome)
+    elif not has_ended and end_conditions.is_active(saga):
+        raise EndRefused
+    return has_ended
+
+
+def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
+    """Write the end; whether the saga had none before."""
+    if outcome.ending is not Ending.PARKED:
+        return bool(sql.run(*end_conditions.statement(saga, outcome.ending, steps)))
+    active = Saga.objects.filter(id=saga.id, status__in=ACTIVE)
+    return bool(
+        active.update(status=SagaStatus.PARKED, park_reason=outcome.reason, finished_at=None)
+    )
+
+
+def _call_hook(outcome: SagaOutcome) -> None:
+    """Raises:
+    HookFailed: a saga parks in spite of it, unless our database may be to blame.
+    """
+    is_parked = outcome.ending is Ending.PARKED
+    try:
+        with transaction.atomic() if is_parked else nullcontext():
+            call_hooks(outcome)
+    except BaseException as error:
+        failed = _hook_failed(outcome, error)
+        if failed.may_pass or not is_parked:
+            raise failed from error
+        _log(outcome, "its on_park hook failed", error)
+
+
+def _hook_failed(outcome: SagaOutcome, error: BaseException) -> HookFailed:
+    """Our own database's part in it must be asked of it: to be called where it was raised."""
+    told = bounded(f"its {_name(outcome)} hook fails: {failure_of(error).text}")
+    to_blame = ours_to_blame(error) or ours_timed_out(error)
+    return HookFailed(told, may_pass=to_blame is not None)
+
+
+def _name(outcome: SagaOutcome) -> str:
+    return "on_park" if outcome.ending is Ending.PARKED else "on_finish"
+
+
+def _log(outcome: SagaOutcome, what: str, error: BaseException) -> None:
+    told = one_line(failure_of(error).text)
+    logger.error("%s %s: %s: %s", outcome.name, outcome.key, what, told, exc_info=stand_in(error))

@@ -1,0 +1,73 @@
+"""Group commit: what sagas that run side by side write to the journal shares transactions."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from saga_runtime.database_errors import AWAY, is_outage
+from saga_runtime.database_threads import Threads
+from sagas.failures import raisable
+from sagas.journal import writing
+from sagas.journal.entries import Entry, Verdict
+
+MAX_GROUP = 200
+
+Written = list[Verdict | Exception]
+
+
+class GroupCommit:
+    """Collects entries while a transaction is under way, and writes them together in the next."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        *,
+        write: Callable[[Sequence[Entry]], list[Verdict]] = writing.write,
+    ) -> None:
+        self._threads = threads
+        self._write = write
+        self._waiting: list[tuple[Entry, asyncio.Future[Verdict]]] = []
+        self._under_way: list[tuple[Entry, asyncio.Future[Verdict]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    def put(self, entry: Entry) -> asyncio.Future[Verdict]:
+        """The result is there when the entry's transaction has committed, or has left it out; a
+        django.db.Error where it is not written, or nobody knows."""
+        written: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, written))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+            self._writer.add_done_callback(self._ended)
+        return written
+
+    def _ended(self, writer: asyncio.Task[None]) -> None:
+        """With the loop, perhaps: who waits in a `finally` then must not wait for ever."""
+        if writer.cancelled():
+            for _, written in [*self._under_way, *self._waiting]:
+                written.cancel()
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            group = self._under_way = self._waiting[:MAX_GROUP]
+            del self._waiting[:MAX_GROUP]
+            try:
+                results = await self._threads.run(self._write_group, [entry for entry, _ in group])
+            except asyncio.CancelledError:  # with the loop
+                raise
+            except BaseException as error:  # noqa: BLE001 - each writer must hear of it
+                results = [raisable(error)] * len(group)
+            for (_, written), result in zip(group, results, strict=True):
+                if written.done():  # its saga is gone
+                    continue
+                if isinstance(result, Exception):
+                    written.set_exception(result)
+                else:
+                    written.set_result(result)
+
+    def _write_group(self, entries: list[Entry]) -> Written:
+        """Together, or each alone where one of them has spoilt it for the others."""
+        try:
+            return [*self._write(entries)]
+        except Exception as error:  # noqa: BLE001 - the others must not suffer for one
+            if len(entries) == 1 or (isinstance(error, AWAY) and is_outage(error)):
+                return [error] * len(entries)
+        return [result for entry in entries for result in self._write_group([entry])]

@@ -1,0 +1,103 @@
+"""A local step: its writes, its journal row and the fence commit together."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from saga_runtime.database_errors import AWAY, is_of_another, is_outage, keeps_waiting
+from saga_runtime.logs import get_logger
+from sagas.crash_points import Point, reach
+from sagas.errors import CancelRequested, LeaseLost
+from sagas.failures import stand_in
+from sagas.journal import codec, libpq, sql, statements
+from sagas.journal.entries import BeginPivot, Entry, StepEntry
+
+logger = get_logger(__name__)
+
+
+def do_locally(
+    entry: Entry,
+    *,
+    work: Callable[[], Any],
+    timeout: float | None,
+    finish: Callable[[], datetime] = timezone.now,
+) -> tuple[Any, str]:
+    """Do a local step: its writes, its journal row and the fence commit together.
+
+    Args:
+        entry: what the journal shall have, but for the result.
+        timeout: seconds that a statement, and a pause between two, may take.
+        finish: called when the work is done; the moment that the journal shall have.
+
+    Returns:
+        The result as the journal keeps it, and the reason of a cancel that waits.
+
+    Raises:
+        LeaseLost, CancelRequested: nothing is written.
+        TimeoutError: neither; the server has ended the transaction for its pauses, or has given up
+            what the step has left to the commit.
+    """
+    step = entry.step
+    assert step is not None  # noqa: S101 - for the types
+    committed, is_written = threading.Event(), False
+    try:
+        with transaction.atomic(), _no_outage_behind(timeout):
+            transaction.on_commit(committed.set)  # before any of the step's own
+            if timeout is not None and sql.is_postgresql():
+                # The thread cannot be stopped, but what it waits for can.
+                libpq.limit_statements(timeout)
+            result = codec.encode(work())
+            reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
+            cancel_reason = _write_local(entry, replace(step, finished_at=finish()), result)
+            is_written = True
+    except BaseException as error:
+        if not committed.is_set():
+            if is_written and keeps_waiting(error):
+                # The commit runs what the app has deferred: its constraints and their triggers.
+                raise TimeoutError from error
+            raise
+        logger.error(  # noqa: TRY400 - the error itself may not be printable
+            "%s %s: %s is done, but an on_commit function of it failed",
+            *(entry.saga.name, entry.saga.key, step.step),
+            exc_info=stand_in(error),
+        )
+    return codec.decode(result), cancel_reason
+
+
+def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
+    """Returns the reason of a cancel that waits."""
+    fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
+    held = sql.run_together(
+        [
+            statements.upsert([statements.step_values(entry.saga, step, result=result)]),
+            statements.attempts([(entry.saga, step)]),
+            *statements.progress([entry.saga]),
+            fence(entry.saga, step),
+        ]
+    )
+    if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga, step)):
+        raise CancelRequested
+    if not held:
+        raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
+    return str(held[0][0])
+
+
+@contextmanager
+def _no_outage_behind(timeout: float | None) -> Iterator[None]:
+    """A connection that is lost behind the timeout is the step's fault: taken for an outage, it
+    would be tried without end."""
+    began = time.monotonic()
+    try:
+        yield
+    except AWAY as error:
+        is_ours = is_outage(error) and not is_of_another(error)
+        if timeout is None or time.monotonic() - began < timeout or not is_ours:
+            raise
+        raise TimeoutError from None  # from an outage, it would be excused

@@ -1,0 +1,109 @@
+"""On PostgreSQL, what most groups hold is written by one statement, which is a transaction of its
+own: the rows are locked, the fences looked at, steps, attempts and ends written."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from django.utils import timezone
+
+from saga_runtime.text import bounded
+from sagas.definition.hooks import Ending
+from sagas.definition.identity import step_key
+from sagas.journal import end_conditions, sql, statements
+from sagas.journal.entries import REFUSED, BeginPivot, End, Entry, Verdict
+from sagas.models import StepStatus
+
+_TYPES = {
+    **statements.STEP_COLUMNS,
+    "traceback": "text", "worker": "text", "at": "timestamptz", "n": "int",
+    "epoch": "bigint", "guarded": "boolean", "forgiven": "boolean", "pivot": "boolean",
+    "ending": "text", "steps": "json",
+}  # fmt: skip
+_IS_DONE = end_conditions.is_done(
+    "SELECT json_array_elements_text(valid.steps)", "json_array_length(valid.steps)"
+)
+_STEP_COLUMNS = ", ".join(statements.STEP_COLUMNS)
+_ATTEMPT_COLUMNS = ", ".join(statements.ATTEMPT_COLUMNS)
+_STATEMENT = f"""
+WITH given AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%s) AS rows ({", ".join(f"{n} {t}" for n, t in _TYPES.items())})
+), held AS MATERIALIZED (
+    SELECT id, epoch, cancel_reason FROM sagas_saga WHERE id = ANY(%s::uuid[])
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+), admitted AS MATERIALIZED (
+    SELECT given.* FROM given JOIN held ON held.id = saga_id AND held.epoch = given.epoch
+    WHERE NOT guarded OR cancel_reason = ''
+), written AS (
+    {statements.upsert_from(f"SELECT {_STEP_COLUMNS} FROM admitted WHERE step <> ''")}
+), valid AS MATERIALIZED (
+    SELECT * FROM admitted
+    WHERE step = '' OR (saga_id, step, kind) IN (SELECT saga_id, step, kind FROM written)
+), tried AS (
+    INSERT INTO sagas_attempt ({_ATTEMPT_COLUMNS})
+    SELECT {_ATTEMPT_COLUMNS} FROM valid WHERE step <> '' ON CONFLICT DO NOTHING
+), refused AS MATERIALIZED (
+    SELECT valid.n FROM valid
+    JOIN sagas_saga ON sagas_saga.id = valid.saga_id AND {end_conditions.IS_ACTIVE}
+    WHERE valid.ending IS NOT NULL AND NOT CASE valid.ending
+        WHEN '{Ending.COMPLETED}' THEN {_IS_DONE} ELSE {end_conditions.IS_UNDONE} END
+), changed AS (
+    UPDATE sagas_saga SET
+        takeovers = CASE WHEN new.forgiven THEN 0 ELSE takeovers END,
+        past_pivot = past_pivot OR (new.pivot AND cancel_reason = ''),
+        status = COALESCE(new.ending, status),
+        finished_at = CASE WHEN new.ending IS NULL THEN finished_at ELSE new.at END
+    FROM (
+        SELECT saga_id, bool_or(forgiven) AS forgiven, bool_or(pivot) AS pivot,
+            max(ending) AS ending, max(at) AS at
+        FROM valid WHERE (forgiven OR pivot OR ending IS NOT NULL)
+            AND n NOT IN (SELECT n FROM refused)
+        GROUP BY saga_id
+    ) AS new
+    WHERE id = new.saga_id AND {end_conditions.IS_ACTIVE}
+)
+SELECT given.n, held.epoch = given.epoch, cancel_reason, valid.n IS NOT NULL, refused.n IS NOT NULL
+FROM given JOIN held ON held.id = given.saga_id LEFT JOIN valid ON valid.n = given.n
+LEFT JOIN refused ON refused.n = given.n
+"""  # noqa: S608 - constants
+
+
+def fits(entry: Entry) -> bool:
+    """Whether one statement can write it."""
+    return all(isinstance(change, BeginPivot | End) for change in entry.changes)
+
+
+def write(entries: Sequence[Entry]) -> list[Verdict | None]:
+    """None where the saga is gone, or somebody else holds its row."""
+    at = sql.text_of(timezone.now())
+    given = json.dumps([_values(n, entry, at) for n, entry in enumerate(entries)])
+    ids = "{" + ",".join({str(entry.saga.id) for entry in entries}) + "}"
+    verdicts: list[Verdict | None] = [None] * len(entries)
+    for n, is_held, reason, is_written, is_refused in sql.run(_STATEMENT, [given, ids]):
+        is_heeded = is_held and (is_written or entries[n].unless_cancelled)
+        verdicts[n] = REFUSED if is_refused else Verdict(is_written, reason if is_heeded else "")
+    return verdicts
+
+
+def _values(n: int, entry: Entry, at: str) -> dict[str, Any]:
+    saga, step = entry.saga, entry.step
+    values: dict[str, Any] = {
+        "n": n, "saga_id": str(saga.id), "epoch": saga.epoch, "worker": saga.worker, "at": at,
+        "guarded": entry.unless_cancelled, "forgiven": False, "pivot": False, "step": "",
+    }  # fmt: skip
+    for change in entry.changes:
+        if isinstance(change, End):
+            values |= {"ending": change.ending, "steps": change.steps}
+        else:
+            values["pivot"] = True
+    if step is None:
+        return values
+    is_over = step.status is not StepStatus.STARTED
+    return values | {
+        "step": step.step, "kind": step.kind, "status": step.status, "attempt": step.attempt,
+        "failures": step.failures, "key": step_key(saga.id, step.step, step.kind),
+        "result": step.result, "error": bounded(step.error), "traceback": step.traceback,
+        "resolved_by": "", "started_at": sql.text_of(step.started_at),
+        "finished_at": statements.finished_at(step),
+        "forgiven": bool(is_over and saga.takeovers),
+    }  # fmt: skip

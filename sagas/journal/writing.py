@@ -1,0 +1,169 @@
+"""What the executor writes, fenced: it commits only under the epoch that was claimed, and for a
+step only from the attempt that is its current one.
+
+The fence locks the saga's row against a new claim until the commit, so of two workers that both
+believe a saga is theirs only one can write. A cancel takes the same lock: whatever the fence reads
+of it still holds at the commit.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import assert_never
+from uuid import UUID
+
+from django.db import transaction
+
+from saga_runtime.text import bounded
+from sagas.journal import end_conditions, one_statement, sql, statements
+from sagas.journal.claims import Claimed, StepRecord, record
+from sagas.journal.entries import BUSY, FENCED, REFUSED, BeginPivot, End, Entry, Fail, Verdict, Wait
+from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
+
+
+def write(entries: Sequence[Entry]) -> list[Verdict]:
+    """Write entries of several sagas in one transaction. Left out are those whose lease is lost,
+    and those of which somebody else holds the saga's row: nobody waits for them."""
+    if sql.is_postgresql() and all(map(one_statement.fits, entries)):
+        found = one_statement.write(entries)
+        return _with_busy(entries, found) if None in found else [v for v in found if v]
+    return _write_in_turn(entries)
+
+
+def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
+    with transaction.atomic():
+        verdicts = _admit(entries)
+        admitted = [
+            entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict.is_written
+        ]
+        current = _write_steps([entry for entry in admitted if entry.step])
+        refused = _write_changes([e for e in admitted if e.step is None or _key(e) in current])
+    outcomes = []
+    for entry, verdict in zip(entries, verdicts, strict=True):
+        if verdict.is_written and entry.step and _key(entry) not in current:
+            outcomes.append(FENCED)
+        else:
+            outcomes.append(REFUSED if any(entry is each for each in refused) else verdict)
+    return outcomes
+
+
+def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
+    """The step as the journal has it now: behind a commit that is still under way, whose answer was
+    lost, and which holds the saga's row."""
+    with transaction.atomic():
+        Saga.objects.select_for_update().filter(id=saga.id).values_list("id").first()
+    row = SagaStep.objects.filter(saga_id=saga.id, step=step, kind=kind).first()
+    return record(row) if row else None
+
+
+def cancel_reason(saga: Claimed) -> str:
+    """Why the saga's cancel was asked for; empty where it was not."""
+    reason = Saga.objects.filter(id=saga.id).values_list("cancel_reason", flat=True).first()
+    return reason or ""
+
+
+def adopt(saga: Claimed, definition_hash: str) -> None:
+    """A saga of which no step has begun goes by the steps that its class has now."""
+    Saga.objects.filter(id=saga.id, epoch=saga.epoch).update(definition_hash=definition_hash)
+
+
+def _admit(entries: Sequence[Entry]) -> list[Verdict]:
+    """Lock the sagas, in one order, and see which entries may be written."""
+    ids = {entry.saga.id for entry in entries}
+    found = _rows_of(ids, lock=" FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else "")
+    busy = _rows_of(ids - found.keys()) if len(found) < len(ids) else {}
+    return [_verdict(entry, found, busy) for entry in entries]
+
+
+def _with_busy(entries: Sequence[Entry], found: Sequence[Verdict | None]) -> list[Verdict]:
+    busy = _rows_of({e.saga.id for e, verdict in zip(entries, found, strict=True) if not verdict})
+    return [verdict or _verdict(e, {}, busy) for e, verdict in zip(entries, found, strict=True)]
+
+
+def _rows_of(ids: Collection[UUID], *, lock: str = "") -> dict[UUID, tuple[int, str]]:
+    """Epoch, and the reason of a cancel."""
+    among, keys = sql.among(sorted(ids))
+    found = sql.run(
+        f"SELECT id, epoch, cancel_reason FROM sagas_saga WHERE {among} ORDER BY id{lock}",  # noqa: S608
+        keys,
+    )
+    return {sql.uuid_of(key): (epoch, reason) for key, epoch, reason in found}
+
+
+def _verdict(
+    entry: Entry, found: dict[UUID, tuple[int, str]], busy: dict[UUID, tuple[int, str]]
+) -> Verdict:
+    saga = entry.saga
+    if saga.id in busy:
+        return BUSY if busy[saga.id][0] == saga.epoch else FENCED
+    epoch, cancel_reason = found.get(saga.id, (None, ""))
+    if epoch != saga.epoch:
+        return FENCED
+    return Verdict(not (entry.unless_cancelled and cancel_reason), cancel_reason)
+
+
+def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
+    """Returns those that were written: a step's row is not changed by an attempt before its own."""
+    if not entries:
+        return set()
+    pairs = [(entry.saga, entry.step) for entry in entries if entry.step]
+    written = sql.run(
+        *statements.upsert([statements.step_values(saga, step) for saga, step in pairs])
+    )
+    current = {(sql.uuid_of(key), step, kind) for key, step, kind in written}
+    pairs = [(saga, step) for saga, step in pairs if (saga.id, step.step, step.kind) in current]
+    ended = [saga for saga, step in pairs if step.status is not StepStatus.STARTED]
+    if pairs:
+        sql.run_together([statements.attempts(pairs), *statements.progress(ended)])
+    return current
+
+
+def _write_changes(entries: list[Entry]) -> list[Entry]:
+    """Returns those whose end is refused."""
+    changes = [
+        _change(entry.saga, change)
+        for entry in entries
+        for change in entry.changes
+        if not isinstance(change, End)
+    ]
+    if changes:
+        sql.run_together(changes)
+    return [
+        entry
+        for entry in entries
+        for change in entry.changes
+        if isinstance(change, End) and _is_refused(entry.saga, change)
+    ]
+
+
+def _is_refused(saga: Claimed, end: End) -> bool:
+    """End it; a saga that has ended already stays as it is."""
+    return not sql.run(
+        *end_conditions.statement(saga, end.ending, end.steps)
+    ) and end_conditions.is_active(saga)
+
+
+def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
+    match change:
+        case Fail(reason, cancelled):
+            status = SagaStatus.CANCELLING if cancelled else SagaStatus.COMPENSATING
+            sets = "status = %s, failure = %s, cancelled = %s, past_pivot = %s"
+            params = [status.value, bounded(reason), cancelled, False]
+            where = " AND failure = ''"
+        case Wait(seconds):
+            until, moment = sql.moment(seconds_ahead=seconds)
+            now, no_params = sql.moment()
+            sets = (
+                f"status = '{SagaStatus.WAITING.value}', worker = '', next_run_at = CASE"
+                f" WHEN failure = '' AND cancel_reason <> '' THEN {now} ELSE {until} END"
+            )
+            params, where = [*no_params, *moment], ""
+        case BeginPivot():
+            sets, params, where = "past_pivot = %s", [True], " AND cancel_reason = ''"
+        case _:
+            assert_never(change)
+    return f"UPDATE sagas_saga SET {sets} WHERE id = %s{where}", [*params, sql.id_text(saga.id)]  # noqa: S608
+
+
+def _key(entry: Entry) -> tuple[UUID, str, str]:
+    step = entry.step
+    assert step is not None  # noqa: S101 - for the types
+    return entry.saga.id, step.step, step.kind

@@ -1,0 +1,421 @@
+"""Tries a step until it is done, or the saga is decided by it.
+
+A failure is decided, and a pivot begun, without an `await` in between: of steps that run side by
+side either the pivot sees the failure and does not begin, or the failure sees the pivot and parks.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from saga_runtime.abandoned_calls import current_step
+from saga_runtime.allowance import Allowance
+from saga_runtime.async_orm import heal_after
+from saga_runtime.database_errors import (
+    AWAY,
+    alias_of,
+    causes,
+    is_conflict,
+    is_databases,
+    is_lock_not_available,
+    is_of_another,
+    is_outage,
+    keeps_waiting,
+    our_outage,
+)
+from saga_runtime.database_threads import NoThreadLeft
+from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line, one_line_error
+from sagas.crash_points import Point, reach
+from sagas.definition.current_step import current_key
+from sagas.definition.identity import step_key
+from sagas.definition.steps import Step, Tries
+from sagas.errors import CancelRequested, LeaseLost
+from sagas.failures import Failure, StepFailed, failure_of, stand_in
+from sagas.journal import codec, local_step, writing
+from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
+from sagas.models import StepKind, StepStatus
+from sagas.run.calling import changes, changes_of_async
+from sagas.run.journal_writer import Writer
+from sagas.run.state import Decided, RunState, Suspended
+
+logger = get_logger(__name__)
+
+FIRST_BACKOFF = 0.2
+LONGEST_BACKOFF = 30.0
+LONGEST_REST = 1.0  # a saga that waits longer is nobody's meanwhile
+CONFLICT_PAUSE = 0.02
+MOST_EXCUSED = 5
+"""Attempts in a row that spend no retry though the database answers again when it is asked."""
+
+Context = dict[str, Any]
+
+
+def backoff(failures: int, *, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds to rest after so many failures."""
+    doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
+    return min(doubled, LONGEST_BACKOFF) * (0.5 + jitter())
+
+
+class _Conflict(Exception):  # noqa: N818 - states the fact
+    """A local step's transaction was ended in favour of another; it has spent nothing."""
+
+
+class _Work:
+    """Calls a local step, and keeps what it raised: the journal's own errors are another matter."""
+
+    def __init__(self, call: Callable[[], Any], finished_at: Callable[[], datetime]) -> None:
+        self._call = call
+        self._finished_at = finished_at
+        self.error: BaseException | None = None
+        self.finished_at: datetime | None = None
+
+    def __call__(self) -> Any:
+        try:
+            return self._call()
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def finish(self) -> datetime:
+        """Note and return when it ended."""
+        self.finished_at = self._finished_at()
+        return self.finished_at
+
+
+class Attempts:
+    """The attempts at the steps of one run.
+
+    Args:
+        undo_too: called with a step that may have had its effect, where its saga is decided.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        writer: Writer,
+        *,
+        undo_too: Callable[[str], None],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._state = state
+        self._claimed = state.claimed
+        self._writer = writer
+        self._undo_too = undo_too
+        self._jitter = jitter
+
+    async def until_done(self, step: Step, context: Context, tries: Tries) -> Context:
+        """Returns what the step changed in the context, as the journal has it.
+
+        Raises:
+            Suspended: this run goes no further.
+            StepFailed, Decided: the journal has the decision.
+            asyncio.CancelledError: the event loop ends.
+        """
+        self._state.busy += 1
+        try:
+            while True:
+                result = await self._once(step, context, tries)
+                if result is not None:
+                    return result
+        except (Suspended, Decided, StepFailed):
+            raise
+        except (LeaseLost, NoThreadLeft) as error:
+            self._state.suspend(str(error))
+            raise Suspended(str(error)) from error
+        except asyncio.CancelledError:
+            self._state.suspend("the worker is ending")
+            raise
+        except BaseException as error:
+            raise self._give_way(step, error) from error
+        finally:
+            self._state.busy -= 1
+
+    async def _once(self, step: Step, context: Context, tries: Tries) -> Context | None:
+        """One attempt; None where another one is to follow."""
+        if not step.is_external:
+            await self._writer.settle()
+            self._state.stop_if_suspended()  # meanwhile
+        await self._heed_orders(step, tries)
+        tries.begin()
+        token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
+        named = current_step.set(f"{self._claimed.name} {self._claimed.key}: {step.told}")
+        try:
+            attempt = self._external if step.is_external else self._local
+            result = await attempt(step, context, tries)
+        except (Suspended, LeaseLost):
+            raise
+        except (_Conflict, CancelRequested):
+            self._state.note_cancel(await self._writer.call(writing.cancel_reason, self._claimed))
+            tries.attempt -= 1
+            return None
+        except Exception as error:
+            failure = failure_of(error)
+            if any(type(each) is NoThreadLeft for each in causes(error)):
+                self._state.suspend(str(NoThreadLeft()))
+                raise Suspended(str(NoThreadLeft())) from error
+            if step.is_external:
+                await heal_after(error)
+            # Beside a refusal out of a group, other calls may have had their effect.
+            if step.is_external and (failure.is_group or not failure.is_no):
+                tries.in_doubt = True
+            if not await self._was_away(step, tries, failure):
+                await self._failed(step, tries, failure)
+            elif not step.is_external:
+                tries.attempt -= 1  # nothing is left of it
+            return None
+        finally:
+            current_key.reset(token)
+            current_step.reset(named)
+        return result
+
+    def _give_way(self, step: Step, error: BaseException) -> Suspended:
+        """A failure of the executor's own: nothing follows from it but that another run tries."""
+        reason = failure_of(error).text
+        self._state.suspend(reason)
+        logger.error(
+            "%s %s stops at %s, to be taken up again",
+            *(self._claimed.name, self._claimed.key, step.label),
+            exc_info=stand_in(error),
+        )
+        return Suspended(reason)
+
+    async def _heed_orders(self, step: Step, tries: Tries) -> None:
+        """Before an attempt: has a step beside it failed, a cancel come, the deadline passed?"""
+        if step.kind is StepKind.COMPENSATION:
+            return
+        left = self._state.seconds_left
+        if self._state.failure and not self._state.past_pivot:
+            self._undo_if_in_doubt(step, tries)
+            raise Decided(self._state.failure)
+        if self._state.is_cancel_due:
+            await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
+        elif left is not None and left <= 0 and not self._state.failure:
+            reason = "its deadline has passed"
+            if self._state.past_pivot:
+                self._state.park(f"{reason}, and {step.name} is not done")
+                self._state.stop_if_suspended()
+            await self._decide(step, tries, reason, cancelled=False)
+        if step.is_pivot:
+            self._state.pivots_begun.add(step.name)
+
+    async def _decide(self, step: Step, tries: Tries, reason: str, *, cancelled: bool) -> None:
+        self._state.failure = reason
+        self._state.cancelled = cancelled
+        await self._write_decision(Fail(reason, cancelled))
+        reach(Point.FAILURE_DECIDED, step.label)
+        self._undo_if_in_doubt(step, tries)
+        raise Decided(reason)
+
+    def _undo_if_in_doubt(self, step: Step, tries: Tries) -> None:
+        if tries.in_doubt:
+            self._undo_too(step.name)
+
+    async def _local(self, step: Step, context: Context, tries: Tries) -> Context:
+        """Exactly once: where the connection broke at the commit, the journal tells whether it was
+        made."""
+        begins = step.is_pivot and step.kind is StepKind.FORWARD
+        entry = Entry(
+            saga=self._claimed,
+            step=tries.entry(step, StepStatus.DONE),
+            changes=(BeginPivot(),) if begins else (),
+            unless_cancelled=begins,
+        )
+        # A context of its own: a step beside this one may change the shared one meanwhile.
+        undoes = step.kind is StepKind.COMPENSATION
+        call = partial(changes, step.function, dict(context), undoes=undoes)
+        work = _Work(call, self._state.finished_at)
+        do = partial(
+            local_step.do_locally, entry, work=work, timeout=step.timeout, finish=work.finish
+        )
+        while True:
+            try:
+                result, cancel_reason = await self._writer.call_foreign(do, still_for=step.timeout)
+            except AWAY as error:
+                is_steps = error is work.error
+                if not is_steps and keeps_waiting(error):
+                    # A statement of the journal's: it waited for the fence.
+                    await self._writer.give_time(error)
+                    raise _Conflict from error
+                # The server chooses the victim of a deadlock; NOWAIT is what a step asks for.
+                is_own = is_steps and (is_of_another(error) or is_lock_not_available(error))
+                if is_conflict(error) and not is_own:
+                    # Not in a loop here: a cancel or the deadline may have come meanwhile.
+                    await self._writer.rest(CONFLICT_PAUSE * self._jitter())
+                    raise _Conflict from error
+                if is_steps or not is_outage(error):
+                    raise  # judged as what an external step raises is
+                await self._writer.pause(error)
+            else:
+                self._state.note_cancel(cancel_reason)
+                reach(Point.STEP_DONE, step.label)
+                return self._state.newest(result, work.finished_at)
+            record = await self._writer.call(
+                writing.step_record, self._claimed, step.name, step.kind
+            )
+            if record is not None and record.status == StepStatus.DONE:
+                reach(Point.STEP_DONE, step.label)
+                return self._state.newest(record.result, record.finished_at)
+
+    async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
+        begins = step.is_pivot and step.kind is StepKind.FORWARD
+        await self._writer.write(
+            *((BeginPivot(),) if begins else ()),
+            step=tries.entry(step, StepStatus.STARTED),
+            unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
+        )
+        reach(Point.STARTED, step.label)
+        result = await changes_of_async(
+            step.function,
+            context,
+            undoes=step.kind is StepKind.COMPENSATION,
+            allowance=self._allowance(step),
+        )
+        encoded = codec.encode(result)
+        reach(Point.CALLED, step.label)
+        at = self._state.finished_at()
+        done = tries.entry(step, StepStatus.DONE, result=encoded, finished_at=at)
+        self._writer.post(step=done, then=partial(reach, Point.STEP_DONE, step.label))
+        if not self._state.is_alone:  # what comes next may take its time
+            await self._writer.settle()
+        return self._state.newest(codec.decode(encoded), at)
+
+    def _allowance(self, step: Step) -> Allowance:
+        """The step's timeout, or less where the deadline comes before it."""
+        left = self._state.seconds_left
+        has_no_deadline = step.kind is StepKind.COMPENSATION or self._state.past_pivot
+        return Allowance(step.timeout, at_most=None if has_no_deadline else left)
+
+    async def _was_away(self, step: Step, tries: Tries, failure: Failure) -> bool:
+        """Whether the step failed because our own database was away: that spends no retry.
+
+        The database may answer again when it is asked; then the error tells whose it was. A step
+        that breaks its own connection each time looks the same: it is not excused for ever.
+        """
+        error = failure.error
+        ours = None if failure.is_no else our_outage(error)
+        is_nobodys = is_databases(error) and is_outage(error) and alias_of(error) is None
+        if ours is None and not is_nobodys:
+            return False
+        if await self._writer.had_to_wait():
+            tries.excused = 0
+            return True
+        if ours is None or tries.excused >= MOST_EXCUSED:
+            return False
+        tries.excused += 1
+        logger.warning(
+            "%s %s: the database was away while %s ran, trying again: %s",
+            *(self._claimed.name, self._claimed.key, step.name, one_line_error(ours)),
+        )
+        await self._writer.rest(self.backoff(tries.excused))
+        return True
+
+    async def _failed(self, step: Step, tries: Tries, failure: Failure) -> None:
+        """Journal a failed attempt, and what follows from it: a rest, or the end of the step.
+
+        Raises:
+            StepFailed: it was the last attempt.
+        """
+        tries.failures += 1
+        is_final = failure.is_no or failure.is_unstorable or failure.needs_attention
+        is_last = is_final or tries.failures > step.max_retries
+        if step.is_pivot and (failure.is_no or failure.needs_attention) and not tries.in_doubt:
+            self._state.pivots_begun.discard(step.name)
+        is_forward = step.kind is StepKind.FORWARD
+        may_decide = is_forward and not self._state.past_pivot and not failure.needs_attention
+        decides = is_last and may_decide
+        if decides:
+            self._state.failure = self._state.failure or failure.text
+        kept = failure.traceback if is_last else ""
+        await self._journal_failure(step, tries, failure.text, decides=decides, kept=kept)
+        self._log(step, tries, failure, is_last=is_last)
+        if not is_last:
+            reach(Point.ATTEMPT_FAILED, step.label)
+            await self._rest(step, self.backoff(tries.failures))
+            return
+        if decides:
+            reach(Point.FAILURE_DECIDED, step.label)
+            self._undo_if_in_doubt(step, tries)
+        elif is_forward and self._state.is_cancel_due:
+            # It came while a local pivot ran, of which nothing is left: that has not begun.
+            await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
+        elif is_forward and failure.needs_attention:
+            self._state.park(f"{step.name} needs a person: {failure.text}")
+        elif is_forward and self._state.past_pivot:
+            self._state.park(f"{step.name} failed past the point of no return: {failure.text}")
+        raise StepFailed(failure)
+
+    async def _journal_failure(
+        self, step: Step, tries: Tries, text: str, *, decides: bool, kept: str
+    ) -> None:
+        status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
+        entry = tries.entry(step, status, error=text, traceback=kept)
+        changes_: list[Fail | BeginPivot] = []
+        if decides:
+            changes_.append(Fail(text))
+        elif step.is_pivot and step.name in self._state.pivots_begun:
+            changes_.append(BeginPivot())
+        await self._write_decision(*changes_, step=entry)
+
+    async def _write_decision(self, *changes_: Change, step: StepEntry | None = None) -> None:
+        """Nothing may follow from what the journal does not have."""
+        try:
+            await self._writer.write(*changes_, step=step)
+        except (Suspended, LeaseLost):
+            raise
+        except Exception as unwritten:
+            reason = failure_of(unwritten).text
+            self._state.suspend(reason)
+            raise Suspended(reason) from unwritten
+
+    async def _rest(self, step: Step, seconds: float) -> None:
+        """Until the next attempt. A saga of which every step waits for long is given up: it holds
+        no task and no worker, and is claimed again when it is due."""
+        left = self._state.seconds_left
+        if left is not None and step.kind is StepKind.FORWARD and not self._state.past_pivot:
+            seconds = max(0.0, min(seconds, left))
+        due = time.monotonic() + seconds
+        self._state.resting[step.label] = due
+        self._state.busy -= 1
+        try:
+            while (left := due - time.monotonic()) > 0:
+                if not self._state.busy and self._first_due() > LONGEST_REST:
+                    await self._give_up()
+                await self._writer.rest(min(left, LONGEST_REST))
+        finally:
+            self._state.busy += 1
+            del self._state.resting[step.label]
+
+    def _first_due(self) -> float:
+        """Seconds until the first of the steps that rest is due."""
+        return min(self._state.resting.values()) - time.monotonic()
+
+    async def _give_up(self) -> None:
+        seconds = self._first_due()
+        await self._writer.write(Wait(seconds))
+        self._state.suspend(f"its next attempt is due in {seconds:.0f} s")
+        self._state.stop_if_suspended()
+
+    def backoff(self, failures: int) -> float:
+        """Seconds to rest after so many failures."""
+        return backoff(failures, jitter=self._jitter)
+
+    def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
+        """Warn of a failed attempt; of the last with the traceback, where nobody expected it."""
+        of = (
+            self._claimed.name,
+            self._claimed.key,
+            step.told,
+            tries.failures,
+            step.max_retries + 1,
+        )
+        text = one_line(failure.text)
+        if not is_last:
+            logger.warning("%s %s: %s failed (%d of %d), trying again: %s", *of, text)
+        elif not failure.is_expected:
+            shown = stand_in(failure.error)
+            logger.error("%s %s: %s failed (%d of %d): %s", *of, text, exc_info=shown)

@@ -1,0 +1,120 @@
+"""What an app's own sagaz hooks and listeners hear of a run: only what is new.
+
+sagaz drives a saga that was interrupted through all its steps again, and takes one that is left for
+later for failed. Hooks and listeners have no part in a step's transaction: around a crash one may
+be called twice, or not at all. What must happen once belongs into a step.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sagaz import Saga as SagaClass
+from sagaz.core.decorators import SagaStepDefinition
+
+from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line
+from sagas.errors import LeaseLost
+from sagas.failures import StepFailed, failure_of, raisable
+from sagas.models import StepKind, StepStatus
+from sagas.run.own_task import apart
+from sagas.run.state import Decided, RunState, Suspended
+
+logger = get_logger(__name__)
+
+_HOOKS = {
+    "on_enter": "on_step_enter",
+    "on_success": "on_step_success",
+    "on_failure": "on_step_failure",
+    "on_compensate": "on_compensation_start",
+}
+"""A step's hooks, and the listeners' methods that are called at the same moments."""
+
+_OVER = (StepStatus.DONE, StepStatus.SKIPPED)
+_TOLD_BY = {
+    "on_step_enter": (StepKind.FORWARD, tuple(StepStatus)),
+    "on_step_success": (StepKind.FORWARD, _OVER),
+    "on_compensation_start": (StepKind.COMPENSATION, tuple(StepStatus)),
+    "on_compensation_complete": (StepKind.COMPENSATION, _OVER),
+}
+"""What the journal has of a step where an earlier run has told of it already."""
+
+
+class Notices:
+    """Of one run."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._claimed = state.claimed
+
+    def quieten(self, saga: SagaClass) -> None:
+        """Let the hooks of its steps, and its listeners, hear only what is new."""
+        for step in saga.get_steps():
+            self._quieten_step(step)
+        if saga._instance_listeners:  # noqa: SLF001 - no public way
+            saga._instance_listeners = [  # noqa: SLF001
+                _Listener(each, self)
+                for each in saga._instance_listeners  # noqa: SLF001
+            ]
+
+    def _is_news(self, event: str, arguments: tuple[Any, ...]) -> bool:
+        last = type(arguments[-1])  # an error may lie about its class
+        if self._state.suspended or issubclass(last, Suspended | LeaseLost | Decided):
+            return False
+        if event == "on_saga_start":
+            return not self._claimed.steps
+        if event not in _TOLD_BY:
+            return True
+        kind, statuses = _TOLD_BY[event]
+        record = self._claimed.steps.get((arguments[1], kind))
+        return record is None or record.status not in statuses
+
+    def _quieten_step(self, step: SagaStepDefinition) -> None:
+        for name, event in _HOOKS.items():
+            hook = getattr(step, name, None)
+            if hook is not None:
+                setattr(step, name, self.only_news(event, hook))
+
+    def only_news(self, event: str, heard: Callable[..., Any]) -> Callable[..., Any]:
+        """That function, called where it shall hear it. Of a step, sagaz calls hooks with
+        `(context, step, …)` and listeners with `(saga, step, …)`, an error last in both."""
+
+        async def call(*arguments: Any) -> None:
+            if self._is_news(event, arguments):
+                await self._tell(event, heard, arguments)
+
+        return call
+
+    async def _tell(
+        self, event: str, heard: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> None:
+        """However it fails, nothing follows: sagaz would take the step that it is told of for
+        failed, or for done."""
+        *others, last = arguments
+        if isinstance(last, StepFailed):
+            last = raisable(last.failure.error)
+        try:
+            await apart(heard, *others, last)
+        except asyncio.CancelledError:  # with the loop
+            self._state.suspend("the worker is ending")
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it raised
+            logger.warning(
+                "%s %s: a function that hears of %s failed, which changes nothing: %s",
+                *(self._claimed.name, self._claimed.key, event, one_line(failure_of(error).text)),
+            )
+
+
+class _Listener:
+    """One of sagaz's listeners, behind the notices."""
+
+    def __init__(self, listener: Any, notices: Notices) -> None:
+        self._listener = listener
+        self._notices = notices
+
+    def __getattr__(self, event: str) -> Any:
+        def hear(*arguments: Any) -> Any:
+            heard = getattr(self._listener, event, None)
+            return None if heard is None else heard(*arguments)
+
+        return self._notices.only_news(event, hear)

@@ -1,0 +1,231 @@
+"""Sagas for synchronous views and shells: run here to their end, journalled like any other."""
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, connections
+from sagaz import Saga as SagaClass
+
+from saga_runtime.correlation import current, taken_or_made
+from saga_runtime.database_errors import AWAY
+from saga_runtime.text import is_storable
+from sagas.definition.current_step import current_place
+from sagas.definition.identity import saga_id
+from sagas.definition.registry import SagaType, saga_type
+from sagas.definition.validation import name_of
+from sagas.errors import (
+    CannotRunHere,
+    SagaDefinitionError,
+    SagaFailed,
+    SagaParked,
+    SagaUnfinished,
+    WorkerUnwell,
+)
+from sagas.journal import codec, sql
+from sagas.models import ACTIVE, Saga, SagaStatus
+from sagas.operations.statuses import final_context
+from sagas.worker.executor import MAX_TAKEOVERS, Executor
+
+SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
+LONGEST_LOOK = 0.2
+LONGEST_KEY = 255
+GRACE = 2.0  # seconds for the step that runs when time is up
+# Each worker takes five database connections (seven where calls hang), and each caller one:
+# together they leave room in a pool of 25. What finds no place waits for one, or for a consumer.
+PLACES = threading.BoundedSemaphore(3)
+
+
+def run_saga_sync(
+    saga: type[SagaClass] | SagaClass,
+    context: Mapping[str, Any],
+    *,
+    key: str | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Run a saga to its end and return its final context.
+
+    A saga of that name and key that exists already is not begun again, whatever its context: its
+    end is awaited. If this process dies, a consumer goes on with the saga.
+
+    Args:
+        saga: a registered class. An instance stands for its class: a worker makes its own.
+        context: what the saga begins with; values that the journal can keep.
+        key: the business key, a text of 1 to 255 characters; without one, a random one.
+        timeout: seconds to wait; without one, as long as it takes.
+
+    Raises:
+        SagaFailed: it was rolled back.
+        SagaParked: it goes no further without a person.
+        SagaUnfinished: the time was up; it goes on in a consumer.
+        SagaDefinitionError: the class is not registered.
+        UnstorableValue: the journal cannot keep the context.
+        CannotRunHere: inside another saga, a transaction, or where an event loop runs.
+        ValueError: the key is none, or the timeout no number of seconds.
+    """
+    _check_place()
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
+    found = _registered(saga if isinstance(saga, type) else type(saga))
+    row = _row(found, context, str(uuid.uuid4()) if key is None else key)
+    Saga.objects.bulk_create([row], ignore_conflicts=True)
+    return _result(_ended(row.id, timeout=timeout))
+
+
+def _check_place() -> None:
+    if place := current_place.get(""):
+        raise CannotRunHere(
+            f"run_saga_sync inside {place}: it would wait for places that those who wait hold, and "
+            "begin anew with each attempt. Enqueue the command that starts the other saga, by "
+            "outbox.enqueue() in a local step or an on_finish function"
+        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise CannotRunHere(
+            "run_saga_sync would block the event loop: call it in a thread, as by asyncio.to_thread"
+        )
+    if connection.in_atomic_block:
+        raise CannotRunHere(
+            "run_saga_sync inside a transaction: its journal would not be durable. Call it after "
+            "the commit, or enqueue a command that starts the saga"
+        )
+
+
+def _registered(saga_class: type[SagaClass]) -> SagaType:
+    if saga_class is SagaClass:
+        raise SagaDefinitionError(
+            "Saga is not registered, and one made by hand, of add_step(…), cannot be journalled: "
+            "write a class, with methods that have @action(…) and @compensate(…), in the sagas.py "
+            "of an app"
+        )
+    found = saga_type(name_of(saga_class), getattr(saga_class, "version", 1))
+    if found is None or found.saga_class is not saga_class:
+        raise SagaDefinitionError(
+            f"{saga_class.__qualname__} is not registered: put it into the sagas.py of an app that "
+            "is in INSTALLED_APPS"
+        )
+    return found
+
+
+def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
+    if not key or not is_storable(key, longest=LONGEST_KEY):
+        raise ValueError(f"the key {key!r:.80} must be a text of 1 to 255 characters, without NUL")
+    correlation = taken_or_made(id=current().id, traceparent=current().traceparent)
+    return Saga(
+        id=saga_id(found.name, key),
+        name=found.name,
+        key=key,
+        version=found.version,
+        definition_hash=found.definition_hash,
+        deadline=sql.moment_after(found.deadline) if found.deadline else None,
+        input=codec.encode(dict(context)),
+        next_run_at=sql.now(),
+        correlation_id=correlation.id,
+        traceparent=correlation.traceparent,
+    )
+
+
+def _ended(key: UUID, *, timeout: float | None) -> Saga:
+    """The saga when it has ended or parked, or as it is when time is up."""
+    up_at = float("inf") if timeout is None else time.monotonic() + timeout
+    pause = SHORTEST_LOOK
+    worker: _Worker | None = None
+    try:
+        while True:
+            left = up_at - time.monotonic()
+            saga = _look(key, is_last=left <= 0)
+            if saga is not None and saga.status not in ACTIVE:
+                if worker is not None:
+                    worker.join()
+                return saga
+            if saga is not None and left <= 0:
+                return saga
+            worker = worker or _Worker.where_there_is_place(key)
+            if worker is not None and worker.error is not None:
+                if not isinstance(worker.error, WorkerUnwell):
+                    raise worker.error
+                worker = None  # a step hangs: the next one takes the saga up, and parks it at last
+            time.sleep(max(0.0, min(pause, left)))
+            pause = min(pause * 1.5, LONGEST_LOOK)
+    finally:
+        if worker is not None:
+            worker.stop()
+
+
+def _look(key: UUID, *, is_last: bool) -> Saga | None:
+    """The saga as it is now; None while the database is away, but for the last time."""
+    try:
+        return Saga.objects.get(id=key)
+    except AWAY:
+        connection.close()
+        if is_last:
+            raise
+        return None
+
+
+class _Worker:
+    """Runs one saga in a thread. Stopped before it has ended, it leaves it to a consumer behind the
+    step that runs."""
+
+    def __init__(self, key: UUID) -> None:
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._executor = Executor(
+            concurrency=1,
+            lease=timedelta(seconds=settings.SAGA_LEASE),
+            grace=GRACE,
+            journal_threads=1,
+            call_threads=2,
+            max_takeovers=getattr(settings, "SAGA_MAX_TAKEOVERS", MAX_TAKEOVERS),
+            patience=0,  # it has but one saga
+            only=key,
+        )
+        self._thread = threading.Thread(target=self._run, name=f"saga {key}")
+
+    @classmethod
+    def where_there_is_place(cls, key: UUID) -> "_Worker | None":
+        if not PLACES.acquire(blocking=False):
+            return None
+        worker = cls(key)
+        worker._thread.start()
+        return worker
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._executor.wake()
+
+    def join(self) -> None:
+        """Stop, and wait until nothing of it is left."""
+        self.stop()
+        self._thread.join(GRACE)
+
+    def _run(self) -> None:
+        try:
+            self._executor.run(self._stop)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            self.error = error
+        finally:
+            connections.close_all()
+            PLACES.release()
+
+
+def _result(saga: Saga) -> dict[str, Any]:
+    context = final_context(saga, is_lenient=saga.status != SagaStatus.COMPLETED)
+    match saga.status:
+        case SagaStatus.COMPLETED:
+            return context
+        case SagaStatus.ROLLED_BACK:
+            raise SagaFailed(saga.failure, saga_id=saga.id, context=context)
+        case SagaStatus.PARKED:
+            raise SagaParked(saga.park_reason, saga_id=saga.id, context=context)
+    text = f"{saga} is {saga.status} still; a consumer goes on with it"
+    raise SagaUnfinished(text, saga_id=saga.id, context=context)

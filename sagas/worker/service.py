@@ -1,0 +1,168 @@
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+
+from brokers import Broker
+from saga_runtime.logs import get_logger
+from sagas.definition.hooks import call_start_hooks
+from sagas.inbox.consumer import SagaConsumer
+from sagas.worker.executor import GRACE, Executor
+
+logger = get_logger(__name__)
+
+END_WITHIN = 2 * GRACE + 2.0
+"""Seconds that both parts may take to end when told to."""
+LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
+
+
+OTHER_THREADS = 5  # main, inbox, leases, group commit, and the async ORM's
+# For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
+_ON_SQLITE = (1, 2)
+_ON_A_SERVER = (4, 8)
+_POOL_MIN_SIZE = 4  # psycopg_pool's own default
+
+
+def _check_pool(needed: int) -> None:
+    """A thread that got no connection would take the database for away."""
+    held = pool_size(connection.settings_dict["OPTIONS"].get("pool"))
+    if held is not None and held < needed:
+        raise ImproperlyConfigured(
+            f"the pool of database connections holds {held}, a consumer needs {needed}: "
+            'raise DATABASE_POOL_SIZE (in a project of your own: OPTIONS["pool"]["max_size"])'
+        )
+
+
+def pool_size(pool: object) -> int | None:
+    """Return how many connections a pool hands out; None where there is no pool.
+
+    Args:
+        pool: Django's `OPTIONS["pool"]`: a dict for psycopg_pool, or true for its defaults. A pool
+            without `max_size` never grows beyond its `min_size`.
+    """
+    if not pool:
+        return None
+    options = pool if isinstance(pool, dict) else {}
+    least = int(options.get("min_size", _POOL_MIN_SIZE))
+    most = options.get("max_size")
+    return least if most is None else int(most)
+
+
+class _Both:
+    """Passes on a sign of life when both loops have turned since the last."""
+
+    def __init__(self, alive: Callable[[], None]) -> None:
+        self._alive = alive
+        self._turned = {"first": False, "second": False}
+
+    def first(self) -> None:
+        self._turn("first")
+
+    def second(self) -> None:
+        self._turn("second")
+
+    def _turn(self, which: str) -> None:
+        self._turned[which] = True
+        if all(self._turned.values()):
+            self._turned = dict.fromkeys(self._turned, False)
+            self._alive()
+
+
+class SagaService:
+    """A consumer that accepts commands and an executor that runs them, as one.
+
+    Args:
+        end_within: seconds that both may take to end when told to; what a step or a trigger blocks
+            is left behind then.
+    """
+
+    def __init__(
+        self, consumer: SagaConsumer, executor: Executor, *, end_within: float = END_WITHIN
+    ) -> None:
+        self._end_within = end_within
+        self._consumer = consumer
+        self._executor = executor
+        self._errors: list[BaseException] = []
+
+    @classmethod
+    def from_settings(
+        cls, broker: Broker, *, concurrency: int, alive: Callable[[], None] = lambda: None
+    ) -> "SagaService":
+        call_start_hooks()
+        threads = _ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER
+        journal, calls = threads
+        _check_pool(journal + 2 * calls + OTHER_THREADS)  # each thread for calls may be replaced
+        both = _Both(alive)
+        executor = Executor(
+            alive=both.second,
+            concurrency=concurrency,
+            lease=timedelta(seconds=settings.SAGA_LEASE),
+            max_takeovers=settings.SAGA_MAX_TAKEOVERS,
+            journal_threads=journal,
+            call_threads=calls,
+        )
+        consumer = SagaConsumer(
+            broker,
+            topics=settings.SAGA_TOPICS,
+            group=settings.SAGA_CONSUMER_GROUP,
+            on_new=executor.wake,
+            alive=both.first,
+        )
+        return cls(consumer, executor)
+
+    def run(self, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
+        """Run both until `stop` is set. If one dies the other stops, and its error is raised; the
+        caller's event is left alone, so that it can tell this from having been told to stop.
+
+        Args:
+            ready: called once, as soon as commands are received and sagas are claimed.
+        """
+        halt = threading.Event()
+        parts = [
+            self._part(self._consumer.run, halt, "inbox"),
+            self._part(self._executor.run, halt, "executor"),
+        ]
+        for part in parts:
+            part.start()
+        try:
+            is_told = False
+            while not stop.wait(LOOK_EVERY) and not self._errors:
+                if not is_told and self._consumer.is_joined and self._executor.has_claimed:
+                    is_told = True
+                    ready()
+        finally:
+            halt.set()
+            self._join(parts)
+        if self._errors:
+            raise self._errors[0]
+
+    def _part(
+        self, run: Callable[[threading.Event], None], halt: threading.Event, name: str
+    ) -> threading.Thread:
+        # A daemon: a step or a trigger that blocks it must not hold up the end of the process.
+        return threading.Thread(target=self._guard, args=(run, halt), name=name, daemon=True)
+
+    def _join(self, parts: list[threading.Thread]) -> None:
+        """Wait for the parts to end; what is left of one that is blocked ends with the process."""
+        up_at = time.monotonic() + self._end_within
+        for part in parts:
+            part.join(max(0.0, up_at - time.monotonic()))
+            if part.is_alive():
+                logger.error(
+                    "the %s does not end: a step or a trigger blocks it. It is left behind, and "
+                    "what it ran is taken up when the leases have run out",
+                    part.name,
+                )
+
+    def _guard(self, run: Callable[[threading.Event], None], halt: threading.Event) -> None:
+        try:
+            run(halt)
+            if not halt.is_set():  # half a service would take commands that nobody runs
+                name = threading.current_thread().name
+                raise RuntimeError(f"the {name} ended by itself")  # noqa: TRY301 - as any other
+        except BaseException as error:  # noqa: BLE001 - raised again by run()
+            self._errors.append(error)
