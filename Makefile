@@ -1,9 +1,9 @@
-# Two commands: `make up` runs everything on this machine, `make test` runs every test.
+# `make up` runs everything on this machine, `make test` runs every test, `make docs` builds the site.
 # Uses uv where it is installed; otherwise puts one into .uv first.
 SYSTEM_UV := $(shell command -v uv 2>/dev/null)
 UV := $(or $(SYSTEM_UV),.uv/bin/uv)
 
-.PHONY: up test lint
+.PHONY: up test lint docs
 up: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	@echo "Installing what is missing (the first time, for a minute or two), then starting"
 	@exec $(UV) run --no-dev manage.py up $(ARGS)
@@ -17,6 +17,10 @@ lint: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	$(UV) run --quiet ruff format --check
 	$(UV) run --quiet mypy .
 	$(UV) run --quiet lint-imports
+
+docs: $(if $(SYSTEM_UV),,.uv/bin/uv)
+	@NO_MKDOCS_2_WARNING=1 $(UV) run --quiet --group docs mkdocs build --strict --quiet $(ARGS)
+	@echo "Built: site/index.html"
 
 .uv/bin/uv:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, or uv")'

@@ -1,0 +1,45 @@
+"""Every link in the documentation leads somewhere, and every page is in the site's navigation."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md"), *ROOT.glob("docs/**/*.md")})
+# Their anchors are made of docstrings, or of the commands themselves, when the site is built.
+GENERATED = ROOT / "docs/reference"
+
+
+def prose(page: Path) -> str:
+    """Return a page's text without its code."""
+    text = re.sub(r"^( *)(```+).*?^\1\2 *$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]+`", lambda code: code[0].replace("](", "]_("), text)
+
+
+def links(page: Path) -> list[str]:
+    found = re.findall(r"\]\(([^()\s]+(?:\([^()\s]*\))?)\)", prose(page))
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#{1,6} +(.+?) *$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_is_broken(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor and GENERATED not in target.parents:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
+    listed = set(re.findall(r"[\w/.-]+\.md", navigation))
+    assert listed == {page for page in pages if not re.fullmatch(r"adr/0.*", page)}
