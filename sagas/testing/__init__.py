@@ -30,7 +30,7 @@ All fixtures take the keywords of `sagas.testing.worker.Options`. A worker has t
 settings and the sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
 """
 
-from sagas.points import Point
+from sagas.crash_points import Point
 from sagas.testing.delivering import deliver_commands
 from sagas.testing.fixtures import (
     saga_crash,
