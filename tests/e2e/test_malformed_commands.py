@@ -12,7 +12,7 @@ from tests import seed
 from tests.e2e.full_service import PARTITIONS, running_processes
 from tests.e2e.project.parts import Parts
 from tests.e2e.service import until
-from tests.unit.test_inbox import HEADERS, JSON, VALUES
+from tests.unit.sagas.inbox.test_accepting import HEADERS, JSON, VALUES
 
 pytestmark = [
     pytest.mark.postgres,

@@ -24,8 +24,8 @@ from sagas.worker import metrics as saga_metrics
 from sagas.worker.metrics import SagasByStatus, consumer_registry
 from tests.services import free_port
 from tests.unit.relay.test_loop import SOURCE, Kafka, put
-from tests.unit.saga_running import Register, register
-from tests.unit.test_inbox import Travel, record
+from tests.unit.sagas.inbox.test_accepting import Travel, record
+from tests.unit.sagas.saga_running import Register, register
 from tests.unit.waiting import in_thread, until
 
 __all__ = ["register"]
