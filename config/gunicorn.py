@@ -8,7 +8,7 @@ from saga_runtime.processes import on_orphaned
 
 wsgi_app = "config.wsgi"
 bind = os.environ.get("BIND", "127.0.0.1:8000")
-worker_class = "config.gunicorn_worker.BufferedWorker"
+worker_class = "config.serving.gunicorn_worker.BufferedWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = int(os.environ.get("WEB_THREADS", "8"))
 timeout = 60  # a worker whose loop does not turn for so long is replaced

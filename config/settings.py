@@ -32,16 +32,16 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "outbox.middleware.CorrelationMiddleware",
-    "config.head.HeadMiddleware",
-    "config.problems.ProblemMiddleware",
+    "config.web.head.HeadMiddleware",
+    "config.web.problems.ProblemMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.admin_only.AdminValuesMiddleware",
-    "config.admin_only.AdminSessionMiddleware",
-    "config.slashes.SafeSlashMiddleware",
+    "config.web.admin_only.AdminValuesMiddleware",
+    "config.web.admin_only.AdminSessionMiddleware",
+    "config.web.slashes.SafeSlashMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "config.admin_only.AdminAuthenticationMiddleware",
-    "config.admin_only.AdminMessageMiddleware",
+    "config.web.admin_only.AdminAuthenticationMiddleware",
+    "config.web.admin_only.AdminMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [

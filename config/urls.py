@@ -1,15 +1,15 @@
 from django.contrib import admin
 from django.urls import path
 
-from config.api import api
-from config.home import home
+from config.web.api import api
+from config.web.home import home
 
 urlpatterns = [
     path("", home, name="home"),
     path("admin/", admin.site.urls),
     path("", api.urls),
 ]
-handler400 = "config.problems.bad_request"
-handler403 = "config.problems.forbidden"
-handler404 = "config.problems.not_found"
-handler500 = "config.problems.server_error"
+handler400 = "config.web.problems.bad_request"
+handler403 = "config.web.problems.forbidden"
+handler404 = "config.web.problems.not_found"
+handler500 = "config.web.problems.server_error"

@@ -18,9 +18,9 @@ FILES = [
         "test_group*",
         "relay/test_*",
     )
-    for path in sorted((ROOT / "tests/unit").glob(f"{pattern}.py"))
+    for path in sorted((ROOT / "tests/unit").rglob(f"{pattern}.py"))
 ] + [
-    Path("tests/unit", f"test_{name}.py")
+    next((ROOT / "tests/unit").rglob(f"test_{name}.py")).relative_to(ROOT)
     for name in (
         "outbox",
         "rows_with_message",
@@ -33,7 +33,7 @@ FILES = [
         "orders_api",
         "bad_admin_addresses",
         "waiting_requests",
-        "writes",
+        "database_writes",
         "forged_commands",
         "operations_page",
         "waiting_cancels",

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import Client
 
-from orders.stock import load_sample_stock
+from orders.sample_stock import load_sample_stock
 
 
 @pytest.fixture(autouse=True, scope="session")

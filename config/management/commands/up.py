@@ -10,11 +10,11 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from brokers import Broker, await_broker, broker_from_url
-from config.embedded import Embedded
-from config.secret_key import make_secret_key
-from config.supervised import Supervisor, parts
-from config.webserver import WebServer
-from orders.stock import load_sample_stock
+from config.serving.embedded import Embedded
+from config.serving.secret_key import make_secret_key
+from config.serving.supervised import Supervisor, parts
+from config.serving.webserver import WebServer
+from orders.sample_stock import load_sample_stock
 from relay.single import AlreadyRunning, only_relay
 from saga_runtime.processes import ProcessCommand, positive, stop_on_signals
 from saga_runtime.signs_of_life import SignsOfLife

@@ -2,7 +2,7 @@ import argparse
 from typing import Any
 
 from orders.models import Product
-from orders.stock import load_sample_stock
+from orders.sample_stock import load_sample_stock
 from saga_runtime.commands import VisibleCommand
 
 

@@ -5,7 +5,7 @@ from django.core.management.base import CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from orders.load import Load, Summary
+from orders.load_test import Load, Summary
 from saga_runtime.commands import VisibleCommand
 from saga_runtime.processes import positive
 

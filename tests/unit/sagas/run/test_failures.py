@@ -20,8 +20,8 @@ import orders.sagas
 from orders.errors import PaymentDeclined, PaymentUnavailable
 from orders.messages import SAGA_NAME
 from orders.models import Order, Payment, Product
+from orders.sample_stock import load_sample_stock
 from orders.services import Item, place_order
-from orders.stock import load_sample_stock
 from outbox.models import OutboxMessage
 from saga_runtime.allowance import Allowance
 from saga_runtime.database_threads import Threads

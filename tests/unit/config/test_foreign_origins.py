@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from config.api import api
+from config.web.api import api
 from orders.models import Order
 from outbox.models import OutboxMessage
 from tests.problems import assert_problem

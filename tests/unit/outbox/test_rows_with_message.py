@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from outbox import RowError, enqueue
 from outbox.models import OutboxMessage
-from tests.unit import kinds_of_models as kinds
+from tests.unit.outbox import kinds_of_models as kinds
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

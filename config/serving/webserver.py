@@ -22,7 +22,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer, UnixWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from config.connections import Connection
+from config.serving.connections import Connection
 
 BACKLOG = 2048
 LOOP_SECONDS = 0.2

@@ -10,7 +10,7 @@ from django.db import DataError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
-from config.problems import problem
+from config.web.problems import problem
 
 ADMIN_PATH = "/admin/"
 

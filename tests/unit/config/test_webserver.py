@@ -14,9 +14,9 @@ import pytest
 import requests
 from django.core.handlers.wsgi import WSGIHandler
 
-from config import connections, webserver
-from config.health import Readiness
-from config.webserver import WebServer
+from config.serving import connections, webserver
+from config.serving.webserver import WebServer
+from config.web.health import Readiness
 
 pytestmark = pytest.mark.django_db
 
@@ -235,7 +235,7 @@ def test_stopping_finishes_what_is_being_answered(
         assert go_on.wait(10)
         return Readiness(status="ready", detail="", checks=[])
 
-    monkeypatch.setattr("config.health.readiness", slow)
+    monkeypatch.setattr("config.web.health.readiness", slow)
     responses: list[requests.Response] = []
     client = threading.Thread(
         target=lambda: responses.append(requests.get(f"{server.url}/health/ready/", timeout=10))
@@ -262,7 +262,7 @@ def test_health_answers_while_every_thread_is_busy(
         assert go_on.wait(20)
         return Readiness(status="ready", detail="", checks=[])
 
-    monkeypatch.setattr("config.health.readiness", slow)
+    monkeypatch.setattr("config.web.health.readiness", slow)
     with ThreadPoolExecutor() as pool:
         asked = [
             pool.submit(requests.get, f"{server.url}/health/ready/", timeout=30)

@@ -15,7 +15,7 @@ from django.db import OperationalError, connection
 from brokers import BrokerUnavailable, Record
 from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
-from config.supervised import Part, Supervisor
+from config.serving.supervised import Part, Supervisor
 from relay.lanes import LEASE, EveryLane
 from relay.loop import Relay
 from saga_runtime.signs_of_life import EVERY, SignsOfLife

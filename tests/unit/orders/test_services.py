@@ -10,8 +10,8 @@ from django.db import connections, transaction
 
 from orders.errors import OrderConflict, UnknownProducts
 from orders.models import Order, Product
+from orders.sample_stock import SAMPLE_QUANTITY, load_sample_stock
 from orders.services import Item, Placed, place_order, receive_stock
-from orders.stock import SAMPLE_QUANTITY, load_sample_stock
 from outbox.models import OutboxMessage
 
 WIDGETS = [Item(product_id="ITEM-1", name="Widget", quantity=2)]

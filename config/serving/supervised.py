@@ -165,7 +165,7 @@ class _Child:
 
 def _environment() -> dict[str, str]:
     """gunicorn finds our modules only from where it runs, so it is told where they are."""
-    project = str(Path(__file__).resolve().parent.parent)
+    project = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     return os.environ | {"SUPERVISED": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 

@@ -8,8 +8,8 @@ from http import HTTPStatus
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from config.framing import Refusal, StrictParser
-from config.problems import problem
+from config.serving.framing import Refusal, StrictParser
+from config.web.problems import problem
 from saga_runtime.correlation import correlated, taken_or_made
 
 IDLE_SECONDS = 75.0

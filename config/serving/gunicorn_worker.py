@@ -10,7 +10,7 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from config.webserver import Server
+from config.serving.webserver import Server
 
 
 class BufferedWorker(Worker):

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from brokers import Broker
-from config.webserver import WebServer
+from config.serving.webserver import WebServer
 from relay.listening import woken_by_commits
 from relay.loop import Relay
 from saga_runtime.logs import get_logger

@@ -7,11 +7,11 @@ from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from ninja.errors import HttpError, ValidationError
 
-from config import health
-from config.openapi import ProblemApi
-from config.origins import guarded
-from config.parsing import StrictJSONParser
-from config.problems import Problem, problem, too_big, unavailable
+from config.web import health
+from config.web.openapi import ProblemApi
+from config.web.origins import guarded
+from config.web.parsing import StrictJSONParser
+from config.web.problems import Problem, problem, too_big, unavailable
 from orders.api import ApiError, router
 
 api = ProblemApi(

@@ -7,7 +7,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 from ninja import Schema
 
-from config.writes import why_no_writes
+from config.web.database_writes import why_no_writes
 from outbox.queries import oldest_age
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error

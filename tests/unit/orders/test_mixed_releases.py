@@ -19,8 +19,8 @@ from orders.services import Item, place_order
 from sagas.definition.registry import saga_type
 from sagas.journal.codec import encode
 from sagas.models import Saga
-from tests.unit.released_orders import bring_back
-from tests.unit.test_order_saga import Lossy, _book, assert_audit_is_clean, running, stock
+from tests.unit.orders.released_orders import bring_back
+from tests.unit.orders.test_order_saga import Lossy, _book, assert_audit_is_clean, running, stock
 from tests.unit.waiting import until
 
 __all__ = ["_book"]

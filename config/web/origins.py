@@ -12,7 +12,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.http import is_same_domain
 
-from config.problems import problem
+from config.web.problems import problem
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BODY_TYPES = ("application/json", "")  # the second: no Content-Type, as curl sends with no body

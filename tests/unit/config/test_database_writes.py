@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import Client
 
-from config import health, writes
+from config.web import database_writes, health
 from orders.models import Order
 from tests.problems import assert_problem
 from tests.seed import ORDER
@@ -24,9 +24,9 @@ READY = "/health/ready/"
 @pytest.fixture(autouse=True)
 def _as_at_start(stock: None) -> Iterator[None]:
     health._was_ready = True
-    writes.note_taken()
+    database_writes.note_taken()
     yield
-    writes.note_taken()
+    database_writes.note_taken()
     connection.close()  # with what a test has set on it
 
 
@@ -69,7 +69,7 @@ def test_a_read_only_server_is_not_ready(client: Client, setting: str) -> None:
     assert "read-only" in failed(client)["detail"]
     assert "takes no writes" in assert_problem(place(client), 503)["detail"]
     run("RESET default_transaction_read_only")
-    writes.note_taken()
+    database_writes.note_taken()
     assert client.get(READY).status_code == 200
 
 
@@ -125,8 +125,8 @@ def test_a_refused_write_is_forgotten_in_time(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without traffic nobody would find out that the disk has room again."""
-    monkeypatch.setattr(writes, "REMEMBERED_SECONDS", 0.0)
-    writes.note_refused("disk full")
+    monkeypatch.setattr(database_writes, "REMEMBERED_SECONDS", 0.0)
+    database_writes.note_refused("disk full")
 
     assert client.get(READY).status_code == 200
 
@@ -162,15 +162,15 @@ def test_an_error_of_ours_is_one_line_with_its_correlation_id(
 def test_readiness_is_told_when_it_changes(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="config.health")
-    writes.note_refused("disk full")
+    caplog.set_level(logging.INFO, logger="config.web.health")
+    database_writes.note_refused("disk full")
     for _ in range(3):
         assert client.get(READY).status_code == 503
-    writes.note_taken()
+    database_writes.note_taken()
     for _ in range(3):
         assert client.get(READY).status_code == 200
 
-    lines = [record.getMessage() for record in caplog.records if record.name == "config.health"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "config.web.health"]
     assert lines == [
         "not ready: the database takes no writes: the last write was refused: disk full",
         "ready again",

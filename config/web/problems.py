@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 
-from config import writes
+from config.web import database_writes
 from saga_runtime.correlation import current
 from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
@@ -55,9 +55,9 @@ def unavailable(error: Exception) -> HttpResponse:
     """The database is away, or takes no writes; the client may try again. This writes the one
     line that the log has of it."""
     state = "does not answer"
-    if writes.is_refused_write(error):
+    if database_writes.is_refused_write(error):
         state = "takes no writes"
-        writes.note_refused(one_line_error(error))
+        database_writes.note_refused(one_line_error(error))
     logger.warning("the database %s: %s", state, one_line_error(error))
     response = problem(503, f"the database {state}; try again in a few seconds")
     response["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -79,7 +79,7 @@ class ProblemMiddleware:
             return problem(411, "send Content-Length; chunked bodies are not read")
         response = self._get_response(request)
         if request.method not in READING and response.status_code < HTTPStatus.MULTIPLE_CHOICES:
-            writes.note_taken()
+            database_writes.note_taken()
         if response.status_code < HTTPStatus.BAD_REQUEST or _is_told(response):
             return response
         replaced = problem(response.status_code)

@@ -34,10 +34,10 @@ class Breaker:
             raise error
 
         target = {
-            "/": "config.home.render",
+            "/": "config.web.home.render",
             "/orders/": "orders.api.Order.objects.newest_first",
             "/orders/ORD-001/": "orders.api._order",
-            "/health/ready/": "config.health.readiness",
+            "/health/ready/": "config.web.health.readiness",
             "/admin/login/": "django.contrib.admin.sites.AdminSite.each_context",
         }[path]
         self._monkeypatch.setattr(target, fail)

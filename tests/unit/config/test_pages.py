@@ -140,8 +140,8 @@ def test_not_ready_when_the_database_is_away(
     def fail() -> None:
         raise DatabaseError("server closed the connection")
 
-    monkeypatch.setattr("config.health._migrations", fail)
-    monkeypatch.setattr("config.health.connection.close", lambda: None)
+    monkeypatch.setattr("config.web.health._migrations", fail)
+    monkeypatch.setattr("config.web.health.connection.close", lambda: None)
 
     problem = assert_problem(client.get("/health/ready/"), 503)
     assert "server closed the connection" in problem["detail"]

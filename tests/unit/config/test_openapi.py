@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from config.api import api
+from config.web.api import api
 from tests.seed import ORDER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stock")]

@@ -38,7 +38,7 @@ from sagas.journal.codec import decode, encode
 from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus, StepKind
 from sagas.operations import interventions
 from sagas.operations.interventions import By
-from tests.unit.test_order_saga import Shop, running
+from tests.unit.orders.test_order_saga import Shop, running
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)

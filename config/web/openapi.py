@@ -6,7 +6,7 @@ from typing import Any
 from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 
-from config.problems import CONTENT_TYPE
+from config.web.problems import CONTENT_TYPE
 
 _PROBLEM = {
     "title": "Problem",
