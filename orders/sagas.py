@@ -64,8 +64,7 @@ class OrderSaga(Saga):
 
     @trigger(source=PLACE_ORDER, idempotency_key="order_id")
     def on_place(self, event: Context) -> Context:
-        """Refuse what is no order of ours. The amount is the row's, for steps of the first
-        release: while workers are replaced, an old one or a new one may do each step."""
+        """Refuse a command that matches no order. The amount is for whoever looks at the saga."""
         try:
             order = placed_order(event)
         except (UnknownOrder, CommandMismatch) as error:
@@ -78,7 +77,7 @@ class OrderSaga(Saga):
             order = fulfilment.reserve_stock(order_id=ctx["order_id"])
         except (OutOfStock, UnknownOrder) as error:
             raise StepRejected(str(error)) from error
-        return {"reservation_id": f"RES-{order.order_id}", "amount": order.amount}
+        return {"reservation_id": f"RES-{order.order_id}"}
 
     @compensate("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def release_inventory(self, ctx: Context) -> None:
@@ -86,7 +85,7 @@ class OrderSaga(Saga):
 
     @action("charge_payment", depends_on=["reserve_inventory"], max_retries=CHARGE_RETRIES)
     async def charge_payment(self, ctx: Context) -> Context:
-        """Take what the row says: a context begun by the release before has what a message said."""
+        """Charge what the order's row says, never what a message said."""
         key, order_id = idempotency_key(), ctx["order_id"]
         amount = await call_in_thread(fulfilment.amount_due, order_id=order_id)
         try:

@@ -44,7 +44,7 @@ def wire_messages(source: str) -> Callable[[Row], Message]:
             headers.extend(
                 (name, text.encode())
                 for name, text in json.loads(more).items()
-                if not is_reserved(name)  # a row may be older than enqueue's check
+                if not is_reserved(name)  # a row may have come past enqueue()
             )
         return _new_message((topic, key, payload, headers))
 

@@ -47,7 +47,10 @@ def what_to_do(error: BaseException) -> str:
     if state in _MISSING:
         return "run manage.py migrate"
     if "replica identity" in str(error).lower():
-        return "run manage.py migrate, which gives the outbox the replica identity that it lacks"
+        return (
+            "for each segment N run ALTER TABLE outbox_message_N REPLICA IDENTITY USING INDEX "
+            "outbox_message_N_identity, as manage.py migrate did"
+        )
     return "mend it, and the relay goes on by itself"
 
 

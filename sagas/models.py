@@ -246,7 +246,7 @@ class RefusedCommand(models.Model):
         default="",
         db_default="",
         editable=False,
-        help_text="SHA-256 of key, value and headers; empty in rows of earlier versions",
+        help_text="SHA-256 of key, value and headers",
     )
     key = models.BinaryField(null=True)
     value = models.BinaryField(null=True)

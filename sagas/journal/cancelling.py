@@ -9,10 +9,9 @@ from uuid import UUID
 from django.db import transaction
 
 from saga_runtime.text import bounded, storable
-from sagas.definition.registry import saga_type
 from sagas.errors import CancelRefused, UnknownSaga
 from sagas.journal import sql
-from sagas.models import MAY_HAVE_HAPPENED, Intervention, Saga, SagaStatus, StepKind
+from sagas.models import Intervention, Saga, SagaStatus
 
 
 def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
@@ -52,13 +51,5 @@ def _check(saga_id: UUID, saga: Saga | None) -> None:
         raise UnknownSaga(f"there is no saga {saga_id}")
     if saga.status in (SagaStatus.COMPLETED, SagaStatus.ROLLED_BACK):
         raise CancelRefused(f"{saga} is {saga.status} already")
-    if saga.past_pivot or (not saga.failure and _has_begun_pivot(saga)):
+    if saga.past_pivot:
         raise CancelRefused(f"{saga} is past the point of no return")
-
-
-def _has_begun_pivot(saga: Saga) -> bool:
-    """The release before kept no `past_pivot`."""
-    found = saga_type(saga.name, saga.version)
-    pivots = [s.step_id for s in found.saga_class().get_steps() if s.pivot] if found else []
-    begun = saga.steps.filter(step__in=pivots, kind=StepKind.FORWARD, status__in=MAY_HAVE_HAPPENED)
-    return bool(pivots) and begun.exists()

@@ -25,7 +25,7 @@ from sagas.journal import end_conditions, writing
 from sagas.journal.claims import Claimed, StepRecord
 from sagas.journal.entries import End, Fail
 from sagas.journal.group_commit import GroupCommit
-from sagas.models import MAY_HAVE_HAPPENED, StepStatus
+from sagas.models import StepStatus
 from sagas.run.attempts import Attempts
 from sagas.run.calling import visible
 from sagas.run.closing import Closing
@@ -220,7 +220,7 @@ class SagaRun:
         give up while a thread still commits."""
         there, back = forward(definition), backward(definition)
         record = self._claimed.steps.get((there.name, there.kind))
-        if there.is_pivot and record is not None and has_begun(self._claimed, record.status):
+        if there.is_pivot and record is not None and self._claimed.past_pivot:
             self._state.pivots_begun.add(there.name)
         definition.forward_fn = partial(self._forward, there)
         definition.compensation_fn = partial(self._compensate, back)
@@ -263,8 +263,3 @@ class SagaRun:
 
     def _undo_too(self, step: str) -> None:
         self._saga._compensation_graph.mark_step_executed(step)  # noqa: SLF001 - no public way
-
-
-def has_begun(claimed: Claimed, status: str) -> bool:
-    """Whether a pivot with that row has begun; the release before kept no `past_pivot`."""
-    return claimed.past_pivot or (not claimed.failure and status in MAY_HAVE_HAPPENED)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -12,11 +11,10 @@ from outbox import enqueue
 from outbox.models import OutboxMessage
 from relay.loop import Relay
 from tests.databases import own_database
-from tests.integration.on_postgres import default_database, migrated, other, postgres
+from tests.integration.on_postgres import default_database, migrated, postgres
 from tests.unit.relay.test_loop import Kafka
-from tests.unit.waiting import until
 
-__all__ = ["migrated", "other", "postgres"]
+__all__ = ["migrated", "postgres"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -31,8 +29,6 @@ IDENTITIES = """
     WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
 """
 SEGMENTS = {f"outbox_message_{number}" for number in range(4)}
-BEFORE = "0005_intervention_before"
-Other = psycopg.Connection[tuple[object, ...]]
 
 
 def run(sql: str) -> list[tuple[object, ...]]:
@@ -72,49 +68,6 @@ def test_the_relay_deletes_what_is_published_to_replicas(published: None) -> Non
     assert not OutboxMessage.objects.exists()
 
 
-def test_the_migration_works_beside_writers(postgres: None, other: Other) -> None:
-    """On an outbox with messages, while a transaction that has written stays open."""
-    call_command("migrate", "outbox", BEFORE, verbosity=0)
-    assert [column for table, column, _ in run(IDENTITIES) if table in SEGMENTS].count("lane") == 4
-    put(*"abc")
-    waiting = run("SELECT id, key FROM outbox_message ORDER BY id")
-    other.execute("UPDATE outbox_message SET topic = topic")
-    ended: list[bool] = []
-
-    def migrate() -> None:
-        try:
-            run("SET statement_timeout = 0; SET lock_timeout = 0")
-            call_command("migrate", "outbox", verbosity=0)
-            ended.append(True)
-        finally:
-            connection.close()
-
-    migrating = threading.Thread(target=migrate)
-    migrating.start()
-    until(lambda: run("SELECT to_regclass('outbox_message_0_identity') IS NOT NULL") == [(True,)])
-    put("d")
-    assert not ended
-    other.rollback()
-    migrating.join(60)
-    assert ended
-    assert run("SELECT id, key FROM outbox_message ORDER BY id")[:3] == waiting
-    test_no_table_is_identified_by_a_generated_column(None)
-    assert drain() == 4
-
-
-def test_a_migration_that_was_broken_off_goes_on(postgres: None) -> None:
-    """It left an index that is not valid, and one that is in use already."""
-    run("ALTER TABLE outbox_message_2 REPLICA IDENTITY DEFAULT")
-    run(
-        "UPDATE pg_index SET indisvalid = false"
-        " WHERE indexrelid = 'outbox_message_2_identity'::regclass"
-    )
-    call_command("migrate", "outbox", BEFORE, fake=True, verbosity=0)
-    call_command("migrate", "outbox", verbosity=0)
-    test_no_table_is_identified_by_a_generated_column(None)
-    assert run("SELECT bool_and(indisvalid) FROM pg_index") == [(True,)]
-
-
 @pytest.mark.soak
 @pytest.mark.usefixtures("newest")
 class TestOnPostgreSQL18:
@@ -134,12 +87,14 @@ class TestOnPostgreSQL18:
         assert not OutboxMessage.objects.exists()
 
     def test_where_it_may_not_delete_it_publishes_nothing(self) -> None:
-        call_command("migrate", "outbox", BEFORE, verbosity=0)
+        for segment in SEGMENTS:
+            run(f"ALTER TABLE {segment} REPLICA IDENTITY DEFAULT")
         put("a")
         broker = Kafka()
         relay = Relay(broker, source="/tests")
         with pytest.raises(Exception, match="Replica identity must not contain"):
             relay.drain(threading.Event())
         assert broker.accepted == []
-        call_command("migrate", "outbox", verbosity=0)
+        for segment in SEGMENTS:
+            run(f"ALTER TABLE {segment} REPLICA IDENTITY USING INDEX {segment}_identity")
         assert drain() == 1

@@ -36,8 +36,6 @@ FILES = [
         "database_writes",
         "forged_commands",
         "operations_page",
-        "waiting_cancels",
-        "mixed_releases",
     )
 ]
 

@@ -257,7 +257,7 @@ def test_a_command_is_compared_where_orders_are_written(read: Callable[[object],
 class TestTheSteps:
     @pytest.mark.usefixtures("shop")
     def test_they_take_the_amount_from_the_row(self) -> None:
-        """Also in a saga that began with another, under a release that believed the message."""
+        """Also in a saga that began with another amount."""
         found = saga_type("order")
         assert found is not None
         with transaction.atomic():  # the relay does not see the command before there is the saga

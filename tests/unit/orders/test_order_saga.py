@@ -109,11 +109,17 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 
 
 class Lossy(SimulatedGateway):
-    """Its answers to charges are lost, each time; what it does, it does."""
+    """Its answers to charges are lost, each time; what it does, it does. A refund must be of the
+    amount that was charged."""
 
     def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
         super().charge(key=key, reference=reference, amount=amount)
         raise PaymentUnavailable("the answer was lost")
+
+    def refund(self, *, key: str, charge_key: str, reference: str, amount: Decimal) -> None:
+        charge = SimulatedCharge.objects.filter(key=charge_key).first()
+        assert charge is None or charge.amount == amount
+        super().refund(key=key, charge_key=charge_key, reference=reference, amount=amount)
 
 
 def stock() -> tuple[int, int, int]:

@@ -32,7 +32,7 @@ class TestSequences:
         assert out_of_order(event(1), event(5), event(3), event(4), event(6)) == 2
 
     def test_numbers_with_and_without_leading_zeros_are_one_order(self) -> None:
-        """As in a topic that holds messages of an earlier relay."""
+        """As in a topic that has another producer too."""
         texts = ["9", "10", "00000000000000000011", "12", "00000000000000000013"]
         events = [from_record(record({}, ce_sequence=text)) for text in texts]
         assert out_of_order(*events) == 0

@@ -162,7 +162,7 @@ class TestAMomentWithAZone:
         assert back.utcoffset() == timedelta(hours=2 - fold)
         assert same(codec.decode(codec.encode(moment.timetz())), moment.timetz())
 
-    def test_is_read_as_the_release_before_wrote_it(self) -> None:
+    def test_of_an_offset_is_one_text(self) -> None:
         before = '{"$datetime":"2026-10-25T02:30:00+01:00"}'
         assert codec.decode(before) == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
         assert codec.decode('{"$time":"02:30:00"}') == time(2, 30)

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -135,23 +134,3 @@ def test_a_saga_on_its_usual_way_is_never_in_the_index_of_the_others() -> None:
 def test_each_unfinished_saga_is_counted_once() -> None:
     Saga.objects.filter(status="running").update(paused=True)
     assert metrics._count() == dict.fromkeys(UNFINISHED, 1)
-
-
-def test_migrating_makes_an_index_again_that_was_left_half_made() -> None:
-    def is_whole() -> bool:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT indisvalid AND indnatts = 2 FROM pg_index"
-                " WHERE indexrelid = 'sagas_unusual'::regclass"
-            )
-            [(found,)] = cursor.fetchall()
-        return bool(found)
-
-    try:
-        call_command("migrate", "sagas", "0003", verbosity=0)
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE INDEX sagas_unusual ON sagas_saga (status)")
-        assert not is_whole()
-    finally:
-        call_command("migrate", "sagas", verbosity=0)
-    assert is_whole()
