@@ -17,6 +17,7 @@ lint: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	$(UV) run --quiet ruff format --check
 	$(UV) run --quiet mypy .
 	$(UV) run --quiet lint-imports
+	$(UV) run --quiet typos
 
 docs: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	@NO_MKDOCS_2_WARNING=1 $(UV) run --quiet --group docs mkdocs build --strict --quiet $(ARGS)

@@ -13,8 +13,8 @@ _LAYOUT = re.compile(r"([\n\t]+)")
 
 
 class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic when it runs
-    """Counts, and leafs, so far and no further: in a table that only grows, counting all ends with
-    the statement timeout."""
+    """Counts and shows the first rows only: in a table that only grows, counting all of them ends
+    with the statement timeout."""
 
     @cached_property
     def count(self) -> int:
