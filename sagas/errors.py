@@ -6,6 +6,8 @@
 ├─ LeaseLost
 ├─ WorkerUnwell
 ├─ CancelRequested
+├─ Suspended
+├─ Decided
 ├─ HookFailed
 ├─ EndRefused
 ├─ CancelRefused ── UnknownSaga
@@ -56,6 +58,14 @@ class WorkerUnwell(SagasError):  # noqa: N818 - states the fact
 
 class CancelRequested(SagasError):  # noqa: N818 - states the fact
     """Somebody has asked for the saga's cancel before this could begin."""
+
+
+class Suspended(SagasError):  # noqa: N818 - states the fact
+    """This run goes no further; its text says why."""
+
+
+class Decided(SagasError):  # noqa: N818 - states the fact
+    """The saga is decided, though no step of it failed just now; its text says why."""
 
 
 class HookFailed(SagasError):  # noqa: N818 - states the fact

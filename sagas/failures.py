@@ -18,13 +18,14 @@ from saga_runtime.text import (
 )
 from sagas.errors import (
     CancelRequested,
+    Decided,
     HookFailed,
     LeaseLost,
     NeedsAttention,
     StepRejected,
+    Suspended,
     UnstorableValue,
 )
-from sagas.run.state import Decided, Suspended
 
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback that are kept."""

@@ -1,16 +1,14 @@
 """What the executor needs to know of a step, forward or compensating."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sagaz.core.decorators import SagaStepDefinition
 
-from sagas.definition.kinds import is_external
-from sagas.journal.claims import StepRecord
-from sagas.journal.entries import StepEntry
-from sagas.models import StepKind, StepStatus
+from sagas.models import StepKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +32,6 @@ class Step:
     def told(self) -> str:
         """The step as log lines name it."""
         return self.name if self.kind is StepKind.FORWARD else f"undoing {self.name}"
-
-
-@dataclass(slots=True)
-class Tries:
-    """How often a step has been tried. `in_doubt`: it may have had its effect all the same.
-    `excused`: how often in a row our own database was away for a moment."""
-
-    attempt: int = 0
-    failures: int = 0
-    in_doubt: bool = False
-    excused: int = 0
-    started_at: datetime | None = None
-
-    @classmethod
-    def of(cls, record: StepRecord | None) -> "Tries":
-        if record is None:
-            return cls()
-        in_doubt = record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
-        return cls(record.attempt, record.failures, in_doubt)
-
-    def begin(self) -> None:
-        """Another attempt; one that was interrupted has spent no retry."""
-        self.attempt += 1
-        self.started_at = datetime.now(UTC)
-
-    def entry(
-        self,
-        step: Step,
-        status: StepStatus,
-        *,
-        result: str = "",
-        error: str = "",
-        finished_at: datetime | None = None,
-        traceback: str = "",
-    ) -> StepEntry:
-        """What the journal shall have of this attempt."""
-        return StepEntry(
-            step=step.name,
-            kind=step.kind,
-            status=status,
-            attempt=self.attempt,
-            failures=self.failures,
-            started_at=self.started_at or datetime.now(UTC),
-            result=result,
-            error=error,
-            finished_at=finished_at,
-            traceback=traceback,
-        )
 
 
 def forward(definition: SagaStepDefinition) -> Step:
@@ -112,3 +62,11 @@ def backward(definition: SagaStepDefinition) -> Step:
 
 def _nothing(_context: dict[str, Any]) -> None:
     """Undoes a step that declares no compensation."""
+
+
+def is_external(function: Callable[..., Any]) -> bool:
+    """`async def` steps are external; `def` steps are local: exactly once, in a transaction."""
+    return _is_coroutine_function(getattr(function, "__func__", function))
+
+
+_is_coroutine_function = cache(inspect.iscoroutinefunction)

@@ -29,13 +29,13 @@ from sagas.definition.current_step import current_place
 from sagas.definition.identity import key_of_message, saga_id
 from sagas.definition.registry import SagaType, trigger_for
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
+from sagas.inbox import counters
 from sagas.inbox.sequences import Sequences
 from sagas.inbox.undecided import Undecided
 from sagas.journal import codec, sql
 from sagas.journal.cancelling import request_cancel
 from sagas.journal.refusals import keep, refusal
 from sagas.models import InboxMessage, Saga
-from sagas.worker import metrics
 
 logger = get_logger(__name__)
 
@@ -109,8 +109,8 @@ def accept(
         changed = _store(unseen, consumer=consumer)
         reach(Point.BEFORE_INBOX_COMMIT)
     reach(Point.AFTER_INBOX_COMMIT)
-    metrics.ACCEPTED.inc(len(unseen))
-    metrics.REFUSED.inc(len(refused))
+    counters.ACCEPTED.inc(len(unseen))
+    counters.REFUSED.inc(len(refused))
     if sequences is not None:
         sequences.note(command.event for command in unseen)
     return changed

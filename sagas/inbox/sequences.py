@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from brokers.cloudevents import CloudEvent
 from saga_runtime.logs import get_logger
-from sagas.worker import metrics
+from sagas.inbox import counters
 
 logger = get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Sequences:
             self._highest.popitem(last=False)
         if event.sequence >= highest:
             return False
-        metrics.OUT_OF_ORDER.inc()
+        counters.OUT_OF_ORDER.inc()
         logger.warning(
             "out of order: %s %s of key %s has sequence %d, after %d",
             event.type,

@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
@@ -18,52 +17,13 @@ from django.utils import timezone
 from saga_runtime.logs import get_logger
 from sagas.errors import UnreadableValue
 from sagas.journal import codec, sql
+from sagas.journal.records import Claimed, StepRecord
 from sagas.journal.sql import Rows
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 
 logger = get_logger(__name__)
 
 _LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A step as the journal has it. `failures`: how many retries are spent. `finished_at`: when the
-    last attempt ended; of the steps of one saga, no two are the same."""
-
-    status: str
-    attempt: int
-    failures: int
-    result: Any
-    error: str
-    finished_at: datetime | None = None
-
-
-@dataclass(slots=True)
-class Claimed:
-    """A saga that this worker may run while its lease lasts, and what is already done of it.
-
-    `unreadable`: why its rows cannot be read, where they cannot; then context and steps are empty.
-    """
-
-    id: UUID
-    name: str
-    key: str
-    version: int
-    definition_hash: str
-    epoch: int
-    worker: str
-    context: dict[str, Any]
-    failure: str
-    cancel_reason: str
-    cancelled: bool
-    past_pivot: bool
-    takeovers: int
-    seconds_left: float | None
-    correlation_id: str
-    traceparent: str
-    steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)
-    unreadable: str = ""
 
 
 def claim(

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from sagas.definition.hooks import Ending
 from sagas.journal import sql
-from sagas.journal.claims import Claimed
+from sagas.journal.records import Claimed
 from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStep, StepKind, StepStatus
 
 _SETTLED = (StepStatus.DONE, StepStatus.SKIPPED)

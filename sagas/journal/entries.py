@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sagas.definition.hooks import Ending
-from sagas.journal.claims import Claimed
+from sagas.journal.records import Claimed
 from sagas.models import StepStatus
 
 

@@ -14,7 +14,7 @@ from sagas.definition.hooks import Ending, SagaOutcome, call_hooks, has_hook
 from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
 from sagas.journal import end_conditions, sql, statements
-from sagas.journal.claims import Claimed
+from sagas.journal.records import Claimed
 from sagas.models import ACTIVE, Saga, SagaStatus
 
 logger = get_logger(__name__)

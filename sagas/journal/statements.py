@@ -8,8 +8,8 @@ from django.utils import timezone
 from saga_runtime.text import bounded
 from sagas.definition.identity import step_key
 from sagas.journal import sql
-from sagas.journal.claims import Claimed
 from sagas.journal.entries import StepEntry
+from sagas.journal.records import Claimed
 from sagas.models import StepStatus
 
 STEP_COLUMNS = {

@@ -14,8 +14,9 @@ from django.db import transaction
 
 from saga_runtime.text import bounded
 from sagas.journal import end_conditions, one_statement, sql, statements
-from sagas.journal.claims import Claimed, StepRecord, record
+from sagas.journal.claims import record
 from sagas.journal.entries import BUSY, FENCED, REFUSED, BeginPivot, End, Entry, Fail, Verdict, Wait
+from sagas.journal.records import Claimed, StepRecord
 from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
 
 

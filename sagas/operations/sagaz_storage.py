@@ -37,8 +37,8 @@ from sagas.definition.registry import saga_type
 from sagas.errors import JournalIsReadOnly, UnreadableValue
 from sagas.journal import codec
 from sagas.journal.cleaning import clean_sagas
+from sagas.journal.final_context import final_context
 from sagas.models import ACTIVE, PAUSED_OR_NOT, Saga, SagaStatus, SagaStep, StepKind, StepStatus
-from sagas.operations.statuses import final_context
 
 R = TypeVar("R")
 

@@ -1,12 +1,9 @@
 """What is asked about sagas from outside."""
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection
 from uuid import UUID
 
-from sagas.errors import UnreadableValue
-from sagas.journal import codec
-from sagas.models import ACTIVE, Saga, SagaStep, StepKind, StepStatus
+from sagas.models import ACTIVE, Saga
 
 ACTIVE_STATUSES = frozenset(status.value for status in ACTIVE)
 
@@ -14,39 +11,3 @@ ACTIVE_STATUSES = frozenset(status.value for status in ACTIVE)
 def statuses(ids: Collection[UUID]) -> dict[UUID, str]:
     """The status of each of these sagas that a consumer has accepted."""
     return dict(Saga.objects.filter(id__in=ids).values_list("id", "status"))
-
-
-def final_context(
-    saga: Saga, steps: Iterable[SagaStep] | None = None, *, is_lenient: bool = False
-) -> dict[str, Any]:
-    """What a saga began with, its `saga_id` as sagaz puts it there, and what its steps and then
-    their compensations made of that, each in the order in which they finished. Of a saga that has
-    not ended: as far as it has come.
-
-    Args:
-        steps: the saga's rows, where the caller has them already.
-        is_lenient: leave out what cannot be read, as for a saga that is parked for it.
-
-    Raises:
-        UnreadableValue: some part cannot be read, unless `is_lenient`.
-    """
-    rows = saga.steps.all() if steps is None else steps
-    settled = [row for row in rows if row.result and row.status in _WITH_RESULT]
-    context: dict[str, Any] = {}
-    texts = [saga.input, *(row.result for row in sorted(settled, key=_finishing_order))]
-    for n, text in enumerate(texts):
-        try:
-            context.update(codec.decode(text) or {})
-        except (UnreadableValue, TypeError, ValueError) as error:
-            if not is_lenient:
-                raise UnreadableValue(f"a value of {saga} cannot be read: {error}") from error
-        if n == 0:
-            context["saga_id"] = str(saga.id)
-    return context
-
-
-_WITH_RESULT = (StepStatus.DONE, StepStatus.SKIPPED)
-
-
-def _finishing_order(row: SagaStep) -> tuple[bool, Any, int]:
-    return row.kind == StepKind.COMPENSATION, row.finished_at or row.started_at, row.pk

@@ -33,15 +33,16 @@ from saga_runtime.text import one_line, one_line_error
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_key
 from sagas.definition.identity import step_key
-from sagas.definition.steps import Step, Tries
-from sagas.errors import CancelRequested, LeaseLost
+from sagas.definition.steps import Step
+from sagas.errors import CancelRequested, Decided, LeaseLost, Suspended
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.journal import codec, local_step, writing
 from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.models import StepKind, StepStatus
 from sagas.run.calling import changes, changes_of_async
 from sagas.run.journal_writer import Writer
-from sagas.run.state import Decided, RunState, Suspended
+from sagas.run.state import RunState
+from sagas.run.tries import Tries
 
 logger = get_logger(__name__)
 

@@ -14,7 +14,7 @@ from sagas.definition.hooks import SagaOutcome
 from sagas.errors import HookFailed
 from sagas.failures import stand_in
 from sagas.journal import final_transaction
-from sagas.journal.claims import Claimed
+from sagas.journal.records import Claimed
 from sagas.run.attempts import backoff
 from sagas.run.journal_writer import Writer
 

@@ -13,11 +13,11 @@ from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 from saga_runtime.text import describe_error, one_line_error
 from saga_runtime.waits import until_set
-from sagas.errors import CancelRequested, EndRefused, LeaseLost
+from sagas.errors import CancelRequested, EndRefused, LeaseLost, Suspended
 from sagas.journal import sql
 from sagas.journal.entries import BeginPivot, Change, Entry, StepEntry, Verdict
 from sagas.journal.group_commit import GroupCommit
-from sagas.run.state import RunState, Suspended
+from sagas.run.state import RunState
 
 logger = get_logger(__name__)
 

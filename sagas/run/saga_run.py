@@ -18,20 +18,21 @@ from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_threads
 from sagas.definition.hooks import Ending, SagaOutcome, has_hook
 from sagas.definition.registry import SagaType
-from sagas.definition.steps import Step, Tries, backward, forward
-from sagas.errors import CancelRequested, EndRefused, LeaseLost
+from sagas.definition.steps import Step, backward, forward
+from sagas.errors import CancelRequested, Decided, EndRefused, LeaseLost
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.journal import end_conditions, writing
-from sagas.journal.claims import Claimed, StepRecord
 from sagas.journal.entries import End, Fail
 from sagas.journal.group_commit import GroupCommit
+from sagas.journal.records import Claimed, StepRecord
 from sagas.models import StepStatus
 from sagas.run.attempts import Attempts
 from sagas.run.calling import visible
 from sagas.run.closing import Closing
 from sagas.run.journal_writer import Writer
 from sagas.run.sagaz_hooks import Notices
-from sagas.run.state import Decided, RunState
+from sagas.run.state import RunState
+from sagas.run.tries import Tries
 from sagas.run.undoing import undo_all_that_is_known
 
 logger = get_logger(__name__)

@@ -14,11 +14,11 @@ from sagaz.core.decorators import SagaStepDefinition
 
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
-from sagas.errors import LeaseLost
+from sagas.errors import Decided, LeaseLost, Suspended
 from sagas.failures import StepFailed, failure_of, raisable
 from sagas.models import StepKind, StepStatus
 from sagas.run.own_task import apart
-from sagas.run.state import Decided, RunState, Suspended
+from sagas.run.state import RunState
 
 logger = get_logger(__name__)
 

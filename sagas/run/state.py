@@ -9,19 +9,12 @@ from typing import Any
 from django.utils import timezone
 
 from saga_runtime.text import LONGEST_ERROR, cut
-from sagas.journal.claims import Claimed
+from sagas.errors import Suspended
+from sagas.journal.records import Claimed
 
 Context = dict[str, Any]
 
 TICK = timedelta(microseconds=1)  # what both databases keep of a moment
-
-
-class Suspended(Exception):  # noqa: N818 - states the fact
-    """This run goes no further; its text says why."""
-
-
-class Decided(Exception):  # noqa: N818 - states the fact
-    """The saga is decided, though no step of it failed just now; its text says why."""
 
 
 class RunState:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 from sagaz import Saga as SagaClass
 
-from sagas.journal.claims import Claimed
+from sagas.journal.records import Claimed
 from sagas.models import MAY_HAVE_HAPPENED, StepKind
 
 

@@ -7,7 +7,7 @@ from sagaz import Saga as SagaClass
 from sagaz.core.decorators import ExecutionEngine
 
 from sagas.definition.current_step import current_key
-from sagas.definition.kinds import is_external
+from sagas.definition.steps import is_external
 
 Context = dict[str, Any]
 

@@ -25,15 +25,15 @@ from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_place
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import SagaType, max_concurrent, saga_type
-from sagas.errors import LeaseLost, WorkerUnwell
+from sagas.errors import LeaseLost, Suspended, WorkerUnwell
 from sagas.failures import stand_in
 from sagas.journal import claims
-from sagas.journal.claims import Claimed
 from sagas.journal.group_commit import GroupCommit
+from sagas.journal.records import Claimed
 from sagas.run.closing import Closing
 from sagas.run.journal_writer import Writer
 from sagas.run.saga_run import SagaRun
-from sagas.run.state import RunState, Suspended
+from sagas.run.state import RunState
 
 logger = get_logger(__name__)
 

@@ -5,23 +5,14 @@ from collections.abc import Callable, Iterator
 
 from django.db import Error, connection
 from django.db.models import Count
-from prometheus_client import CollectorRegistry, Counter, Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from sagas.inbox.counters import ACCEPTED, OUT_OF_ORDER, REFUSED
 from sagas.models import UNFINISHED, Saga
 
 COUNT_EVERY = 60.0  # seconds; it reads every unfinished saga
-
-ACCEPTED = Counter(
-    "sagas_inbox_accepted", "Messages that the inbox has accepted, each once", registry=None
-)
-REFUSED = Counter("sagas_inbox_refused", "Messages that could not become a command", registry=None)
-OUT_OF_ORDER = Counter(
-    "sagas_inbox_out_of_order",
-    "Messages accepted after a later one of their key",
-    registry=None,
-)
 
 
 def consumer_registry() -> CollectorRegistry:

@@ -29,8 +29,8 @@ from sagas.errors import (
     WorkerUnwell,
 )
 from sagas.journal import codec, sql
+from sagas.journal.final_context import final_context
 from sagas.models import ACTIVE, Saga, SagaStatus
-from sagas.operations.statuses import final_context
 from sagas.worker.executor import MAX_TAKEOVERS, Executor
 
 SHORTEST_LOOK = 0.01  # seconds between two looks at the saga

@@ -8,8 +8,8 @@ from django.utils import timezone
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import LeaseLost
 from sagas.journal import codec, final_transaction, local_step, writing
-from sagas.journal.claims import Claimed
 from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
+from sagas.journal.records import Claimed
 from sagas.models import StepStatus
 
 

@@ -11,7 +11,7 @@ from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 
 from sagas.journal import claims
-from sagas.journal.claims import Claimed
+from sagas.journal.records import Claimed
 from sagas.models import SagaStep
 from tests.unit.sagas.saga_running import Context
 

@@ -12,8 +12,8 @@ from sagas import StepRejected
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import EndRefused
 from sagas.journal import end_conditions, writing
-from sagas.journal.claims import Claimed
 from sagas.journal.entries import REFUSED, End, Entry, Fail, Verdict, Wait
+from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep, StepKind
 from sagas.operations import interventions
 from sagas.operations.interventions import By

@@ -16,7 +16,6 @@ from saga_runtime.database_threads import Threads
 from sagas.definition.hooks import Ending
 from sagas.journal import group_commit, writing
 from sagas.journal.cancelling import request_cancel
-from sagas.journal.claims import Claimed
 from sagas.journal.entries import (
     BUSY,
     FENCED,
@@ -30,6 +29,7 @@ from sagas.journal.entries import (
     Wait,
 )
 from sagas.journal.group_commit import GroupCommit
+from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaAttempt, SagaStatus, SagaStep, StepStatus
 from tests.unit.sagas.saga_running import Register, begin, register, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, claimed_by

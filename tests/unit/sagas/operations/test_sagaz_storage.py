@@ -20,6 +20,7 @@ from brokers import Record
 from sagas import DjangoSagaStorage, JournalIsReadOnly, StepRejected
 from sagas.inbox import accepting
 from sagas.journal import claims, cleaning
+from sagas.journal.records import Claimed
 from sagas.models import InboxMessage, Intervention, Saga, SagaAttempt, SagaStatus, SagaStep
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
@@ -87,7 +88,7 @@ def step_statuses(saga: UUID) -> dict[str, str]:
     return {step["name"]: step["status"] for step in load(saga)["steps"]}
 
 
-def claimed(saga: UUID) -> claims.Claimed:
+def claimed(saga: UUID) -> Claimed:
     (mine,) = claims.claim(worker="dead", limit=1, lease=timedelta(0), only=saga)
     return mine
 

@@ -13,13 +13,14 @@ from django.db import DataError, OperationalError, connection
 
 from sagas import StepRejected, call_in_thread
 from sagas.crash_points import Point, observe
-from sagas.definition.steps import Step, Tries
+from sagas.definition.steps import Step
 from sagas.journal import local_step, sql, writing
 from sagas.journal.entries import Entry
 from sagas.models import Saga, SagaAttempt, SagaStep, StepKind, StepStatus
 from sagas.operations import interventions, reports
 from sagas.operations.interventions import By, InterventionRefused
 from sagas.run import attempts
+from sagas.run.tries import Tries
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.sagas.scripted_sagas import (

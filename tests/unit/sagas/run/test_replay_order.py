@@ -17,10 +17,10 @@ from orders.models import Product
 from sagas import StepRejected, call_in_thread
 from sagas.crash_points import Point
 from sagas.journal import writing
-from sagas.journal.claims import StepRecord
 from sagas.journal.entries import Entry, StepEntry
+from sagas.journal.final_context import final_context
+from sagas.journal.records import StepRecord
 from sagas.models import Saga, SagaStep, StepStatus
-from sagas.operations.statuses import final_context
 from sagas.run import state
 from sagas.run.state import RunState
 from sagas.testing import saga_crash, saga_worker, saga_workers

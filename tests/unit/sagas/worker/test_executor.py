@@ -24,8 +24,8 @@ from sagas import Ending, SagaOutcome, StepRejected, call_in_thread, forward_key
 from sagas.definition.hooks import Hook
 from sagas.errors import LeaseLost
 from sagas.journal import claims, final_transaction, local_step, sql, statements, writing
-from sagas.journal.claims import Claimed
 from sagas.journal.group_commit import GroupCommit
+from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep
 from sagas.operations.interventions import By, retry
 from sagas.run import attempts, closing, saga_run

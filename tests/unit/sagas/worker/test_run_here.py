@@ -34,8 +34,8 @@ from sagas import (
 from sagas.definition.hooks import Hook
 from sagas.errors import UnstorableValue
 from sagas.journal import claims
+from sagas.journal.final_context import final_context
 from sagas.models import Saga, SagaStep
-from sagas.operations.statuses import final_context
 from sagas.worker import run_here
 from sagas.worker.executor import Executor
 from tests.processes import ROOT

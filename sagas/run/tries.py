@@ -1,0 +1,57 @@
+"""Count how often a step has been tried, and write each attempt as a journal entry."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sagas.definition.steps import Step
+from sagas.journal.entries import StepEntry
+from sagas.journal.records import StepRecord
+from sagas.models import StepStatus
+
+
+@dataclass(slots=True)
+class Tries:
+    """How often a step has been tried. `in_doubt`: it may have had its effect all the same.
+    `excused`: how often in a row our own database was away for a moment."""
+
+    attempt: int = 0
+    failures: int = 0
+    in_doubt: bool = False
+    excused: int = 0
+    started_at: datetime | None = None
+
+    @classmethod
+    def of(cls, record: StepRecord | None) -> "Tries":
+        if record is None:
+            return cls()
+        in_doubt = record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
+        return cls(record.attempt, record.failures, in_doubt)
+
+    def begin(self) -> None:
+        """Another attempt; one that was interrupted has spent no retry."""
+        self.attempt += 1
+        self.started_at = datetime.now(UTC)
+
+    def entry(
+        self,
+        step: Step,
+        status: StepStatus,
+        *,
+        result: str = "",
+        error: str = "",
+        finished_at: datetime | None = None,
+        traceback: str = "",
+    ) -> StepEntry:
+        """What the journal shall have of this attempt."""
+        return StepEntry(
+            step=step.name,
+            kind=step.kind,
+            status=status,
+            attempt=self.attempt,
+            failures=self.failures,
+            started_at=self.started_at or datetime.now(UTC),
+            result=result,
+            error=error,
+            finished_at=finished_at,
+            traceback=traceback,
+        )
