@@ -21,7 +21,7 @@ class SagasConfig(AppConfig):
         from sagaz import SagaConfig
 
         from sagas import checks
-        from sagas.definition import in_memory, registry
+        from sagas.definition import registry, sagaz_entry_points
 
         check_keys(settings.SAGAZ)
         check_storage_url(settings.SAGAZ, database_url=getattr(settings, "DATABASE_URL", ""))
@@ -31,10 +31,10 @@ class SagasConfig(AppConfig):
             tracing=settings.SAGAZ.get("TRACING", False),
         )
         config.storage = None  # the journal is ours; left out, sagaz would keep one in memory
-        in_memory.configure_once(config)
-        in_memory.close_doors()
+        sagaz_entry_points.configure_once(config)
+        sagaz_entry_points.close_doors()
         registry.discover()
-        in_memory.check_configuration(config)
+        sagaz_entry_points.check_configuration(config)
         registry.check_references()
         register(checks.check_sagaz_integration, checks.TAG)
         register(checks.check_unfinished_sagas, checks.TAG, deploy=True)

@@ -18,7 +18,7 @@ from sagas.definition.cancel_rules import cancel_rule, cancelled_sagas
 from sagas.definition.hooks import names_with_hooks
 from sagas.definition.instances import Pattern
 from sagas.definition.steps import is_external
-from sagas.definition.unsupported import is_made_by_hand
+from sagas.definition.unsupported_features import is_made_by_hand
 from sagas.definition.validation import name_of
 from sagas.errors import SagaDefinitionError
 

@@ -10,9 +10,9 @@ from typing import Any
 from sagaz import Saga as SagaClass
 
 from saga_runtime.text import describe_error, is_storable
-from sagas.definition.hidden_steps import check_attributes, check_overrides, marks_of
+from sagas.definition.hidden_methods import check_attributes, check_overrides, marks_of
 from sagas.definition.identity import LONGEST_NAME, check_name
-from sagas.definition.unsupported import check_declared
+from sagas.definition.unsupported_features import check_declared
 from sagas.errors import SagaDefinitionError
 
 LONGEST_DEADLINE = timedelta(days=36_500)

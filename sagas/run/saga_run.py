@@ -117,7 +117,7 @@ class SagaRun:
         try:
             engine = ExecutionEngine(
                 self._saga
-            )  # `Saga.run` is closed, see `sagas.definition.in_memory`
+            )  # `Saga.run` is closed, see `sagas.definition.sagaz_entry_points`
             context = await engine.run(self._claimed.context, saga_id=str(self._claimed.id))
         except Exception as error:
             if not self._state.failure and not self._state.suspended:

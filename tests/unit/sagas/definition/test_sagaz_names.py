@@ -31,7 +31,7 @@ from sagas import (
     checks,
     idempotency_key,
 )
-from sagas.definition import in_memory, registry
+from sagas.definition import registry, sagaz_entry_points
 from sagas.inbox import accepting
 from sagas.models import ACTIVE, SagaAttempt
 from sagas.models import Saga as SagaRow
@@ -228,7 +228,7 @@ class TestOtherWaysIn:
             asyncio.run(saga.run({}) if isinstance(saga, Saga) else saga.execute())
 
     def test_a_view_that_was_imported_before(self) -> None:
-        view = in_memory.opened(integration.sagaz_webhook_view)
+        view = sagaz_entry_points.opened(integration.sagaz_webhook_view)
         with pytest.raises(NotJournalled, match=r"outbox\.enqueue"):
             view(request(), "orders.place")
 
@@ -243,18 +243,18 @@ class TestOtherWaysIn:
 
     def test_a_configuration_that_was_made_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ours = sagaz.get_config()  # type: ignore[attr-defined]
-        in_memory.check_configuration(ours)
+        sagaz_entry_points.check_configuration(ours)
         other = SagaConfig(metrics=False, logging=False)
         monkeypatch.setattr("sagaz.core.config._global_config", other)
         with pytest.raises(SagaDefinitionError, match=r"settings\.SAGAZ"):
-            in_memory.check_configuration(ours)
+            sagaz_entry_points.check_configuration(ours)
         other.storage = DjangoSagaStorage()
         with pytest.raises(SagaDefinitionError, match=r"settings\.SAGAZ"):
-            in_memory.configure_once(ours)
+            sagaz_entry_points.configure_once(ours)
 
     def test_closing_twice_closes_once(self) -> None:
         before = Saga.run
-        in_memory.close_doors()
+        sagaz_entry_points.close_doors()
         assert Saga.run is before
 
 
