@@ -12,11 +12,10 @@ from typing import Protocol
 from django.db import connection, transaction
 
 from outbox.models import LANES
+from relay.timing import POSTGRESQL_TIMING
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
-
-LEASE = 10.0
 
 # One round trip, and so one transaction: a sign of life, the lanes that are this relay's, and of
 # the free ones as many as are missing to its share.
@@ -110,7 +109,7 @@ class LeasedLanes:
         self,
         owner: str,
         *,
-        lease: float = LEASE,
+        lease: float = POSTGRESQL_TIMING.lease,
         most: int = LANES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -9,25 +9,28 @@ from django.conf import settings
 from django.db import connection
 
 from outbox import direct
+from relay.timing import POSTGRESQL_TIMING, Timing
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 
 logger = get_logger(__name__)
 
-LOOK_EVERY = 0.25  # seconds between two looks at whether it is over
-
 Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
 
 
 @contextmanager
-def woken_by_commits(*, connect: Connect = direct.connect) -> Iterator[threading.Event]:
+def woken_by_commits(
+    *, connect: Connect = direct.connect, timing: Timing = POSTGRESQL_TIMING
+) -> Iterator[threading.Event]:
     """An event that is set when something has been committed to the outbox; on SQLite, and without
     OUTBOX_WAKE_UP, never."""
     woken, over = threading.Event(), threading.Event()
     if connection.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
         yield woken
         return
-    listening = threading.Thread(target=_listen, args=(woken, over, connect), name="wake-ups")
+    listening = threading.Thread(
+        target=_listen, args=(woken, over, connect, timing), name="wake-ups"
+    )
     listening.start()
     try:
         yield woken
@@ -36,9 +39,11 @@ def woken_by_commits(*, connect: Connect = direct.connect) -> Iterator[threading
         listening.join()
 
 
-def _listen(woken: threading.Event, over: threading.Event, connect: Connect) -> None:
+def _listen(
+    woken: threading.Event, over: threading.Event, connect: Connect, timing: Timing
+) -> None:
     """An outage ends nothing: the relay polls until it is over."""
-    outage = Outage("the database's wake-up", logger=logger)
+    outage = Outage("the database's wake-up", logger=logger, backoff=timing.outage)
     while not over.is_set():
         try:
             with connect("outbox relay, listening") as listener:
@@ -46,7 +51,7 @@ def _listen(woken: threading.Event, over: threading.Event, connect: Connect) -> 
                 outage.over()
                 woken.set()  # for what was committed before
                 while not over.is_set():
-                    for _ in listener.notifies(timeout=LOOK_EVERY, stop_after=1):
+                    for _ in listener.notifies(timeout=timing.wake_up_check, stop_after=1):
                         woken.set()
         except (psycopg.Error, OSError) as error:
             over.wait(outage.failed(error))

@@ -29,7 +29,7 @@ from relay.cloudevents import wire_messages
 from relay.deleting import Deleter
 from relay.failures import Settling
 from relay.flight import Flight
-from relay.lanes import LEASE, EveryLane, Lanes, LeasedLanes
+from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
 from relay.publishing import Sending
 from relay.read_ahead import Reading
@@ -37,6 +37,7 @@ from relay.refusals import Refusal, is_refusal
 from relay.resting_lanes import Rests
 from relay.segments import Segments
 from relay.suspects import Suspects
+from relay.timing import POSTGRESQL_TIMING, SQLITE_TIMING, Timing
 from relay.transactions import LanePublishers, TransactionalLanes
 from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
@@ -45,20 +46,15 @@ from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
-SHORTEST_POLL = 0.005
-LONGEST_POLL = {"postgresql": 0.7, "sqlite": 0.25}
-REPORT_TIMEOUT = 0.05
-FLUSH_TIMEOUT = 4.0
-
 
 def relay_name() -> str:
     """A name unlike any other relay's."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[-64:]
 
 
-def _lanes_of(name: str, *, most: int, clock: Callable[[], float]) -> Lanes:
+def _lanes_of(name: str, *, most: int, lease: float, clock: Callable[[], float]) -> Lanes:
     if connection.vendor == "postgresql":
-        return LeasedLanes(name, most=most, clock=clock)
+        return LeasedLanes(name, lease=lease, most=most, clock=clock)
     return EveryLane()
 
 
@@ -72,6 +68,7 @@ class Relay:
         lanes_max: how many lanes it takes at most, on PostgreSQL.
         lanes: those that it may read; by default leased ones, and on SQLite all.
         transactional: one transactional producer for each lane; the broker must have transactions.
+        timing: how long it waits for what; by default as the database wants.
         jitter: 0 to 1, spreads the pauses of several relays.
         alive: called in each cycle.
         woken: set from outside when there is something new to read.
@@ -89,30 +86,38 @@ class Relay:
         lanes_max: int = LANES,
         lanes: Lanes | None = None,
         transactional: bool = False,
+        timing: Timing | None = None,
         jitter: Callable[[], float] = random.random,
         alive: Callable[[], None] = lambda: None,
         woken: threading.Event | None = None,
         ready: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if timing is None:
+            timing = POSTGRESQL_TIMING if connection.vendor == "postgresql" else SQLITE_TIMING
+        self._timing = timing
         self._batch_size = batch_size
         self._name = relay_name()
-        self._lanes: Lanes = lanes or _lanes_of(self._name, most=lanes_max, clock=clock)
-        self._longest_poll = LONGEST_POLL[connection.vendor]
+        self._lanes: Lanes = lanes or _lanes_of(
+            self._name, most=lanes_max, lease=timing.lease, clock=clock
+        )
         self._flight = Flight()
         self._deleter = Deleter(self._name)
-        self._suspects = Suspects()
+        self._suspects = Suspects(round_seconds=timing.suspects_round, clock=clock)
         self._parked = ParkedKeys(self._name)
-        self._segments = Segments(clock=clock)
+        self._segments = Segments(timing=timing, clock=clock)
         self._more = False
-        self._pause = SHORTEST_POLL
+        self._pause = timing.shortest_poll
         publisher = None
         if transactional:
             publisher = LanePublishers(
-                broker, name=f"{source}.lane-", lane_of=lambda token: self._flight.rows[token].lane
+                broker,
+                name=f"{source}.lane-",
+                lane_of=lambda token: self._flight.rows[token].lane,
+                commit_timeout=timing.commit_timeout,
             )
             self._lanes = TransactionalLanes(self._lanes, publisher)
-        rests = Rests()
+        rests = Rests(backoff=timing.lane_rest, clock=clock)
         self._reading = Reading(
             self._lanes,
             self._flight,
@@ -128,13 +133,21 @@ class Relay:
         self._settling = Settling(
             self._flight, parked=self._parked, suspects=self._suspects, rests=rests
         )
-        self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, jitter=jitter)
-        self._database_outage = Outage("the database", logger=logger, jitter=jitter)
-        self._refusal = Refusal(clock=clock)
+        self._broker_outage = Outage(
+            f"the broker {broker.name}",
+            logger=logger,
+            clock=clock,
+            jitter=jitter,
+            backoff=timing.outage,
+        )
+        self._database_outage = Outage(
+            "the database", logger=logger, clock=clock, jitter=jitter, backoff=timing.outage
+        )
+        self._refusal = Refusal(timing=timing, clock=clock)
         self._alive = alive
         self._ready = ready
         self._is_ready = False
-        self._ready_without_lanes = clock() + 2 * LEASE
+        self._ready_without_lanes = clock() + 2 * timing.lease
         self._woken = woken or threading.Event()
         self._clock = clock
         self.published = 0
@@ -165,7 +178,7 @@ class Relay:
                 self._woken.clear()
                 moved = self._guarded_cycle(stop)
                 if not moved and not self._flight.rows and self._woken.wait(self._pause):
-                    self._pause = SHORTEST_POLL
+                    self._pause = self._timing.shortest_poll
             self._flush()
         finally:
             self._close()
@@ -187,7 +200,7 @@ class Relay:
                     continue
                 if not rows.any_left():
                     break
-                stop.wait(SHORTEST_POLL)
+                stop.wait(self._timing.shortest_poll)
             self._flush()
         finally:
             self._close()
@@ -217,9 +230,14 @@ class Relay:
                 self._tell_when_ready()
             self.cycles += moved
             self.cycle_seconds += self._clock() - began if moved else 0
-            self._pause = SHORTEST_POLL if moved else min(self._pause * 1.5, self._longest_poll)
+            self._pause = self._next_pause(moved=moved)
             return moved
         return True
+
+    def _next_pause(self, *, moved: bool) -> float:
+        if moved:
+            return self._timing.shortest_poll
+        return min(self._pause * 1.5, self._timing.longest_poll)
 
     def _pause_after(self, error: Error, *, bears_refusals: bool) -> float:
         """Returns the seconds to pause; raises what neither a pause nor a person can mend."""
@@ -294,16 +312,16 @@ class Relay:
         if self._more:
             self._sending.collect(timeout=0)
         elif self._flight.unreported:
-            self._await_reports(min(self._pause, REPORT_TIMEOUT))
+            self._await_reports(min(self._pause, self._timing.report_timeout))
         else:
             self._sending.collect(timeout=0)
             self._forget_deleted(timeout=self._pause)
 
     def _await_reports(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = self._clock() + timeout
         self._sending.collect(timeout=timeout)
         while self._flight.unreported > self._batch_size:
-            remaining = deadline - time.monotonic()
+            remaining = deadline - self._clock()
             if remaining <= 0:
                 break
             self._sending.collect(timeout=remaining)
@@ -329,10 +347,10 @@ class Relay:
 
     def _flush(self) -> None:
         """Wait a while for the reports of what is in flight, and delete what has arrived."""
-        deadline = time.monotonic() + FLUSH_TIMEOUT
+        deadline = self._clock() + self._timing.flush_timeout
         try:
-            while self._flight.unreported and time.monotonic() < deadline:
-                self._sending.collect(timeout=REPORT_TIMEOUT)
+            while self._flight.unreported and self._clock() < deadline:
+                self._sending.collect(timeout=self._timing.report_timeout)
                 self._delete_acknowledged()
             self._forget_deleted(timeout=None)
             self._delete_acknowledged()

@@ -10,14 +10,11 @@ from collections.abc import Callable
 
 from django.db import Error
 
+from relay.timing import POSTGRESQL_TIMING, Timing
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
-
-FIRST_PAUSE = 0.5  # seconds
-LONGEST_PAUSE = 5.0  # shorter than a lease, which is renewed between two pauses
-REPORT_EVERY = 60.0
 
 # PostgreSQL's classes of errors that may be gone by themselves: connection, transaction state,
 # conflicts, resources, operator, system. And two that speak of what others do now.
@@ -58,7 +55,10 @@ class Refusal:
     """Tells of what the database refuses: `refused()` after each failure, `over()` after each
     success."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, timing: Timing = POSTGRESQL_TIMING, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._timing = timing
         self._clock = clock
         self._failures = 0
         self._report_due = 0.0
@@ -71,10 +71,10 @@ class Refusal:
         """
         now = self._clock()
         if not self._failures or now >= self._report_due:
-            self._report_due = now + REPORT_EVERY
+            self._report_due = now + self._timing.refusal_report
             logger.error("%s", sentence(error))
         self._failures += 1
-        return min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10), LONGEST_PAUSE)
+        return self._timing.refusal.pause(self._failures)
 
     def over(self) -> None:
         """Note a success."""

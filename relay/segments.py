@@ -20,16 +20,13 @@ from typing import NamedTuple
 from django.db import Error, OperationalError, connection, transaction
 
 from relay.refusals import is_refusal
+from relay.timing import POSTGRESQL_TIMING, Timing
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
-EVERY = 2.0  # seconds
-LONGEST_PAUSE = 60.0  # while nothing new comes
 REPORT_BYTES = 64 * 1024 * 1024
-REPORT_EVERY = 60.0
-REFUSED_PAUSE = 600.0  # where the database does not let us
 
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -60,12 +57,25 @@ class Segment(NamedTuple):
 
 
 class Segments:
-    """Empties what can be emptied, every few seconds while there is something."""
+    """Empties what can be emptied, every few seconds while there is something.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        report_bytes: an outbox that is larger and cannot be emptied is logged.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        timing: Timing = POSTGRESQL_TIMING,
+        report_bytes: int = REPORT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timing = timing
+        self._report_bytes = report_bytes
         self._clock = clock
         self._due = 0.0
-        self._pause = EVERY
+        self._attempts = 0
         self._report_due = 0.0
         self._is_refused = False
         self._is_clean = connection.vendor != "postgresql"
@@ -73,9 +83,9 @@ class Segments:
     def used(self) -> None:
         """Rows have been deleted: there will be something to empty."""
         self._is_clean = connection.vendor != "postgresql"
-        if self._pause != EVERY and not self._is_refused:
-            self._pause = EVERY
-            self._due = min(self._due, self._clock() + EVERY)
+        if self._attempts and not self._is_refused:
+            self._attempts = 0
+            self._due = min(self._due, self._clock() + self._timing.segments.first)
 
     @property
     def is_due(self) -> bool:
@@ -93,14 +103,14 @@ class Segments:
             if not is_refusal(error):
                 raise
             self._is_refused = True
-            self._due = now + REFUSED_PAUSE
+            self._due = now + self._timing.segments_refused
             _report_refusal(error)
         else:
             self._is_refused = False
 
     def _tend(self, now: float) -> None:
-        self._due = now + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._attempts += 1
+        self._due = now + self._timing.segments.pause(self._attempts)
         segments = _segments()
         full = [each for each in segments if each.size]
         self._is_clean = not full
@@ -108,8 +118,8 @@ class Segments:
         if any(each.is_current for each in full):
             _make_another_current(segments, refused)
         size = sum(each.size for each in full)
-        if refused and size > REPORT_BYTES and now >= self._report_due:
-            self._report_due = now + REPORT_EVERY
+        if refused and size > self._report_bytes and now >= self._report_due:
+            self._report_due = now + self._timing.segments_report
             self._report(refused, size)
 
     def _report(self, refused: list[str], size: int) -> None:

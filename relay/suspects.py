@@ -5,14 +5,24 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from relay.rows import Row
-
-ROUND = 0.25  # seconds that one round of judging takes, and the pause after it
+from relay.timing import POSTGRESQL_TIMING
 
 
 class Suspects:
-    """A message is one until its row has left the outbox."""
+    """A message is one until its row has left the outbox.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        round_seconds: how long one round of judging takes, and the pause after it.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        round_seconds: float = POSTGRESQL_TIMING.suspects_round,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._round_seconds = round_seconds
         self._clock = clock
         self._places: dict[int, tuple[int, str]] = {}
         self._round_ends = 0.0
@@ -51,5 +61,6 @@ class Suspects:
         if self.alone is None and self._round_ends <= now:
             if now < self._next_round:
                 return False
-            self._round_ends, self._next_round = now + ROUND, now + 2 * ROUND
+            self._round_ends = now + self._round_seconds
+            self._next_round = self._round_ends + self._round_seconds
         return True

@@ -24,11 +24,10 @@ from brokers import (
 )
 from outbox.models import LANES
 from relay.lanes import Lanes
+from relay.timing import POSTGRESQL_TIMING
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
-
-COMMIT_TIMEOUT = 2.0
 
 
 class LanePublishers:
@@ -39,12 +38,21 @@ class LanePublishers:
         broker: one with transactions.
         name: what the transactional ids begin with; they end with the lane.
         lane_of: the lane of the message with this token.
+        commit_timeout: seconds that one round of commits may take.
     """
 
-    def __init__(self, broker: Broker, *, name: str, lane_of: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        name: str,
+        lane_of: Callable[[int], int],
+        commit_timeout: float = POSTGRESQL_TIMING.commit_timeout,
+    ) -> None:
         self._broker = broker
         self._name = name
         self._lane_of = lane_of
+        self._commit_timeout = commit_timeout
         self._publishers: dict[int, TransactionalPublisher] = {}
         self._pending: Counter[int] = Counter()
         self._undecided: set[int] = set()
@@ -123,7 +131,7 @@ class LanePublishers:
 
     def _committed(self) -> Mapping[int, BrokerUnavailable]:
         lanes = [*+self._pending]
-        errors = self._in_each(lanes, lambda one: one.commit(timeout=COMMIT_TIMEOUT))
+        errors = self._in_each(lanes, lambda one: one.commit(timeout=self._commit_timeout))
         self._undecided = {*self._undecided.difference(lanes), *errors}
         return errors
 

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 
+from saga_runtime.backoff import Backoff
 from saga_runtime.logs import VisibleLogger
 from saga_runtime.text import one_line, one_line_error
 
@@ -20,7 +21,14 @@ class ServerUnusable(Exception):  # noqa: N818 - states the fact
 class Outage:
     """Tells of one server's outages. `failed()` after each failure, `over()` after each success;
     `count` is how many outages there have been. A server that answers, but cannot be used until
-    somebody mends something, is named as that, and not counted."""
+    somebody mends something, is named as that, and not counted.
+
+    Args:
+        what: the server, as the log shall name it.
+        backoff: the pauses between two attempts; by default 0.2 s at first, and at most 5 s.
+        clock: seconds.
+        jitter: 0 to 1, of which half a pause depends.
+    """
 
     def __init__(
         self,
@@ -29,11 +37,13 @@ class Outage:
         logger: logging.Logger | VisibleLogger,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        backoff: Backoff | None = None,
     ) -> None:
         self._what = what
         self._logger = logger
         self._clock = clock
         self._jitter = jitter
+        self._backoff = backoff or Backoff(first=2 * FIRST_PAUSE, longest=LONGEST_PAUSE)
         self._began: float | None = None
         self._reported = 0.0
         self._failures = 0
@@ -45,7 +55,7 @@ class Outage:
         return self._began is not None
 
     def failed(self, error: BaseException | str, *, answers: bool = False) -> float:
-        """Note a failure; returns the seconds to pause: exponential with jitter, at most 5.
+        """Note a failure; returns the seconds to pause: exponential with jitter.
 
         Args:
             answers: the server does answer, and time alone will not help.
@@ -63,8 +73,7 @@ class Outage:
             state = "could not be used" if answers else "has not answered"
             self._say(f"{state} for {now - self._began:.0f} s, trying on", error)
         self._failures += 1
-        longest = min(FIRST_PAUSE * 2.0 ** min(self._failures, 10), LONGEST_PAUSE)
-        return longest * (0.5 + self._jitter() / 2)
+        return self._backoff.pause(self._failures) * (0.5 + self._jitter() / 2)
 
     def over(self) -> None:
         """Note a success."""

@@ -5,10 +5,8 @@ import os
 import re
 import signal
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
-from unittest.mock import patch
 
 from django.conf import settings
 from django.core.management import call_command
@@ -17,7 +15,8 @@ from django.db.backends.signals import connection_created
 from django.test import Client
 
 from brokers.kafka_python import member
-from relay.lanes import LeasedLanes
+from relay.management.commands import run_outbox_relay
+from relay.timing import Timing
 from sagas.crash_points import Point, observe
 from sagas.testing.process import forking, job
 from sagas.testing.worker import Job, set_up
@@ -59,12 +58,15 @@ def post_order(told: Job, body: dict[str, Any], when: str) -> None:
     Client().post("/orders/", body, content_type="application/json", SERVER_NAME="localhost")
 
 
+class _RelayWithShortLeases(run_outbox_relay.Command):
+    timing = Timing(lease=1.0)
+
+
 def relay(told: Job) -> None:
     """Publish, and die where the first row would be deleted. Its lanes are soon free."""
     set_up(told)
-    patch("relay.loop.LeasedLanes", partial(LeasedLanes, lease=1.0)).start()
     connection_created.connect(_die_at_deletes, weak=False)
-    call_command("run_outbox_relay")
+    call_command(_RelayWithShortLeases())
 
 
 def _die_at_deletes(connection: Any, **_: Any) -> None:

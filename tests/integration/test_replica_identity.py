@@ -12,7 +12,7 @@ from outbox.models import OutboxMessage
 from relay.loop import Relay
 from tests.databases import own_database
 from tests.integration.on_postgres import default_database, migrated, postgres
-from tests.unit.relay.test_loop import Kafka
+from tests.unit.relay.scripted import Kafka
 
 __all__ = ["migrated", "postgres"]
 

@@ -13,6 +13,7 @@ from outbox import enqueue
 from outbox.models import OutboxMessage
 from relay import segments
 from relay.segments import Segments, empty
+from relay.timing import POSTGRESQL_TIMING
 from tests.integration.on_postgres import migrated, other, postgres
 
 __all__ = ["migrated", "other", "postgres"]
@@ -256,7 +257,7 @@ def test_what_cannot_be_emptied_is_tried_less_and_less_often(
             now += 1.0
     assert tried == [1000, 1002, 1006, 1014, 1030, 1062, 1122, 1182]
     looking.used()
-    now += segments.EVERY
+    now += POSTGRESQL_TIMING.segments.first
     other.rollback()
     looking.tend()
     assert size() == 0
@@ -264,14 +265,12 @@ def test_what_cannot_be_emptied_is_tried_less_and_less_often(
 
 def test_growth_is_reported_with_who_is_to_blame(
     other: "psycopg.Connection[tuple[object, ...]]",
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     used_up()
     segments.make_current("outbox_message_1")
-    monkeypatch.setattr(segments, "REPORT_BYTES", 0)
     other.execute("SELECT count(*) FROM outbox_message")
     with caplog.at_level(logging.WARNING):
-        Segments().tend()
+        Segments(report_bytes=0).tend()
     assert f"{SEGMENT} cannot be emptied" in caplog.text
     assert "(a dump)" in caplog.text

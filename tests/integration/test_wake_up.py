@@ -18,9 +18,9 @@ from outbox import NewMessage, direct, enqueue, enqueue_many, waking
 from outbox.interventions import By, retry
 from outbox.models import OutboxMessage, ParkedMessage
 from outbox.waking import Notifier
-from relay import loop as relay_module
 from relay.listening import woken_by_commits
 from relay.loop import Relay
+from relay.timing import Timing
 from tests import processes
 from tests.integration.on_postgres import migrated, other, postgres
 
@@ -181,13 +181,12 @@ def test_either_side_connects_again(notifier: Notifier, other: Other, name: str)
             assert woken.wait(PATIENCE)
 
 
-def test_a_commit_wakes_an_idle_relay(notifier: Notifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_wakes_an_idle_relay(notifier: Notifier) -> None:
     """One that would look again after an hour."""
-    monkeypatch.setattr(relay_module, "SHORTEST_POLL", 3600.0)
-    monkeypatch.setitem(relay_module.LONGEST_POLL, "postgresql", 3600.0)
+    timing = Timing(shortest_poll=3600.0, longest_poll=3600.0)
     stop = threading.Event()
     with woken_by_commits() as woken:
-        relay = Relay(MemoryBroker(), source="/tests", woken=woken)
+        relay = Relay(MemoryBroker(), source="/tests", woken=woken, timing=timing)
         running = threading.Thread(target=relay.run, args=(stop,))
         running.start()
         try:

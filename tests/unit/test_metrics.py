@@ -23,7 +23,7 @@ from sagas.models import Saga, SagaQuerySet
 from sagas.worker import metrics as saga_metrics
 from sagas.worker.metrics import SagasByStatus, consumer_registry
 from tests.services import free_port
-from tests.unit.relay.test_loop import SOURCE, Kafka, put
+from tests.unit.relay.scripted import Kafka, make_relay, put
 from tests.unit.sagas.inbox.test_accepting import Travel, record
 from tests.unit.sagas.saga_running import Register, register
 from tests.unit.waiting import in_thread, until
@@ -64,7 +64,7 @@ class TestTheRelay:
 
     @pytest.fixture
     def relay(self, broker: Kafka) -> Relay:
-        return Relay(broker, source=SOURCE, jitter=lambda: 0)
+        return make_relay(broker)
 
     @pytest.fixture
     def scrape(self, relay: Relay) -> Iterator[Scrape]:

@@ -13,6 +13,7 @@ from relay.loop import Relay
 from relay.metrics import relay_registry
 from relay.refusals import is_refusal, sentence
 from relay.single import AlreadyRunning, only_relay
+from relay.timing import Timing
 from saga_runtime.commands import VisibleCommand
 from saga_runtime.processes import positive, sign_of_life, spare_the_collector, stop_on_signals
 from saga_runtime.prometheus import add_metrics_arguments, metrics_served
@@ -21,6 +22,9 @@ MAX_BATCH_SIZE = 10_000
 
 
 class Command(VisibleCommand):
+    timing: Timing | None = None
+    """How long the relay waits for what; None: as the database wants."""
+
     help = "Publishes the outbox to SAGAZ_BROKER_URL until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -70,6 +74,7 @@ class Command(VisibleCommand):
                     batch_size=batch_size,
                     lanes_max=lanes_max,
                     transactional=transactional,
+                    timing=self.timing,
                     alive=sign_of_life(alive_file),
                     woken=woken,
                     ready=lambda: None if drain else self.say("relay: ready"),

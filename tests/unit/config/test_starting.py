@@ -16,8 +16,10 @@ from brokers import BrokerUnavailable, Record
 from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
 from config.serving.supervised import Part, Supervisor
-from relay.lanes import LEASE, EveryLane
+from relay.lanes import EveryLane
 from relay.loop import Relay
+from relay.timing import POSTGRESQL_TIMING, Timing
+from saga_runtime.backoff import Backoff
 from saga_runtime.signs_of_life import EVERY, SignsOfLife
 from sagas.inbox.consumer import SagaConsumer
 from sagas.worker.executor import Executor
@@ -124,11 +126,7 @@ class TestReady:
             until(lambda: said)
         assert said == ["ready"]
 
-    def test_a_relay_is_when_the_database_lets_it_read(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr("saga_runtime.outage.LONGEST_PAUSE", 0.01)
+    def test_a_relay_is_when_the_database_lets_it_read(self) -> None:
         said: list[str] = []
         away = threading.Event()
         away.set()
@@ -142,7 +140,12 @@ class TestReady:
             with connection.execute_wrapper(refuse):
                 relay.run(stop)
 
-        relay = Relay(MemoryBroker(), source="/tests", ready=lambda: said.append("ready"))
+        relay = Relay(
+            MemoryBroker(),
+            source="/tests",
+            timing=Timing(outage=Backoff(first=0.001, longest=0.01)),
+            ready=lambda: said.append("ready"),
+        )
         with in_thread(relay_run):
             until(lambda: relay._database_outage.going_on)
             assert said == []
@@ -188,7 +191,7 @@ class TestReady:
         )
         relay._guarded_cycle(threading.Event())
         assert said == []
-        now = 2 * LEASE
+        now = 2 * POSTGRESQL_TIMING.lease
         relay._guarded_cycle(threading.Event())
         assert said == ["ready"]
 

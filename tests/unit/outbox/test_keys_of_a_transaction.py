@@ -8,8 +8,7 @@ from django.db import connection, transaction
 from outbox import NewMessage, TooManyKeys, enqueue, enqueue_many
 from outbox.keys import MOST_KEYS
 from outbox.models import OutboxMessage, ParkedMessage
-from relay.loop import Relay
-from tests.unit.relay.test_loop import SOURCE, Kafka
+from tests.unit.relay.scripted import Kafka, make_relay
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -89,7 +88,7 @@ def test_a_relay_parks_many_keys_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
 
     with transaction.atomic():
         enqueue_many(messages(35))
-    relay = Relay(Kafka(lambda batch: ["unsent"] * len(batch)), source=SOURCE)
+    relay = make_relay(Kafka(lambda batch: ["unsent"] * len(batch)))
     with connection.execute_wrapper(note):
         relay.drain(threading.Event())
     assert ParkedMessage.objects.count() == 35

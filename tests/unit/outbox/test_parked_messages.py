@@ -18,9 +18,8 @@ from outbox.models import LANES, OutboxMessage, ParkedIntervention, ParkedMessag
 from outbox.murmur2 import murmur2
 from relay import rows
 from relay.lanes import EveryLane, Lanes, LeasedLanes
-from relay.loop import Relay
 from relay.parking import ParkedKeys
-from tests.unit.relay.test_loop import SOURCE, Kafka, drain, put
+from tests.unit.relay.scripted import Kafka, drain, make_relay, put
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -324,7 +323,7 @@ def test_while_a_writer_holds_the_keys_lock_the_other_keys_of_its_lane_flow() ->
     broker = Kafka(judge)
     with in_thread(hold):
         assert locked.wait(10)
-        with in_thread(Relay(broker, source=SOURCE, jitter=lambda: 0).run):
+        with in_thread(make_relay(broker).run):
             assert alone.wait(10)
             put(*[beside] * 3)
             until(lambda: broker.order_of(beside) == [0, 1, 2])

@@ -3,16 +3,18 @@
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from django.db import OperationalError
 
 from outbox.models import OutboxLane, ParkedMessage
-from relay import loop as relay_module
-from relay import rows, segments
+from relay import rows
 from relay.loop import Relay
 from relay.rows import Row
-from tests.unit.relay.test_loop import SOURCE, Kafka, left, put
+from relay.timing import Timing
+from saga_runtime.backoff import Backoff
+from tests.unit.relay.scripted import QUICK, Kafka, left, make_relay, put
 from tests.unit.waiting import in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
@@ -49,8 +51,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 @contextmanager
-def running(broker: Kafka, gate: Gate, *, batch_size: int = 4) -> Iterator[Relay]:
-    relay = Relay(broker, source=SOURCE, batch_size=batch_size, jitter=lambda: 0)
+def running(
+    broker: Kafka, gate: Gate, *, batch_size: int = 4, timing: Timing = QUICK
+) -> Iterator[Relay]:
+    relay = make_relay(broker, batch_size=batch_size, timing=timing)
     with in_thread(relay.run):
         try:
             yield relay
@@ -109,7 +113,7 @@ def test_stopping_deletes_what_is_acknowledged_and_only_then_frees_the_lanes(
 ) -> None:
     put(*"abcd")
     broker = Kafka()
-    relay = Relay(broker, source=SOURCE, batch_size=2)
+    relay = make_relay(broker, batch_size=2)
     at_release: list[int] = []
     release = relay._lanes.release
 
@@ -126,14 +130,11 @@ def test_stopping_deletes_what_is_acknowledged_and_only_then_frees_the_lanes(
     assert relay.published == 4
 
 
-def test_stopping_deletes_nothing_that_is_not_reported(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay_module, "FLUSH_TIMEOUT", 0.1)
+def test_stopping_deletes_nothing_that_is_not_reported(gate: Gate) -> None:
     put("a", "a")
     broker = Kafka()
     broker.silent = True
-    with running(broker, gate):
+    with running(broker, gate, timing=replace(QUICK, flush_timeout=0.1)):
         until(lambda: len(broker._queue) == 2)
     assert left() == 2
 
@@ -151,9 +152,10 @@ def test_what_is_being_deleted_is_not_parked_with_its_key(gate: Gate) -> None:
 
 def test_segments_are_emptied_between_two_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A delete holds a lock on every segment, and emptying does not wait for locks."""
-    monkeypatch.setattr(segments, "EVERY", 0.0)
     busy: list[bool] = []
-    relay = Relay(Kafka(), source=SOURCE, batch_size=5)
+    relay = make_relay(
+        Kafka(), batch_size=5, timing=replace(QUICK, segments=Backoff(first=0.0, longest=0.0))
+    )
     tend = relay._segments.tend
 
     def noted() -> None:

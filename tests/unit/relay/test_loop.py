@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,145 +15,37 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from brokers import (
-    Acknowledged,
     BrokerUnavailable,
     Failed,
     Message,
     QueueFull,
     Record,
     Refused,
-    Report,
-    Subscription,
 )
 from brokers.memory import MemoryBroker
 from outbox import NewMessage, enqueue, enqueue_many
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
-from relay import loop as relay_module
 from relay import rows
-from relay.loop import Relay
 from relay.resting_lanes import Rests
 from relay.single import AlreadyRunning, lock_file, only_relay
 from saga_runtime.correlation import Correlation, correlated
+from tests.unit.relay.scripted import (
+    QUICK,
+    SOURCE,
+    Kafka,
+    SomeLanes,
+    drain,
+    left,
+    make_relay,
+    parked,
+    put,
+)
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SOURCE = "/tests"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def put(*keys: str, topic: str = "shop.events") -> list[int]:
-    """One message after the other, each with its number as payload; returns their ids."""
-    with transaction.atomic():
-        return [
-            enqueue(topic=topic, key=key, type="shop.sold", payload=number).id
-            for number, key in enumerate(keys)
-        ]
-
-
-class Kafka:
-    """A broker that does as the test says.
-
-    Like a real one it gathers messages for a moment: `judge` is given what was published until
-    somebody waited for reports, and answers each. Where it is `slow`, every second wait brings one
-    report.
-    """
-
-    in_process = False
-    has_transactions = False
-    name = "kafka://of-the-tests"
-
-    def __init__(
-        self,
-        judge: Callable[[Sequence[Message]], Sequence[str]] = lambda batch: ["ok"] * len(batch),
-    ) -> None:
-        self.judge = judge
-        self.away = False
-        self.slow = False
-        self.accepted: list[Message] = []
-        self.closed = 0
-        self.silent = False
-        self._calls = 0
-        self._queue: list[tuple[int, Message]] = []
-        self._given_up: list[Report] = []
-
-    def check(self) -> None:
-        raise NotImplementedError
-
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        raise NotImplementedError
-
-    def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
-        raise NotImplementedError
-
-    def publisher(self, *, transactional_id: str | None = None) -> "Kafka":  # noqa: ARG002
-        return self
-
-    def publish(self, message: Message, *, token: int) -> bool:
-        if self.away:
-            raise BrokerUnavailable("nobody there")
-        self._queue.append((token, message))
-        return True
-
-    def reports(self, *, timeout: float) -> list[Report]:
-        given_up, self._given_up = self._given_up, []
-        if given_up or self.silent or not timeout:  # nothing is judged before somebody waits for it
-            return given_up
-        queue, self._queue = self._queue, []
-        if self.slow:
-            self._calls += 1
-            queue, self._queue = queue[: self._calls % 2], queue[self._calls % 2 :]
-        if not queue:
-            return []
-        verdicts = self.judge([message for _, message in queue])
-        return [
-            self._report(token, message, verdict)
-            for (token, message), verdict in zip(queue, verdicts, strict=True)
-        ]
-
-    def commit(self, *, timeout: float) -> None:
-        raise NotImplementedError
-
-    def purge(self) -> None:
-        self._given_up += [Failed(token, "given up") for token, _ in self._queue]
-        self._queue.clear()
-
-    def close(self) -> None:
-        self.closed += 1
-
-    def order_of(self, key: str) -> list[int]:
-        return [json.loads(message.value) for message in self.accepted if message.key == key]
-
-    def _report(self, token: int, message: Message, verdict: str) -> Report:
-        match verdict:
-            case "ok":
-                self.accepted.append(message)
-                return Acknowledged(token)
-            case "refuse" | "unsent":
-                return Refused(token, "too large", unsent=verdict == "unsent")
-            case _:
-                lasting = verdict == "set the clock"
-                return Failed(token, verdict, only_it=verdict == "not now", lasting=lasting)
-
-
-def drain(broker: Kafka | MemoryBroker, *, batch_size: int = 500) -> int:
-    relay = Relay(broker, source=SOURCE, batch_size=batch_size, jitter=lambda: 0)
-    return relay.drain(threading.Event())
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("saga_runtime.outage.LONGEST_PAUSE", 0.002)
-
-
-def parked() -> list[tuple[str, int | str]]:
-    return [(row.key, json.loads(bytes(row.payload))) for row in ParkedMessage.objects.all()]
-
-
-def left() -> int:
-    return OutboxMessage.objects.count()
 
 
 class TestPublishing:
@@ -238,7 +131,7 @@ class TestPublishing:
 
     def test_what_arrives_while_it_runs(self) -> None:
         broker = Kafka()
-        with in_thread(Relay(broker, source=SOURCE).run):
+        with in_thread(make_relay(broker).run):
             put("a")
             until(lambda: left() == 0)
             put("b")
@@ -252,7 +145,7 @@ class TestPublishing:
         row = OutboxMessage.objects.get(id=late)
         row.delete()
         broker = Kafka()
-        with in_thread(Relay(broker, source=SOURCE).run):
+        with in_thread(make_relay(broker).run):
             until(lambda: left() == 0)
             row.id = late
             row.save(force_insert=True)
@@ -266,7 +159,7 @@ class TestDeleting:
         put("a", "b", topic="shop.commands")
         broker = MemoryBroker()
         received: list[Record] = []
-        with in_thread(Relay(broker, source=SOURCE).run):
+        with in_thread(make_relay(broker).run):
             subscription = broker.subscribe(["shop.commands"], group="g")
             while len(received) < 2:
                 received += subscription.receive(timeout=1, limit=10)
@@ -276,18 +169,15 @@ class TestDeleting:
             subscription.commit(received)
             until(lambda: left() == 0)
 
-    def test_what_nobody_has_committed_is_kept_and_sent_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(relay_module, "FLUSH_TIMEOUT", 0.1)
+    def test_what_nobody_has_committed_is_kept_and_sent_again(self) -> None:
         put("a", topic="shop.commands")
-        relay = Relay(MemoryBroker(), source=SOURCE)
+        relay = make_relay(MemoryBroker(), timing=replace(QUICK, flush_timeout=0.1))
         with in_thread(relay.run):
             until(lambda: relay._flight.rows)
         assert left() == 1
         other = MemoryBroker()
         subscription = other.subscribe(["shop.commands"], group="g")
-        with in_thread(Relay(other, source=SOURCE).run):
+        with in_thread(make_relay(other).run):
             (record,) = subscription.receive(timeout=10, limit=10)
             subscription.commit([record])
             until(lambda: left() == 0)
@@ -295,7 +185,7 @@ class TestDeleting:
     def test_stopping_waits_for_the_reports_of_what_is_in_flight(self) -> None:
         put(*"abcd", topic="shop.commands")
         broker = MemoryBroker()
-        relay = Relay(broker, source=SOURCE)
+        relay = make_relay(broker)
         subscription = broker.subscribe(["shop.commands"], group="g")
         with in_thread(relay.run) as stop:
             records: list[Record] = []
@@ -312,7 +202,7 @@ class TestTheBrokerIsAway:
         put(*"abcab" * 4)
         broker = Kafka()
         broker.away = True
-        with in_thread(Relay(broker, source=SOURCE, batch_size=3, jitter=lambda: 0).run):
+        with in_thread(make_relay(broker, batch_size=3).run):
             put("a")
             broker.away = False
             until(lambda: left() == 0)
@@ -354,7 +244,7 @@ class TestTheBrokerIsAway:
         ids = put("a", "a", "a")
         broker = Kafka()
         broker.silent = True
-        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        relay = make_relay(broker)
         relay._cycle()
         sent = broker._queue
         for failed in ids:
@@ -384,7 +274,7 @@ class TestTheBrokerIsAway:
     def test_stopping_does_not_wait_for_it(self) -> None:
         put("a")
         broker = Kafka(lambda batch: ["away"] * len(batch))
-        with in_thread(Relay(broker, source=SOURCE).run):
+        with in_thread(make_relay(broker).run):
             pass
         assert left() == 1
 
@@ -399,7 +289,7 @@ class TestAMessageThatTheBrokerDoesNotTakeNow:
 
         put("a", "bad", "b", "bad")
         broker = Kafka(judge)
-        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        relay = make_relay(broker)
         with in_thread(relay.run):
             until(lambda: left() == 2)
             put("a", "b")
@@ -418,7 +308,7 @@ class TestAMessageThatTheBrokerDoesNotTakeNow:
         verdict = "set the clock"
         put(*"abcab")
         broker = Kafka(lambda batch: [verdict, *["given up"] * (len(batch) - 1)])
-        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        relay = make_relay(broker)
         with in_thread(relay.run):
             until(lambda: "set the clock" in caplog.text)
             put("c")
@@ -453,31 +343,10 @@ def test_a_full_queue_is_no_outage() -> None:
             return super().publish(message, token=token)
 
     put(*"abcde" * 20)
-    relay = Relay(broker := Narrow(), source=SOURCE)
+    relay = make_relay(broker := Narrow())
     assert relay.drain(threading.Event()) == 100
     assert broker.order_of("c") == list(range(2, 100, 5))
     assert relay.outages["broker"] == 0
-
-
-class SomeLanes:
-    """Leases that end when the test says so."""
-
-    def __init__(self) -> None:
-        self.held = dict.fromkeys(range(LANES), 1)
-        self.leaving: set[int] = set()
-        self.taken_by_others: set[int] = set()
-
-    def tend(self, *, busy: Collection[int]) -> set[int]:  # noqa: ARG002 - nothing is busy
-        lost, self.taken_by_others = self.taken_by_others, set()
-        for lane in lost:
-            del self.held[lane]
-        return lost
-
-    def soon(self) -> None:
-        raise NotImplementedError
-
-    def release(self) -> None:
-        """Nobody waits for them."""
 
 
 @pytest.mark.on_sqlite  # where no delete asks the database whose the lanes are
@@ -489,7 +358,7 @@ class TestLosingALane:
         lanes = SomeLanes()
         broker = Kafka()
         broker.silent = True
-        relay = Relay(broker, source=SOURCE, lanes=lanes, jitter=lambda: 0)
+        relay = make_relay(broker, lanes=lanes)
         relay._cycle()
         assert len(broker._queue) == 3
         put("stays", "goes", "stays")
@@ -518,7 +387,7 @@ class TestRefusedMessages:
             )
         broker = MemoryBroker(max_message_bytes=1500)
         audit = broker.subscribe(["shop.events"], group="audit")
-        relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+        relay = make_relay(broker)
         with in_thread(relay.run):
             records: list[Record] = []
             while len(records) < 3:
@@ -644,7 +513,7 @@ class TestRefusedMessages:
     def test_an_outage_beside_what_is_refused_unsent_is_one(self) -> None:
         rounds = iter([["unsent", "away"]])
         put("a", "b")
-        relay = Relay(Kafka(lambda batch: next(rounds, ["ok"] * len(batch))), source=SOURCE)
+        relay = make_relay(Kafka(lambda batch: next(rounds, ["ok"] * len(batch))))
         assert relay.drain(threading.Event()) == 1
         assert relay.outages["broker"] == 1
 
@@ -661,7 +530,7 @@ class TestRefusedMessages:
     def test_what_failed_with_a_refusal_is_no_outage(self) -> None:
         rounds = iter([["refuse", "given up"]])
         put("a", "b")
-        relay = Relay(Kafka(lambda batch: next(rounds, ["ok"] * len(batch))), source=SOURCE)
+        relay = make_relay(Kafka(lambda batch: next(rounds, ["ok"] * len(batch))))
         assert relay.drain(threading.Event()) == 2
         assert relay.outages["broker"] == 0
 
@@ -709,7 +578,7 @@ class TestRefusedMessages:
             return ["refuse"] * len(batch) if len(batch) > 1 else ["away"]
 
         put(*"abc")
-        relay = Relay(Kafka(judge), source=SOURCE)
+        relay = make_relay(Kafka(judge))
         with in_thread(relay.run):
             until(lambda: relay._suspects)
         assert left() == 3
@@ -745,7 +614,7 @@ class TestDraining:
 
     def test_ends_when_told_to_stop(self) -> None:
         put("a")
-        relay = Relay(Kafka(lambda batch: ["away"] * len(batch)), source=SOURCE)
+        relay = make_relay(Kafka(lambda batch: ["away"] * len(batch)))
         with in_thread(relay.drain):
             until(lambda: relay._broker_outage.going_on)
         assert left() == 1

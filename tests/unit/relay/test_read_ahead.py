@@ -9,10 +9,7 @@ from brokers import BrokerUnavailable, Message, Report
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
-from relay.loop import Relay
-from tests.unit.relay.test_loop import SOURCE, Kafka, SomeLanes, _no_pauses, drain, left, put
-
-__all__ = ["_no_pauses"]
+from tests.unit.relay.scripted import Kafka, SomeLanes, drain, left, make_relay, put
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -149,9 +146,7 @@ class Lanes:
         put(*KEYS * 3)
         self.lanes, self.broker = SomeLanes(), Kafka()
         self.broker.silent = silent
-        self.relay = Relay(
-            self.broker, source=SOURCE, batch_size=8, lanes=self.lanes, jitter=lambda: 0
-        )
+        self.relay = make_relay(self.broker, batch_size=8, lanes=self.lanes)
         self.relay._cycle()
         sent = self.broker.accepted or [message for _, message in self.broker._queue]
         assert len(sent) == 8

@@ -2,6 +2,7 @@
 
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 from django.core.management import call_command
@@ -11,10 +12,9 @@ from brokers import Failed, Message, QueueFull
 from outbox.models import OutboxMessage, ParkedMessage
 from relay import rows
 from relay.loop import Relay
-from tests.unit.relay.test_loop import SOURCE, Kafka, _no_pauses, drain, put
+from saga_runtime.backoff import Backoff
+from tests.unit.relay.scripted import QUICK, Kafka, drain, make_relay, put
 from tests.unit.relay.test_read_ahead import KEYS, Lanes, lane_of, published_in_order
-
-__all__ = ["_no_pauses"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -95,7 +95,7 @@ def kept(relay: Relay) -> set[str]:
 
 
 def test_what_was_read_ahead_of_a_parked_key_is_parked_too(parked_key: Kafka) -> None:
-    relay = Relay(parked_key, source=SOURCE, batch_size=8, jitter=lambda: 0)
+    relay = make_relay(parked_key, batch_size=8)
     relay._cycle()
     assert "bad" in kept(relay)
     relay.drain(threading.Event())
@@ -104,7 +104,7 @@ def test_what_was_read_ahead_of_a_parked_key_is_parked_too(parked_key: Kafka) ->
 
 
 def test_what_is_put_back_after_that_goes_first(parked_key: Kafka) -> None:
-    relay = Relay(parked_key, source=SOURCE, batch_size=8, jitter=lambda: 0)
+    relay = make_relay(parked_key, batch_size=8)
     relay._cycle()
     assert "bad" in kept(relay)
     call_command("outbox", "retry", "bad", "--why", "the limit is raised")
@@ -113,12 +113,8 @@ def test_what_is_put_back_after_that_goes_first(parked_key: Kafka) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_failed_while_the_batch_was_published_is_not_overtaken(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_failed_while_the_batch_was_published_is_not_overtaken(seed: int) -> None:
     """Its lane rests, and so is as closed before as after."""
-    monkeypatch.setattr("relay.resting_lanes.SHORTEST_REST", 0.003)
-    monkeypatch.setattr("relay.resting_lanes.LONGEST_REST", 0.003)
     chance = random.Random(seed)
 
     class Choosy(Kafka):
@@ -130,6 +126,7 @@ def test_what_failed_while_the_batch_was_published_is_not_overtaken(
 
     put(*(chance.choice(KEYS) for _ in range(150)))
     broker = Choosy()
-    drain(broker, batch_size=8)
+    timing = replace(QUICK, lane_rest=Backoff(first=0.003, longest=0.003))
+    make_relay(broker, batch_size=8, timing=timing).drain(threading.Event())
     assert len(broker.accepted) == 150
     assert published_in_order(broker)

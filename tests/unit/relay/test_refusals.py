@@ -10,10 +10,9 @@ from django.db import OperationalError, ProgrammingError, connection, transactio
 
 from outbox.models import OutboxMessage
 from relay import refusals
-from relay.loop import Relay
 from relay.management.commands import run_outbox_relay
 from relay.refusals import Refusal, is_refusal
-from tests.unit.relay.test_loop import SOURCE, Kafka, left, put
+from tests.unit.relay.scripted import Kafka, left, make_relay, put
 from tests.unit.waiting import errors, in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
@@ -48,18 +47,12 @@ def refusing(each: str, *, state: str = REFUSED) -> Iterator[None]:
         run(DELETE_AGAIN)
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(refusals, "LONGEST_PAUSE", 0.01)
-
-
 def test_where_nothing_can_be_deleted_nothing_is_published(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     put("a", "b")
     broker = Kafka()
-    relay = Relay(broker, source=SOURCE, jitter=lambda: 0)
+    relay = make_relay(broker)
     cycles = threading.Semaphore(0)
     relay._alive = cycles.release
     with refusing("STATEMENT"), in_thread(relay.run):
@@ -82,7 +75,7 @@ def test_what_is_published_and_cannot_be_deleted_is_not_published_again(
     """The refusal comes with the first row only."""
     put(*"abcd" * 5)
     broker = Kafka()
-    relay = Relay(broker, source=SOURCE, batch_size=4, jitter=lambda: 0)
+    relay = make_relay(broker, batch_size=4)
     cycles = threading.Semaphore(0)
     relay._alive = cycles.release
     with refusing("ROW"), in_thread(relay.run):
@@ -101,7 +94,7 @@ def test_a_delete_that_a_deadlock_ends_is_done_again(caplog: pytest.LogCaptureFi
     """Such as one with a migration of somebody else's: it passes, and nobody has to mend it."""
     put(*"abcd" * 5)
     broker = Kafka()
-    relay = Relay(broker, source=SOURCE, batch_size=4, jitter=lambda: 0)
+    relay = make_relay(broker, batch_size=4)
     cycles = threading.Semaphore(0)
     relay._alive = cycles.release
     with refusing("ROW", state=DEADLOCK), in_thread(relay.run):
