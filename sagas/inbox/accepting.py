@@ -32,10 +32,12 @@ from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableVal
 from sagas.inbox import counters
 from sagas.inbox.sequences import Sequences
 from sagas.inbox.undecided import Undecided
-from sagas.journal import codec, sql
+from sagas.journal import codec
 from sagas.journal.cancelling import request_cancel
+from sagas.journal.inbox_rows import MessageIdentity, already_accepted, insert_accepted
+from sagas.journal.new_sagas import insert_sagas, new_saga
 from sagas.journal.refusals import keep, refusal
-from sagas.models import InboxMessage, Saga
+from sagas.models import Saga
 
 logger = get_logger(__name__)
 
@@ -64,6 +66,11 @@ class _Command:
     record: Record
     event: CloudEvent
     asks: Saga | _Cancel | None
+
+    @property
+    def identity(self) -> MessageIdentity:
+        """The message's source and id, by which the inbox knows it again."""
+        return self.event.source, self.event.id
 
 
 def accept(
@@ -117,16 +124,10 @@ def accept(
 
 
 def _store(commands: list[_Command], *, consumer: str) -> int:
-    inbox = [
-        InboxMessage(consumer=consumer, source=c.event.source, message_id=c.event.id)
-        for c in commands
-    ]
-    sagas = {c.asks.id: c.asks for c in reversed(commands) if isinstance(c.asks, Saga)}
-    InboxMessage.objects.bulk_create(inbox, ignore_conflicts=True)
-    known = set(Saga.objects.filter(id__in=sagas).values_list("id", flat=True))
-    new = [sagas[key] for key in sorted(sagas) if key not in known]
-    Saga.objects.bulk_create(new, ignore_conflicts=True)
-    return len(new) + _cancel([c for c in commands if isinstance(c.asks, _Cancel)])
+    insert_accepted([c.identity for c in commands], consumer=consumer)
+    # Of two commands for one saga the first counts: `insert_sagas()` keeps the last of an id.
+    new = insert_sagas([c.asks for c in reversed(commands) if isinstance(c.asks, Saga)])
+    return new + _cancel([c for c in commands if isinstance(c.asks, _Cancel)])
 
 
 def _cancel(commands: list[_Command]) -> int:
@@ -155,14 +156,11 @@ def _saga_of(pair: tuple[_Cancel, _Command]) -> UUID:
 def _unseen(commands: list[_Command], *, consumer: str) -> list[_Command]:
     """Those that have no inbox row, each once. The saga's own id would not tell: after a deploy the
     same message may make another business key."""
-    ids = [command.event.id for command in commands]
-    rows = InboxMessage.objects.filter(consumer=consumer, message_id__in=ids)
-    seen = set(rows.values_list("source", "message_id"))
+    seen = already_accepted([command.identity for command in commands], consumer=consumer)
     new = []
     for command in commands:
-        identity = (command.event.source, command.event.id)
-        if identity not in seen:
-            seen.add(identity)
+        if command.identity not in seen:
+            seen.add(command.identity)
             new.append(command)
     return new
 
@@ -269,15 +267,4 @@ def _business_key(rule: object, payload: object, event: CloudEvent) -> str:
 
 def _saga(saga_type: SagaType, key: str, context: str, event: CloudEvent) -> Saga:
     correlation = usable(id=event.correlation_id, traceparent=event.traceparent)
-    return Saga(
-        id=saga_id(saga_type.name, key),
-        name=saga_type.name,
-        key=key,
-        version=saga_type.version,
-        definition_hash=saga_type.definition_hash,
-        deadline=sql.moment_after(saga_type.deadline) if saga_type.deadline else None,
-        input=context,
-        next_run_at=sql.now(),  # by the clock that claims go by
-        correlation_id=correlation.id,
-        traceparent=correlation.traceparent,
-    )
+    return new_saga(saga_type, key, context=context, correlation=correlation)

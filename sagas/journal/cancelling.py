@@ -8,10 +8,11 @@ from uuid import UUID
 
 from django.db import transaction
 
-from saga_runtime.text import bounded, storable
+from saga_runtime.text import bounded
 from sagas.errors import CancelRefused, UnknownSaga
 from sagas.journal import sql
-from sagas.models import Intervention, Saga, SagaStatus
+from sagas.journal.manual_changes import record_intervention
+from sagas.models import Saga, SagaStatus
 
 
 def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
@@ -40,9 +41,7 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
             ]
         )  # fmt: skip
         saga.refresh_from_db(fields=["next_run_at"])
-        Intervention.objects.create(
-            saga=saga, action="cancel", who=storable(who)[:255], why=saga.cancel_reason
-        )
+        record_intervention(saga, "cancel", who=who, why=saga.cancel_reason)
     return saga
 
 

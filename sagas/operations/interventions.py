@@ -14,18 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import transaction
-from django.utils import timezone
-
-from saga_runtime.text import says_something, storable
-from sagas.definition.identity import step_key
+from saga_runtime.text import says_something
 from sagas.definition.registry import saga_type
 from sagas.errors import CancelRefused, SagasError
-from sagas.journal import codec, sql
+from sagas.journal import manual_changes
 from sagas.journal.cancelling import request_cancel
-from sagas.models import ACTIVE, Intervention, Saga, SagaStatus, SagaStep, StepKind, StepStatus
-
-_UNDONE = (StepStatus.STARTED, StepStatus.FAILED, StepStatus.UNKNOWN)
+from sagas.models import ACTIVE, Saga, SagaStatus, StepKind, StepStatus
 
 
 class InterventionRefused(SagasError):  # noqa: N818 - states the fact
@@ -71,8 +65,8 @@ def retry(saga_id: UUID, *, by: By) -> None:
     deadline any more."""
     with _intervening(saga_id, "retry", by) as saga:
         _require_parked(saga)
-        saga.steps.filter(status__in=_UNDONE).update(failures=0)
-        _go_on(saga)
+        manual_changes.renew_retries(saga)
+        manual_changes.go_on(saga)
 
 
 def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
@@ -85,8 +79,8 @@ def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
             raise InterventionRefused(f"{saga} is not being undone: nothing undoes {step} yet")
         is_pivot = _settle(saga, step, kind, StepStatus.DONE, by)
         if kind is StepKind.FORWARD and is_pivot:
-            _set(saga, past_pivot=True)
-        _go_on(saga)
+            manual_changes.begin_pivot(saga)
+        manual_changes.go_on(saga)
 
 
 def skip(saga_id: UUID, step: str, *, by: By) -> None:
@@ -97,7 +91,7 @@ def skip(saga_id: UUID, step: str, *, by: By) -> None:
         if not saga.failure:
             raise InterventionRefused(f"{saga} is not being undone, there is nothing to leave out")
         _settle(saga, step, kind, StepStatus.SKIPPED, by)
-        _go_on(saga)
+        manual_changes.go_on(saga)
 
 
 def cancel(saga_id: UUID, *, by: By) -> None:
@@ -114,7 +108,7 @@ def pause(saga_id: UUID, *, by: By) -> None:
     """Have no worker claim the saga; a step that runs is not interrupted."""
     with _intervening(saga_id, "pause", by) as saga:
         _require_active(saga)
-        _set(saga, paused=True)
+        manual_changes.set_paused([saga.id], paused=True)
 
 
 def resume(saga_id: UUID, *, by: By) -> None:
@@ -122,24 +116,17 @@ def resume(saga_id: UUID, *, by: By) -> None:
     with _intervening(saga_id, "resume", by) as saga:
         if not saga.paused:
             raise InterventionRefused(f"{saga} is not paused")
-        _set(saga, paused=False)
+        manual_changes.set_paused([saga.id], paused=False)
 
 
 @contextmanager
 def _intervening(
     saga_id: UUID, action: str, by: By, *, step: str = "", kind: str = ""
 ) -> Iterator[Saga]:
-    with transaction.atomic():
-        saga = Saga.objects.select_for_update().get(id=saga_id)
+    with manual_changes.recorded(
+        saga_id, action, who=by.who, why=by.why, step=step, kind=kind
+    ) as saga:
         yield saga
-        Intervention.objects.create(
-            saga=saga,
-            action=action,
-            step=step,
-            kind=kind,
-            who=storable(by.who)[:255],
-            why=storable(by.why),
-        )
 
 
 def _require_parked(saga: Saga) -> None:
@@ -159,36 +146,9 @@ def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -
     known = {each.step_id: each.pivot for each in steps}
     if step not in known:
         raise InterventionRefused(f"{saga.name} has no step {step!r}; it has {', '.join(known)}")
-    values = {
-        "status": status,
-        "result": codec.encode({}),
-        "resolved_by": storable(f"{by.who}: {by.why}")[:255],
-        "finished_at": timezone.now(),
-    }
-    row, is_new = SagaStep.objects.get_or_create(
-        saga=saga,
-        step=step,
-        kind=kind,
-        defaults=values | {"attempt": 0, "key": step_key(saga.id, step, kind)},
+    settled = manual_changes.settle_step(
+        saga, step, kind, status, resolved_by=f"{by.who}: {by.why}"
     )
-    if not is_new:
-        if row.status in (StepStatus.DONE, StepStatus.SKIPPED):
-            raise InterventionRefused(f"{step} of {saga} is {row.status} already")
-        SagaStep.objects.filter(pk=row.pk).update(**values)
+    if settled is not None:
+        raise InterventionRefused(f"{step} of {saga} is {settled} already")
     return known[step]
-
-
-def _go_on(saga: Saga) -> None:
-    _set(
-        saga,
-        status=SagaStatus.COMPENSATING if saga.failure else SagaStatus.RUNNING,
-        park_reason="",
-        takeovers=0,
-        deadline=None,
-        worker="",
-        next_run_at=sql.now(),
-    )
-
-
-def _set(saga: Saga, **values: object) -> None:
-    Saga.objects.filter(id=saga.id).update(**values)

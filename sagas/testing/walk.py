@@ -117,9 +117,9 @@ def resume(sagas: Sequence[UUID]) -> None:
 
 
 def _set_paused(sagas: Sequence[UUID], *, paused: bool) -> None:
-    from sagas.models import Saga
+    from sagas.journal.manual_changes import set_paused
 
-    Saga.objects.filter(id__in=sagas).update(paused=paused)
+    set_paused(sagas, paused=paused)
 
 
 def _with_ending(saga: UUID, effects: Any) -> dict[str, Any]:

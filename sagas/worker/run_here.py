@@ -17,7 +17,6 @@ from saga_runtime.correlation import current, taken_or_made
 from saga_runtime.database_errors import AWAY
 from saga_runtime.text import is_storable
 from sagas.definition.current_step import current_place
-from sagas.definition.identity import saga_id
 from sagas.definition.registry import SagaType, saga_type
 from sagas.definition.validation import name_of
 from sagas.errors import (
@@ -28,8 +27,9 @@ from sagas.errors import (
     SagaUnfinished,
     WorkerUnwell,
 )
-from sagas.journal import codec, sql
+from sagas.journal import codec
 from sagas.journal.final_context import final_context
+from sagas.journal.new_sagas import insert_sagas, new_saga
 from sagas.models import ACTIVE, Saga, SagaStatus
 from sagas.worker.executor import MAX_TAKEOVERS, Executor
 
@@ -74,7 +74,7 @@ def run_saga_sync(
         raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
     found = _registered(saga if isinstance(saga, type) else type(saga))
     row = _row(found, context, str(uuid.uuid4()) if key is None else key)
-    Saga.objects.bulk_create([row], ignore_conflicts=True)
+    insert_sagas([row])
     return _result(_ended(row.id, timeout=timeout))
 
 
@@ -120,18 +120,7 @@ def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
     if not key or not is_storable(key, longest=LONGEST_KEY):
         raise ValueError(f"the key {key!r:.80} must be a text of 1 to 255 characters, without NUL")
     correlation = taken_or_made(id=current().id, traceparent=current().traceparent)
-    return Saga(
-        id=saga_id(found.name, key),
-        name=found.name,
-        key=key,
-        version=found.version,
-        definition_hash=found.definition_hash,
-        deadline=sql.moment_after(found.deadline) if found.deadline else None,
-        input=codec.encode(dict(context)),
-        next_run_at=sql.now(),
-        correlation_id=correlation.id,
-        traceparent=correlation.traceparent,
-    )
+    return new_saga(found, key, context=codec.encode(dict(context)), correlation=correlation)
 
 
 def _ended(key: UUID, *, timeout: float | None) -> Saga:

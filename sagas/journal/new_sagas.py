@@ -1,0 +1,50 @@
+"""Write sagas that begin: the one constructor of a saga's row, and its insertion."""
+
+from collections.abc import Collection
+
+from saga_runtime.correlation import Correlation
+from sagas.definition.identity import saga_id
+from sagas.definition.registry import SagaType
+from sagas.journal import sql
+from sagas.models import Saga
+
+
+def new_saga(saga_type: SagaType, key: str, *, context: str, correlation: Correlation) -> Saga:
+    """Build the row of a saga that begins; nothing is written.
+
+    Args:
+        saga_type: the registered class, in the version that the saga shall run.
+        key: the business key, a text of 1 to 255 characters without NUL. Name and key give the id.
+        context: the first context, encoded by `journal.codec`.
+        correlation: the correlation id and trace context of whoever starts the saga.
+
+    Returns:
+        An unsaved `Saga` in status pending, due at once; its moments go by the database's clock.
+    """
+    return Saga(
+        id=saga_id(saga_type.name, key),
+        name=saga_type.name,
+        key=key,
+        version=saga_type.version,
+        definition_hash=saga_type.definition_hash,
+        deadline=sql.moment_after(saga_type.deadline) if saga_type.deadline else None,
+        input=context,
+        next_run_at=sql.now(),  # claims compare it with the database's clock
+        correlation_id=correlation.id,
+        traceparent=correlation.traceparent,
+    )
+
+
+def insert_sagas(sagas: Collection[Saga]) -> int:
+    """Insert rows of `new_saga()`; a saga that exists already stays as it is.
+
+    Returns:
+        The number of sagas that did not exist before.
+    """
+    rows = {saga.id: saga for saga in sagas}
+    known = set(Saga.objects.filter(id__in=rows).values_list("id", flat=True))
+    # In the order of ids: two consumers that insert the same sagas must not deadlock.
+    new = [rows[key] for key in sorted(rows) if key not in known]
+    # A saga that another consumer has inserted meanwhile is no error.
+    Saga.objects.bulk_create(new, ignore_conflicts=True)
+    return len(new)
