@@ -20,7 +20,7 @@ lint: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	$(UV) run --quiet typos
 
 docs: $(if $(SYSTEM_UV),,.uv/bin/uv)
-	@NO_MKDOCS_2_WARNING=1 $(UV) run --quiet --group docs mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(UV) run --quiet --group docs mkdocs build --strict $(ARGS)
 	@echo "Built: site/index.html"
 
 .uv/bin/uv:

@@ -1,4 +1,4 @@
-"""gunicorn's settings, explained in docs/deploy.md: `gunicorn -c python:config.gunicorn`."""
+"""gunicorn's settings, explained in docs/how-to/serve-the-web.md."""
 
 import os
 import signal

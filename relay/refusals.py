@@ -40,7 +40,7 @@ def what_to_do(error: BaseException) -> str:
     """Name the way out of a refusal."""
     state = sqlstate(error)
     if state == _DENIED:
-        return "give the relay's role the rights that docs/deploy.md lists under Roles"
+        return "give the relay's role the rights that docs/how-to/database-roles.md lists"
     if state in _MISSING:
         return "run manage.py migrate"
     if "replica identity" in str(error).lower():

@@ -92,7 +92,7 @@ def _without_class() -> Iterator[CheckMessage]:
                 "consumer would park them",
                 hint=(
                     f"Keep the class with saga_name {name!r} and `version = {version}` beside the "
-                    "new one until its sagas have ended; see docs/deploy.md."
+                    "new one until its sagas have ended; see docs/how-to/change-a-saga.md."
                 ),
                 id="sagas.E001",
             )
@@ -110,7 +110,7 @@ def _with_other_steps() -> Iterator[CheckMessage]:
                 hint=(
                     f"Give {found.saga_class.__qualname__} the version {version + 1}, and keep the "
                     f"old class as version {version} beside it until its sagas have ended; see "
-                    "docs/deploy.md."
+                    "docs/how-to/change-a-saga.md."
                 ),
                 id="sagas.E002",
             )

@@ -1,6 +1,6 @@
 """Refuse what a saga class declares and nobody would carry out, with what to use in its place.
 
-The whole table of sagaz's names is in docs/sagas.md.
+The whole table of sagaz's names is in docs/reference/sagaz-names.md.
 """
 
 import inspect

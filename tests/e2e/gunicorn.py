@@ -1,4 +1,4 @@
-"""gunicorn alone, as docs/deploy.md starts it, on a migrated database."""
+"""gunicorn alone, as docs/how-to/serve-the-web.md starts it, on a migrated database."""
 
 import subprocess
 import sys

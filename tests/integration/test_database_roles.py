@@ -1,5 +1,5 @@
-"""Web, relay and consumer, each as a role of PostgreSQL with exactly the rights that docs/deploy.md
-lists."""
+"""Web, relay and consumer, each as a role of PostgreSQL with exactly the rights that
+docs/how-to/database-roles.md lists."""
 
 import json
 import re
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
-DOCS = processes.ROOT / "docs" / "deploy.md"
+DOCS = processes.ROOT / "docs/how-to/database-roles.md"
 ROLES = ("web", "relay", "consumer")
 PLACE = """
 from django.test import Client
@@ -125,7 +125,10 @@ def without_deletes(stage: Stage, relay: RelayProcess, urls: dict[str, str]) -> 
     place(stage, urls["web"], "C")
     until(lambda: "the database refuses what the relay needs" in relay.output, timeout=20)
     again = stage.relay(DATABASE_URL=urls["relay"])
-    until(lambda: "docs/deploy.md lists under Roles" in again.output, timeout=60)
+    until(
+        lambda: "the rights that docs/how-to/database-roles.md lists" in again.output,
+        timeout=60,
+    )
     assert stage.waiting()
     assert relay.is_running
     stage.query(f"GRANT DELETE ON outbox_message TO {name}")

@@ -1,4 +1,4 @@
-"""What docs/operations.md has an operator type works as it stands there."""
+"""What the how-to guides have an operator type works as it stands there."""
 
 import re
 from datetime import timedelta
@@ -20,7 +20,7 @@ from sagas.models import RefusedCommand, Saga, StepKind
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stock")]
 
-PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+GUIDES = Path(__file__).parents[2] / "docs/how-to"
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def order() -> Order:
     return placed.order
 
 
-def type_in(section: str) -> None:
-    """Run the script of `manage.py shell` that stands below this heading."""
-    _, _, text = PAGE.partition(f"# {section}\n")
+def type_in(guide: str) -> None:
+    """Run the script of `manage.py shell` that stands in this guide."""
+    text = (GUIDES / guide).read_text()
     found = re.search(r'manage\.py shell -c "\n(.*?)"\n', text, re.DOTALL)
     assert found is not None
     call_command("shell", command=found[1], verbosity=0)
@@ -60,7 +60,7 @@ def test_an_order_that_stays_pending_is_found_and_sent_again(order: Order) -> No
     assert found.about == "ORD-001"
     assert "no saga has begun: its command waits, or was refused" in found.what
     for accepted in (1, 0):  # a second time changes nothing
-        type_in("An order that stays `pending`")
+        type_in("send-a-lost-command-again.md")
         assert accepting.accept(sent(), consumer="sagas") == accepted
     assert Saga.objects.get().id == order.saga_id
     [found] = audit_orders(now=later, max_age=timedelta(hours=1)).contradictions
@@ -71,7 +71,7 @@ def test_a_payment_that_the_books_do_not_have_is_entered_under_the_steps_own_key
     order: Order,
 ) -> None:
     fulfilment.reserve_stock(order_id=order.order_id)
-    type_in("A payment that the books do not have")
+    type_in("resolve-a-parked-saga.md")
     payment = Payment.objects.get()
     assert payment.key == f"{order.saga_id}:charge_payment:{StepKind.FORWARD}"
     assert fulfilment.ship(order_id=order.order_id).order_id == order.pk

@@ -131,7 +131,7 @@ def refused(state: str, text: str = "no") -> Exception:
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ("42501", "docs/deploy.md"),
+        ("42501", "docs/how-to/database-roles.md"),
         ("42P01", "manage.py migrate"),
         ("42P10", "mend it"),
         ("0A000", "mend it"),

@@ -1,5 +1,5 @@
 """Each public name of sagaz works durably, is refused in a sentence, or is a value: the tables of
-docs/sagas.md say which, and here each row is held to what it says."""
+docs/reference/sagaz-names.md say which, and here each row is held to what it says."""
 
 import asyncio
 import inspect
@@ -48,8 +48,7 @@ WORKS, REFUSED, VALUE = "works", "refused", "value"
 
 def rows() -> dict[str, str]:
     """The verdict of each name in the tables."""
-    text = (ROOT / "docs/sagas.md").read_text().partition("## Names of sagaz\n")[2]
-    text = text.partition("\n## ")[0]
+    text = (ROOT / "docs/reference/sagaz-names.md").read_text()
     found: dict[str, str] = {}
     for line in text.splitlines():
         if names := re.match(r"\| (`[^|]*`) \| (\w+) \|", line):
