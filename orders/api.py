@@ -19,6 +19,7 @@ from orders.schemas import ID_PATTERN, CancelIn, DiagramOut, OrderIn, OrderOut, 
 from orders.services import Item, place_order
 from orders.waiting import release_connection, waiting_room
 from saga_runtime.database_errors import AWAY
+from saga_runtime.problems import Problem
 from sagas.operations.diagrams import diagram_of
 
 router = Router(tags=["orders"])
@@ -30,19 +31,10 @@ LONGEST_LOOK = 0.2
 MERMAID = "text/vnd.mermaid"
 
 
-class ApiError(Exception):
-    """A request that cannot be served as it is; `errors` as in a problem body."""
-
-    def __init__(self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.errors = list(errors)
-
-
 @router.post(
     "/",
     response={200: OrderOut, 201: OrderOut, 202: OrderOut, 409: None},
-    url_name="list_orders",
+    url_name="place_order",
     summary="Place an order",
 )
 def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
@@ -54,9 +46,9 @@ def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
             order_id=body.order_id, user_id=body.user_id, items=items, amount=body.amount
         )
     except UnknownProducts as error:
-        raise ApiError(422, str(error), errors=_unknown(error, items)) from error
+        raise Problem(422, str(error), errors=_unknown(error, items)) from error
     except OrderConflict as error:
-        raise ApiError(409, str(error)) from error
+        raise Problem(409, str(error)) from error
     order = placed.order
     wait = wanted_wait(request.META.get("HTTP_PREFER", ""))
     if wait is not None:
@@ -141,13 +133,13 @@ def post_cancel(request: HttpRequest, order_id: str, body: CancelIn | None = Non
     shipment came first, or `rejected`, where it had failed already. 409: it is shipped or has
     ended."""
     if "\0" in order_id:
-        raise ApiError(404, f"there is no order {order_id!r}")
+        raise Problem(404, f"there is no order {order_id!r}")
     try:
         order = cancel_order(order_id=order_id, reason=body.reason if body else "")
     except UnknownOrder as error:
-        raise ApiError(404, str(error)) from error
+        raise Problem(404, str(error)) from error
     except CancelTooLate as error:
-        raise ApiError(409, str(error)) from error
+        raise Problem(409, str(error)) from error
     return HttpResponse(
         OrderOut.of(order).model_dump_json(), status=202, content_type="application/json"
     )
@@ -156,7 +148,7 @@ def post_cancel(request: HttpRequest, order_id: str, body: CancelIn | None = Non
 def _order(order_id: str) -> Order:
     order = Order.objects.filter(order_id=order_id).first() if "\0" not in order_id else None
     if order is None:
-        raise ApiError(404, f"there is no order {order_id!r}")
+        raise Problem(404, f"there is no order {order_id!r}")
     return order
 
 
@@ -192,7 +184,7 @@ def _position(cursor: str) -> int:
         position = int(text)
     except (binascii.Error, ValueError) as error:
         detail = "use `next` of the page before"
-        raise ApiError(
+        raise Problem(
             422, "not valid: cursor", errors=[{"field": "cursor", "message": detail}]
         ) from error
     return max(0, min(position, 2**63 - 1))

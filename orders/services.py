@@ -58,7 +58,7 @@ def place_order(
                 key=order.order_id,
                 type=PLACE_ORDER,
                 payload=place_command(order),
-                after=[order],
+                insert_first=[order],
             )
     except IntegrityError:
         before = Order.objects.filter(order_id=order.order_id).first()

@@ -24,7 +24,7 @@ class PayloadError(OutboxError):
 
 
 class RowError(OutboxError):
-    """Raised when a row given to `after` cannot be inserted with the message."""
+    """Raised when a row given to `insert_first` cannot be inserted with the message."""
 
 
 class TooManyKeys(OutboxError):  # noqa: N818 - states the fact

@@ -47,7 +47,7 @@ def check_rows(rows: Sequence[Model]) -> None:
         if any(row is earlier for earlier in rows[:number]):
             reason = "is named twice"
         if reason:
-            raise RowError(f"after=[…]: {type(row).__name__} {reason}")
+            raise RowError(f"insert_first=[…]: {type(row).__name__} {reason}")
 
 
 def _why_not(row: object) -> str:

@@ -7,7 +7,6 @@ original ids, under the key's lock, so that its order is what it always was.
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
@@ -18,33 +17,12 @@ from outbox.messages import check_topic
 from outbox.models import ParkedIntervention, ParkedMessage
 from outbox.parked import NotParked
 from outbox.waking import wake_with_commit
+from saga_runtime.interventions import By
 from saga_runtime.strict_json import UnreadableJSON, read_json
-from saga_runtime.text import says_something
 
 
 class BadEdit(OutboxError):  # noqa: N818 - states the fact
     """What a message is to become cannot be sent."""
-
-
-class NoReason(OutboxError):  # noqa: N818 - states the fact
-    """Nobody says who intervenes, or why."""
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """Who intervenes, and why.
-
-    Raises:
-        NoReason: one of them is blank.
-    """
-
-    who: str
-    why: str
-
-    def __post_init__(self) -> None:
-        """Refuse to do anything that nobody can account for."""
-        if not (says_something(self.who) and says_something(self.why)):
-            raise NoReason("say who does it, and why: neither may be blank")
 
 
 def retry(reference: str, *, by: By) -> int:

@@ -52,7 +52,7 @@ def enqueue(
     type: str,
     payload: Any,
     headers: Mapping[str, str] | None = None,
-    after: Sequence[Model] = (),
+    insert_first: Sequence[Model] = (),
 ) -> "OutboxMessage":
     """Write a message into the outbox, in the caller's transaction.
 
@@ -62,9 +62,9 @@ def enqueue(
         type: the CloudEvents type, such as `orders.place`.
         payload: anything JSON can hold; Decimals become strings.
         headers: further headers, lower case; those of `saga_runtime.headers` are taken.
-        after: new rows that the message tells of. They are inserted before it in this order, as
-            `bulk_create()` does: no signals, and no `save()` of the model's own. On PostgreSQL in
-            the same round trip, as far as they are plain values.
+        insert_first: new rows that the message tells of. They are inserted before it in this
+            order, as `bulk_create()` does: no signals, and no `save()` of the model's own. On
+            PostgreSQL in the same round trip, as far as they are plain values.
 
     Raises:
         NotInTransaction: there is no transaction to be part of.
@@ -74,9 +74,9 @@ def enqueue(
     """
     _check_transaction()
     row = _row(NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {}))
-    check_rows(after)
+    check_rows(insert_first)
     at_commit().add(row.key_hash)
-    insert(*after, row, lock=lock_number(row.key_hash))
+    insert(*insert_first, row, lock=lock_number(row.key_hash))
     return row
 
 

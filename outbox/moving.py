@@ -12,8 +12,8 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
-from outbox.models import LANES, Envelope, OutboxMessage, ParkedMessage
-from outbox.murmur2 import murmur2
+from outbox.lanes import lane_of
+from outbox.models import Envelope, OutboxMessage, ParkedMessage
 
 WAITS = "waits behind a parked message of its key"
 
@@ -75,7 +75,7 @@ def park(
 
 def put_back(key: str) -> int:
     """Put all that is parked of this key back into the outbox; returns how many."""
-    lane = murmur2(key.encode()) % LANES
+    lane = lane_of(key)
     if connection.vendor != "postgresql":
         return _put_back_by_rows(key, lane)
     with connection.cursor() as cursor:

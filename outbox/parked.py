@@ -4,8 +4,8 @@ from django.db.models import Min
 
 from outbox.errors import OutboxError
 from outbox.keys import lock_key
-from outbox.models import LANES, ParkedMessage
-from outbox.murmur2 import murmur2
+from outbox.lanes import lane_of
+from outbox.models import ParkedMessage
 
 _MAX_DIGITS = 19
 
@@ -58,8 +58,7 @@ def _locked(found: ParkedMessage | None, name: str) -> ParkedMessage:
 
 
 def _first(key: str) -> ParkedMessage | None:
-    lane = murmur2(key.encode()) % LANES
-    return ParkedMessage.objects.filter(lane=lane, key=key).order_by("id").first()
+    return ParkedMessage.objects.filter(lane=lane_of(key), key=key).order_by("id").first()
 
 
 def _with_id(message: int) -> ParkedMessage | None:

@@ -11,8 +11,9 @@ from config.web import health
 from config.web.openapi import ProblemApi
 from config.web.origins import guarded
 from config.web.parsing import StrictJSONParser
-from config.web.problems import Problem, problem, too_big, unavailable
-from orders.api import ApiError, router
+from config.web.problems import problem, too_big, unavailable
+from orders.api import router
+from saga_runtime.problems import Problem
 
 api = ProblemApi(
     title="django-saga-outbox",
@@ -54,11 +55,6 @@ def get_ready(request: HttpRequest) -> health.Readiness | HttpResponse:
 @api.exception_handler(Problem)
 def _problem(request: HttpRequest, error: Problem) -> HttpResponse:
     return problem(error.status, error.detail, errors=error.errors)
-
-
-@api.exception_handler(ApiError)
-def _api_error(request: HttpRequest, error: ApiError) -> HttpResponse:
-    return problem(error.status, str(error), errors=error.errors)
 
 
 @api.exception_handler(ValidationError)

@@ -6,7 +6,7 @@ from typing import Any
 from django.http import HttpRequest
 from ninja.parser import Parser
 
-from config.web.problems import Problem
+from saga_runtime.problems import Problem
 from saga_runtime.strict_json import UnreadableJSON, read_json
 
 _MAX_DIGITS = 100

@@ -22,19 +22,6 @@ RETRY_AFTER_SECONDS = 5
 READING = ("GET", "HEAD", "OPTIONS")
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's term
-    """Raised to answer with a problem body.
-
-    `errors`: {"field", "message"} for each part of the request that is at fault.
-    """
-
-    def __init__(self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.errors = list(errors)
-
-
 def problem(
     status: int, detail: str = "", *, errors: Sequence[dict[str, str]] = (), **more: Any
 ) -> HttpResponse:

@@ -11,10 +11,9 @@ A parked saga goes on only by one of these:
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from uuid import UUID
 
-from saga_runtime.text import says_something
+from saga_runtime.interventions import By
 from sagas.definition.registry import saga_type
 from sagas.errors import CancelRefused, SagasError
 from sagas.journal import manual_changes
@@ -24,23 +23,6 @@ from sagas.models import ACTIVE, Saga, SagaStatus, StepKind, StepStatus
 
 class InterventionRefused(SagasError):  # noqa: N818 - states the fact
     """The saga, or its step, is not in a state in which this can be done; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """Who intervenes, and why.
-
-    Raises:
-        InterventionRefused: one of them is blank.
-    """
-
-    who: str
-    why: str
-
-    def __post_init__(self) -> None:
-        """Refuse to do anything that nobody can account for."""
-        if not (says_something(self.who) and says_something(self.why)):
-            raise InterventionRefused("say who does it, and why: neither may be blank")
 
 
 def find(reference: str) -> Saga:

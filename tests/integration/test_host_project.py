@@ -72,7 +72,7 @@ from shop.sagas import Welcome
 def put():
     with transaction.atomic():
         customer = Customer(name="A")
-        enqueue(topic="t", key="K", type="x", payload=1, after=[customer])
+        enqueue(topic="t", key="K", type="x", payload=1, insert_first=[customer])
 
 class InATransaction(TestCase):
     def test_enqueue(self):

@@ -5,11 +5,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from outbox import interventions
-from outbox.interventions import By
-from outbox.models import LANES, OutboxMessage, ParkedMessage
+from outbox.lanes import lane_of
+from outbox.models import OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
 from relay.lanes import LeasedLanes
+from saga_runtime.interventions import By
 from tests.integration.on_postgres import migrated, postgres
 
 __all__ = ["migrated", "postgres"]
@@ -23,8 +24,8 @@ pytestmark = [
 COUNT = 5_000
 MOST_STATEMENTS = 15
 MOST_BYTES = 10_000
-LANE = murmur2(b"bad") % LANES
-BESIDE = next(key for key in map(str, range(9999)) if murmur2(key.encode()) % LANES == LANE)
+LANE = lane_of("bad")
+BESIDE = next(key for key in map(str, range(9999)) if lane_of(key) == LANE)
 
 
 @pytest.fixture

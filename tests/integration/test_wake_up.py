@@ -15,12 +15,13 @@ from django.db import connection, transaction
 
 from brokers.memory import MemoryBroker
 from outbox import NewMessage, direct, enqueue, enqueue_many, waking
-from outbox.interventions import By, retry
+from outbox.interventions import retry
 from outbox.models import OutboxMessage, ParkedMessage
 from outbox.waking import Notifier
 from relay.listening import woken_by_commits
 from relay.loop import Relay
 from relay.timing import Timing
+from saga_runtime.interventions import By
 from tests import processes
 from tests.integration.on_postgres import migrated, other, postgres
 

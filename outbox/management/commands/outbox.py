@@ -6,8 +6,8 @@ from django.core.management.base import CommandError
 
 from outbox import interventions, reports
 from outbox.errors import OutboxError
-from outbox.interventions import By
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.interventions import By, NoReason
 from saga_runtime.processes import positive, whoever
 
 
@@ -53,7 +53,7 @@ class Command(VisibleCommand):
                     self._table(rows, as_json=options["json"])
                 case _:
                     self._intervene(action, **options)
-        except (OutboxError, OSError, UnicodeError) as error:
+        except (OutboxError, NoReason, OSError, UnicodeError) as error:
             raise CommandError(str(error)) from error
 
     def _status(self, *, as_json: bool) -> None:

@@ -7,11 +7,12 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from saga_runtime.commands import VisibleCommand
+from saga_runtime.interventions import By, NoReason
 from saga_runtime.processes import positive, whoever
 from sagas.journal import cleaning
 from sagas.models import SagaStatus, StepKind
 from sagas.operations import interventions, reports
-from sagas.operations.interventions import By, InterventionRefused
+from sagas.operations.interventions import InterventionRefused
 
 
 class Command(VisibleCommand):
@@ -60,7 +61,7 @@ class Command(VisibleCommand):
                 self._show(**options)
             else:
                 self._intervene(action, **options)
-        except InterventionRefused as error:
+        except (InterventionRefused, NoReason) as error:
             raise CommandError(str(error)) from error
 
     def _list(self, *, status: str | None, name: str | None, limit: int, **options: Any) -> None:

@@ -31,13 +31,13 @@ from orders.models import (
 )
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
+from saga_runtime.interventions import By
 from sagas.definition.identity import step_key
 from sagas.definition.registry import saga_type
 from sagas.inbox import accepting
 from sagas.journal.codec import decode, encode
 from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus, StepKind
 from sagas.operations import interventions
-from sagas.operations.interventions import By
 from tests.unit.orders.test_order_saga import Shop, running
 from tests.unit.waiting import in_thread, until
 

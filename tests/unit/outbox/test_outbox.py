@@ -162,13 +162,13 @@ class TestTheEnvelope:
 class TestRowsThatItTellsOf:
     def test_are_stored_with_it(self) -> None:
         buyers, sellers = Group(name="buyers"), Group(name="sellers")
-        row = put(after=[buyers, sellers])
+        row = put(insert_first=[buyers, sellers])
         assert list(Group.objects.order_by("id")) == [buyers, sellers]
         assert OutboxMessage.objects.get() == row
 
     def test_can_be_saved_again(self) -> None:
         group = Group(name="buyers")
-        put(after=[group])
+        put(insert_first=[group])
         group.name = "sellers"
         group.save()
         assert Group.objects.get().name == "sellers"
@@ -176,12 +176,12 @@ class TestRowsThatItTellsOf:
     def test_one_that_the_database_refuses_leaves_no_message(self) -> None:
         Group.objects.create(name="buyers")
         with pytest.raises(IntegrityError), transaction.atomic():
-            put(after=[Group(name="buyers")])
+            put(insert_first=[Group(name="buyers")])
         assert not OutboxMessage.objects.exists()
 
     def test_a_bad_message_leaves_none_of_them(self) -> None:
         with pytest.raises(PayloadError):
-            put(payload=math.nan, after=[Group(name="buyers")])
+            put(payload=math.nan, insert_first=[Group(name="buyers")])
         assert not Group.objects.exists()
 
 

@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from brokers import Message
 from outbox import enqueue, reports
 from outbox.keys import lock_key, try_lock_keys
-from outbox.models import LANES, OutboxMessage, ParkedIntervention, ParkedMessage
+from outbox.lanes import lane_of
+from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.murmur2 import murmur2
 from relay import rows
 from relay.lanes import EveryLane, Lanes, LeasedLanes
@@ -304,8 +305,8 @@ def test_nothing_is_parked_behind_what_has_been_put_back(ids: list[int], lanes: 
 def test_while_a_writer_holds_the_keys_lock_the_other_keys_of_its_lane_flow() -> None:
     """The relay cannot park it yet, nor send what follows it."""
     put("bad", "bad")
-    lane = murmur2(b"bad") % LANES
-    beside = next(key for key in map(str, range(9999)) if murmur2(key.encode()) % LANES == lane)
+    lane = lane_of("bad")
+    beside = next(key for key in map(str, range(9999)) if lane_of(key) == lane)
     locked, alone = threading.Event(), threading.Event()
 
     def hold(stop: threading.Event) -> None:

@@ -27,9 +27,9 @@ def _tables(transactional_db: None) -> Iterator[None]:
             editor.delete_model(kind)
 
 
-def put(*after: models.Model) -> None:
+def put(*rows_before: models.Model) -> None:
     with transaction.atomic():
-        enqueue(topic="t", key="K", type="x", payload=1, after=after)
+        enqueue(topic="t", key="K", type="x", payload=1, insert_first=rows_before)
 
 
 def stored(row: models.Model) -> Any:
@@ -165,9 +165,9 @@ class TestWhatIsNotCalled:
 class TestRefusals:
     """In a sentence, and before anything is written."""
 
-    def refused(self, *after: Any) -> str:
+    def refused(self, *rows_before: Any) -> str:
         with pytest.raises(RowError) as caught:
-            put(kinds.Plain(id=1, name="first"), *after)
+            put(kinds.Plain(id=1, name="first"), *rows_before)
         assert not kinds.Plain.objects.filter(id=1).exists()
         assert not OutboxMessage.objects.exists()
         return str(caught.value)
@@ -229,5 +229,5 @@ def test_arrays() -> None:
 )
 def test_plain_values_take_one_round_trip(rows: Sequence[models.Model]) -> None:
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        enqueue(topic="t", key="K", type="x", payload=1, after=rows)
+        enqueue(topic="t", key="K", type="x", payload=1, insert_first=rows)
     assert len(queries) == 1

@@ -13,12 +13,12 @@ from brokers import Record
 from outbox import enqueue
 from outbox.models import OutboxMessage
 from outbox.queries import oldest_age
+from saga_runtime.interventions import By
 from sagas.inbox import accepting
 from sagas.journal import claims, cleaning, sql
 from sagas.journal.cancelling import request_cancel
 from sagas.models import Saga, SagaAttempt, SagaStep
 from sagas.operations import interventions, reports
-from sagas.operations.interventions import By
 from sagas.worker.run_here import run_saga_sync
 from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing

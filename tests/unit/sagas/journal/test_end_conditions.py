@@ -8,6 +8,7 @@ from django.db import connection
 from sagaz import Saga as SagaClass
 from sagaz.core.decorators import ExecutionEngine
 
+from saga_runtime.interventions import By
 from sagas import StepRejected
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import EndRefused
@@ -16,7 +17,6 @@ from sagas.journal.entries import REFUSED, End, Entry, Fail, Verdict, Wait
 from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep, StepKind
 from sagas.operations import interventions
-from sagas.operations.interventions import By
 from sagas.run.attempts import Attempts
 from sagas.run.saga_run import SagaRun
 from tests.unit.sagas import journal_entries as entries

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 
 from outbox import enqueue
 from outbox.errors import PayloadError
+from saga_runtime.interventions import By
 from saga_runtime.nesting import DEEPEST, is_too_deep
 from sagas.errors import SagaParked, UnreadableValue, UnstorableValue
 from sagas.journal import codec
@@ -17,7 +18,6 @@ from sagas.journal.final_context import final_context
 from sagas.models import ACTIVE, Saga, SagaStep
 from sagas.operations import interventions
 from sagas.operations.diagrams import diagram_of
-from sagas.operations.interventions import By
 from sagas.operations.sagaz_storage import DjangoSagaStorage
 from sagas.worker.run_here import run_saga_sync
 from tests.unit.sagas.saga_running import Register, begin, register, run_to_end, working

@@ -11,6 +11,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DataError, OperationalError, connection
 
+from saga_runtime.interventions import By
 from sagas import StepRejected, call_in_thread
 from sagas.crash_points import Point, observe
 from sagas.definition.steps import Step
@@ -18,7 +19,7 @@ from sagas.journal import local_step, sql, writing
 from sagas.journal.entries import Entry
 from sagas.models import Saga, SagaAttempt, SagaStep, StepKind, StepStatus
 from sagas.operations import interventions, reports
-from sagas.operations.interventions import By, InterventionRefused
+from sagas.operations.interventions import InterventionRefused
 from sagas.run import attempts
 from sagas.run.tries import Tries
 from tests.unit.sagas import journal_entries as entries

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from saga_runtime.interventions import By
 from sagas import NeedsAttention, StepRejected
 from sagas.models import Saga, StepKind
 from sagas.operations import interventions
-from sagas.operations.interventions import By
 from tests.unit.sagas.saga_running import Register, begin, journal_of, register, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing, raising
 

@@ -20,6 +20,7 @@ from outbox import enqueue
 from outbox.models import OutboxMessage
 from saga_runtime.correlation import Correlation, current
 from saga_runtime.database_threads import Threads
+from saga_runtime.interventions import By
 from sagas import Ending, SagaOutcome, StepRejected, call_in_thread, forward_key, idempotency_key
 from sagas.definition.hooks import Hook
 from sagas.errors import LeaseLost
@@ -27,7 +28,7 @@ from sagas.journal import claims, final_transaction, local_step, sql, statements
 from sagas.journal.group_commit import GroupCommit
 from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep
-from sagas.operations.interventions import By, retry
+from sagas.operations.interventions import retry
 from sagas.run import attempts, closing, saga_run
 from sagas.run.journal_writer import Writer
 from sagas.run.state import RunState
