@@ -171,7 +171,7 @@ class KafkaPython(Producer):
     def __init__(self, broker: KafkaBroker) -> None:
         from kafka import KafkaProducer
 
-        from brokers.kafka_python.producer import BATCH_BYTES, LINGER_MS
+        from brokers.kafka.sizes import BATCH_BYTES, LINGER_MS
 
         self._client = KafkaProducer(
             bootstrap_servers=list(broker.address.servers),

@@ -26,9 +26,9 @@ from kafka import KafkaProducer
 
 from brokers import Acknowledged, Message, broker_from_url
 from brokers.kafka.clients import KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka.sizes import BATCH_BYTES, LINGER_MS
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python import topics
-from brokers.kafka_python.producer import BATCH_BYTES, LINGER_MS
+from brokers.kafka_python.server import admin_client
 from brokers.librdkafka.connecting import connection_config
 from brokers.librdkafka.producer import producer_config
 
@@ -91,7 +91,7 @@ def _broker(url: str, client: str) -> KafkaBroker:
 
 def _delete(broker: KafkaBroker, topic: str) -> None:
     """It holds a gigabyte."""
-    with topics.admin(broker.address, timeout_ms=10_000) as admin:
+    with admin_client(broker.address, timeout=10) as admin:
         admin.delete_topics([broker.address.named(topic)])
 
 

@@ -35,7 +35,7 @@ from benchmarks.outbox_filling import BARE, OURS, fill
 from brokers import broker_from_url
 from brokers.kafka.clients import KAFKA_PYTHON, LIBRDKAFKA
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python import topics
+from brokers.kafka_python.server import admin_client
 from brokers.librdkafka.connecting import connection_config
 
 PATIENCE = 10.0
@@ -127,7 +127,7 @@ def kafka() -> Iterator[tuple[KafkaBroker, str, str]]:
     try:
         yield broker, url, topic
     finally:
-        with topics.admin(broker.address, timeout_ms=10_000) as admin:
+        with admin_client(broker.address, timeout=10) as admin:
             admin.delete_topics([topic])
 
 

@@ -1,24 +1,30 @@
-"""kafka://: Apache Kafka by way of kafka-python, or of librdkafka for what must be fast.
+"""kafka://: Apache Kafka, through kafka-python, or through librdkafka where speed counts.
 
-Questions about the server and its topics are kafka-python's with either client: it is always
-installed, and its errors tell wrong credentials and absent topics apart, at once."""
+This module joins the parts: `brokers.kafka` has what both clients share, `brokers.kafka_python` and
+`brokers.librdkafka` have a client each. Nothing is imported from librdkafka unless it is used.
+"""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from brokers.base import Publisher, Subscription
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.clients import KAFKA_PYTHON, LIBRDKAFKA
-from brokers.kafka.known_topics import KnownTopics
-from brokers.kafka.subscription import Join, KafkaSubscription
+from brokers.kafka.known_topics import KnownTopics, TopicQuestions
+from brokers.kafka.membership import Join
+from brokers.kafka.sizes import MAX_QUEUED_BYTES
+from brokers.kafka.subscription import KafkaSubscription
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from brokers.kafka.topic_shapes import TopicShapes, TopicWatch
-from brokers.kafka_python import topics as kafka_topics
 from brokers.kafka_python.member import KafkaPythonMember
 from brokers.kafka_python.publisher import KafkaPythonPublisher
+from brokers.kafka_python.server import KafkaServer
 
 
 class KafkaBroker:
-    """Making one connects to nothing.
+    """Publish to and subscribe at one Kafka; to make a broker connects to nothing.
 
     Args:
         address: where Kafka is.
@@ -26,6 +32,10 @@ class KafkaBroker:
         partitions: of a topic that `ensure_topics` creates.
         replication_factor: of a topic that `ensure_topics` creates.
         client: one of `brokers.kafka.clients.CLIENTS`, which must be installed.
+        timing: durations of all its clients.
+        max_queued_bytes: above them a publisher raises `QueueFull`.
+        questions: asks about topics; by default the server itself.
+        clock: seconds that only rise; says when to ask about topics again.
     """
 
     in_process = False
@@ -38,6 +48,10 @@ class KafkaBroker:
         partitions: int = 12,
         replication_factor: int = 1,
         client: str = KAFKA_PYTHON,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        questions: TopicQuestions | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
         self.name = name or f"kafka://{address}"
@@ -45,48 +59,67 @@ class KafkaBroker:
         self.replication_factor = replication_factor
         self.client = client
         self.has_transactions = client == LIBRDKAFKA
+        self._timing = timing
+        self._max_queued_bytes = max_queued_bytes
+        self._clock = clock
+        self._server = KafkaServer(address, timing)
         self._shapes = TopicShapes(partitions)
-        self._known_topics = KnownTopics(address, self._shapes)
+        self._known_topics = KnownTopics(
+            questions or self._server, self._shapes, timing, clock=clock
+        )
 
     def check(self) -> None:
-        kafka_topics.check(self.address)
+        """Ask the server whether it is there; see `Broker.check()`."""
+        self._server.check()
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Create the topics that are missing, and log topics with fewer partitions than wanted."""
         names = [self.address.named(topic) for topic in topics]
-        counts = kafka_topics.create_missing(
-            self.address,
-            names,
-            partitions=self.partitions,
-            replication_factor=self.replication_factor,
+        counts = self._server.create_missing(
+            names, partitions=self.partitions, replication_factor=self.replication_factor
         )
-        made = dict.fromkeys(names, self.partitions)
-        self._shapes.note(made | counts)
+        created = dict.fromkeys(names, self.partitions)
+        self._shapes.note(created | counts)
 
     def publisher(self, *, transactional_id: str | None = None) -> Publisher:
+        """Make a publisher by the broker's client; see `Broker.publisher()`."""
         if self.client == LIBRDKAFKA:
             from brokers.librdkafka import LibrdkafkaPublisher
 
             return LibrdkafkaPublisher(
                 self.address,
                 self._known_topics,
-                watch=TopicWatch(self._shapes),
+                watch=self._watch(),
+                timing=self._timing,
+                max_queued_bytes=self._max_queued_bytes,
                 transactional_id=transactional_id,
             )
         if transactional_id is not None:
-            # It has transactions, but waits for the end of each without limit: through an outage.
+            # kafka-python has transactions, but waits for the end of each through any outage.
             raise BrokerConfigurationError(
                 "transactions need the Kafka client librdkafka, this is kafka-python: "
                 "`uv sync --extra librdkafka`"
             )
         return KafkaPythonPublisher(
-            self.address, self._known_topics, watch=TopicWatch(self._shapes)
+            self.address,
+            self._known_topics,
+            watch=self._watch(),
+            timing=self._timing,
+            max_queued_bytes=self._max_queued_bytes,
         )
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
-        join: Join = KafkaPythonMember
+        """Subscribe by the broker's client; see `Broker.subscribe()`."""
+        return KafkaSubscription(
+            self.address, topics, group, join=self._join(), watch=self._watch()
+        )
+
+    def _join(self) -> Join:
         if self.client == LIBRDKAFKA:
             from brokers.librdkafka import LibrdkafkaMember
 
-            join = LibrdkafkaMember
-        watch = TopicWatch(self._shapes)
-        return KafkaSubscription(self.address, topics, group, join=join, watch=watch)
+            return partial(LibrdkafkaMember, timing=self._timing)
+        return partial(KafkaPythonMember, timing=self._timing)
+
+    def _watch(self) -> TopicWatch:
+        return TopicWatch(self._shapes, self._timing, clock=self._clock)

@@ -23,7 +23,7 @@ from testcontainers.core.docker_client import DockerClient
 
 from brokers import BrokerUnavailable, broker_from_url
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python.topics import admin
+from brokers.kafka_python.server import admin_client
 
 START_TIMEOUT = 110.0
 KAFKA_PORT = 9092
@@ -96,7 +96,7 @@ def delete_topics(url: str) -> None:
     """Those with the URL's prefix."""
     broker = broker_from_url(url)
     assert isinstance(broker, KafkaBroker)
-    with admin(broker.address, timeout_ms=10_000) as client:
+    with admin_client(broker.address, timeout=10) as client:
         client.delete_topics(
             [name for name in client.list_topics() if name.startswith(broker.address.prefix)]
         )

@@ -1,4 +1,4 @@
-"""Where a `kafka://` URL points: the servers, and how to speak to them."""
+"""Parse a `kafka://` URL: the servers, and how to speak to them."""
 
 import re
 import ssl
@@ -24,26 +24,36 @@ _ALLOWED: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """`servers` as host:port; `options` as kafka-python's clients take them; `prefix` is put before
-    every name of a topic or group, so that several installations can share one Kafka."""
+    """Where a Kafka is and how to speak to it.
+
+    Attributes:
+        servers: each as host:port.
+        options: settings of the connection, by kafka-python's names.
+        prefix: stands before every name of a topic or group on the servers, so that several
+            installations can share one Kafka.
+    """
 
     servers: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict, repr=False)
     prefix: str = ""
 
     def named(self, name: str) -> str:
-        """What a topic or group is called on the servers."""
+        """Return the name of a topic or group on the servers: with the prefix."""
         return self.prefix + name
 
     def __str__(self) -> str:
+        """Return the servers, without user and password."""
         return ",".join(self.servers)
 
 
 def parse_address(parts: SplitResult) -> KafkaAddress:
-    """The address in `kafka://[user:password@]host:port[,host:port…][?option=value…]`.
+    """Parse `kafka://[user:password@]host:port[,host:port…][?option=value…]`.
+
+    Args:
+        parts: the URL, split; `netloc` may name several servers.
 
     Raises:
-        BrokerConfigurationError: it cannot be used; the text never holds the password.
+        BrokerConfigurationError: the URL cannot be used; the error never shows the password.
     """
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         raise BrokerConfigurationError(
@@ -97,7 +107,10 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _check_certificates(path: str) -> None:
-    """Here, because kafka-python reads them with each connection only, and then does not answer."""
+    """Check a file of certificates at the start: kafka-python reads it only when it connects.
+
+    Where the file is wrong, its connection then never answers.
+    """
     if not Path(path).is_file():
         raise BrokerConfigurationError(f"there is no ssl_cafile {path}")
     try:
@@ -109,7 +122,7 @@ def _check_certificates(path: str) -> None:
 
 
 def _security(credentials: str, options: dict[str, str]) -> dict[str, str]:
-    """SASL where there are credentials, under TLS unless the URL says otherwise."""
+    """Choose SASL where there are credentials, under TLS unless the URL says otherwise."""
     protocol = options.get("security_protocol", "SASL_SSL" if credentials else "PLAINTEXT")
     if protocol.startswith("SASL") != bool(credentials):
         needs = "user:password@" if not credentials else "a security_protocol with SASL"

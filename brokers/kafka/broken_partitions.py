@@ -1,15 +1,14 @@
-"""Partitions that stand still because what comes next in them cannot be read."""
+"""Let partitions wait in which the next record cannot be read."""
 
 import time
 from collections.abc import Callable, Collection
 
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from saga_runtime.logs import get_logger
 
 Place = tuple[str, int]
-"""A topic, by its name on the servers, and a partition of it."""
+"""A topic, by its name on the servers, and the number of a partition."""
 
-SHORTEST_PAUSE = 2.0
-LONGEST_PAUSE = 60.0
 WHAT_TO_DO = (
     "nothing behind it is read until it can be: install what is missing, or have the partition "
     "mended; the others go on"
@@ -19,17 +18,34 @@ logger = get_logger(__name__)
 
 
 class BrokenPartitions:
-    """Those that wait. A pause is twice as long as the one before it at the same offset."""
+    """Remember which partitions wait, and until when.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    The pause doubles with each failure at one offset, from `first_retry` to `longest_retry`.
+    """
+
+    def __init__(
+        self,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timing = timing
         self._clock = clock
         self._until: dict[Place, float] = {}
-        self._last: dict[Place, tuple[int, float]] = {}
+        self._last: dict[Place, tuple[int, float]] = {}  # the offset and the pause before it
 
     def add(self, place: Place, offset: int, reason: str) -> None:
-        """Let a partition wait, and say so."""
-        at, last = self._last.get(place, (-1, 0.0))
-        pause = min(2 * last, LONGEST_PAUSE) if at == offset else SHORTEST_PAUSE
+        """Let a partition wait, and log an error with the reason.
+
+        Args:
+            place: the partition.
+            offset: where reading failed.
+            reason: the client's error, on one line.
+        """
+        failed_at, last = self._last.get(place, (-1, 0.0))
+        pause = self._timing.first_retry
+        if failed_at == offset:
+            pause = min(2 * last, self._timing.longest_retry)
         self._last[place] = offset, pause
         self._until[place] = self._clock() + pause
         logger.error(
@@ -41,8 +57,8 @@ class BrokenPartitions:
             WHAT_TO_DO,
         )
 
-    def due(self) -> Collection[Place]:
-        """Take out those whose time has come to be tried again."""
+    def pop_due(self) -> Collection[Place]:
+        """Take out the partitions whose pause is over."""
         if not self._until:
             return ()
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Which Kafka client is used: librdkafka where it is installed, kafka-python otherwise."""
+"""Choose the Kafka client: librdkafka where it is installed, kafka-python otherwise."""
 
 from importlib.util import find_spec
 
@@ -9,8 +9,9 @@ LIBRDKAFKA = "librdkafka"
 CLIENTS = (KAFKA_PYTHON, LIBRDKAFKA)
 
 
-def known_client(name: str) -> str:
-    """
+def check_client_name(name: str) -> None:
+    """Accept the name of a client, installed or not; an empty name stands for the default.
+
     Raises:
         BrokerConfigurationError: there is no such client.
     """
@@ -18,17 +19,17 @@ def known_client(name: str) -> str:
         raise BrokerConfigurationError(
             f"there is no Kafka client {name!r}; SAGAZ_KAFKA_CLIENT takes: {', '.join(CLIENTS)}"
         )
-    return name
 
 
-def chosen_client(name: str = "") -> str:
-    """The client of that name; without one, the fastest that is installed.
+def choose_client(name: str = "") -> str:
+    """Choose the client with a name, or without a name the fastest client that is installed.
 
     Raises:
-        BrokerConfigurationError: unknown, or not installed.
+        BrokerConfigurationError: there is no such client, or its package is not installed.
     """
+    check_client_name(name)
     installed = _is_installed("confluent_kafka")
-    if known_client(name) == LIBRDKAFKA and not installed:
+    if name == LIBRDKAFKA and not installed:
         raise BrokerConfigurationError(
             "the Kafka client librdkafka needs the package confluent-kafka: "
             "`uv sync --extra librdkafka`"
@@ -39,5 +40,5 @@ def chosen_client(name: str = "") -> str:
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ValueError:  # what stands in its place was not imported from anywhere
+    except ValueError:  # a module stands in its place that was not imported from anywhere
         return False

@@ -1,25 +1,25 @@
-"""Whose fault an error of Kafka is: every error code of the protocol, sorted once for both clients.
+"""Sort every error code of Kafka's protocol by whose fault it is, once for both clients.
 
-The codes are those of Apache Kafka 4.1, `org.apache.kafka.common.protocol.Errors`. What counts is
-what they mean to somebody who publishes or receives; codes that only another request can get (an
-administrator's, another broker's) are ours: we have then asked for what we should not.
+The codes are those of Apache Kafka 4.1, `org.apache.kafka.common.protocol.Errors`, as they matter
+to a client that publishes or receives. A code that answers only other requests (an administrator's,
+another broker's) counts as our fault: we have asked for something that we should not.
 """
 
 from enum import Enum
 
 
 class Fault(Enum):
-    """What an error code says of the message that it answers."""
+    """Whose fault an error code is, and what happens to the message that it answers."""
 
     MESSAGE = "message"
-    """This message will never be taken: it is parked, once it was refused alone."""
+    """The message will never be taken: it is parked, once it was refused alone."""
     TOPIC = "topic"
-    """Nothing of this topic is taken or given out until somebody changes that: it waits."""
+    """The topic takes or gives out nothing until somebody changes it: its messages wait."""
     OURS = "ours"
-    """Our own settings, rights, packages or clock are at fault, and time does not heal that:
-    everything waits, and the error is named."""
+    """Our settings, rights, packages or clock are wrong, and time does not heal that: all messages
+    wait, and the error is named."""
     BROKER = "broker"
-    """The broker cannot, at the moment: an outage."""
+    """The broker cannot take messages at the moment: an outage."""
 
 
 _CODES: dict[Fault, dict[int, str]] = {
@@ -188,9 +188,11 @@ _ADVICE = {
 }
 
 
-def fault_of(code: int) -> Fault:
-    """Tell whose fault an error code is. Codes newer than the table are ours: nothing is parked
-    for them, and they are named."""
+def fault_of_code(code: int) -> Fault:
+    """Tell whose fault an error code is.
+
+    A code newer than the table counts as ours: nothing is parked for it, and it is named.
+    """
     return _FAULTS.get(code, Fault.OURS)
 
 
@@ -199,7 +201,7 @@ def known_codes() -> frozenset[int]:
     return frozenset(_FAULTS)
 
 
-def advised(code: int, text: str) -> str:
-    """Add to an error's text what to do about it, where there is something to say."""
+def with_advice(code: int, text: str) -> str:
+    """Add to an error's text how to mend the error, where the code has such advice."""
     advice = _ADVICE.get(code)
     return f"{text}: {advice}" if advice else text

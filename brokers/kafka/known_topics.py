@@ -1,30 +1,57 @@
-"""Asking about a topic before a producer learns of a message for it.
+"""Ask about a topic before a producer learns of a message for it.
 
-A producer that is handed a topic that does not exist asks for it again and again, or says so only
-half a minute later. One that is handed a message above the topic's limit ends with it, and with all
-else that it holds.
+A producer that is handed a topic that does not exist asks for it again and again, or reports it
+only half a minute later. A producer that is handed a message above the topic's limit ends with that
+message, and fails all others that it holds.
 """
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from brokers.base import Failed, Message, Refused
-from brokers.errors import BrokerConfigurationError, BrokerUnusable
-from brokers.kafka.address import KafkaAddress
+from brokers.errors import BrokerConfigurationError, BrokerUnavailable, BrokerUnusable
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from brokers.kafka.topic_shapes import TopicShapes
-from brokers.kafka_python import topics
-
-REMEMBERED = 5.0  # seconds, of what may be put right: an absent topic, a limit that is too low
-CERTAIN_AFTER = 0.25  # seconds between two answers that there is no such topic
-ASKED_EVERY = 0.1
-
 
 Answer = TypeVar("Answer")
 
 
-class _Hopeless(NamedTuple):
-    """Why there is no sending to a topic, and until when that is taken for known."""
+class TopicNotShown(BrokerUnavailable):
+    """Raised when a server answers, but does not show us a topic."""
+
+
+class TopicQuestions(Protocol):
+    """Ask a server about a topic, by the topic's name on the servers.
+
+    Each question may raise `BrokerConfigurationError` where the server refuses us.
+    """
+
+    def partition_count(self, topic: str) -> int:
+        """Count the topic's partitions.
+
+        Returns:
+            The number; 0 where the server says that there is no such topic and creates none. One
+            answer of 0 may be wrong: another server may know of a topic that was just created.
+
+        Raises:
+            BrokerUnavailable: there is no answer.
+            TopicNotShown: the server will not say.
+        """
+
+    def size_limit(self, topic: str) -> int | None:
+        """Find the bytes that a batch for the topic may have.
+
+        Returns:
+            The number; None where we may not ask.
+
+        Raises:
+            BrokerUnavailable: there is no answer.
+        """
+
+
+class _Unsendable(NamedTuple):
+    """Why no message can be sent to a topic, and until when that counts as known."""
 
     until: float
     reason: str
@@ -32,37 +59,59 @@ class _Hopeless(NamedTuple):
 
 
 class KnownTopics:
-    """What is known of the topics of one Kafka, for all of its publishers."""
+    """Remember the topics of one Kafka, for all of its publishers.
 
-    def __init__(self, address: KafkaAddress, shapes: TopicShapes) -> None:
-        self._address = address
+    Args:
+        questions: asks the server.
+        shapes: is told the number of partitions.
+        timing: how long an answer is remembered.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        questions: TopicQuestions,
+        shapes: TopicShapes,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._questions = questions
         self._shapes = shapes
+        self._timing = timing
+        self._clock = clock
         self._absent_since: dict[str, float] = {}
-        self._hopeless: dict[str, _Hopeless] = {}
+        self._unsendable: dict[str, _Unsendable] = {}
         self._limits: dict[str, tuple[int | None, float]] = {}
 
-    def partitions(self, topic: str, token: int) -> int | Refused | Failed:
-        """How many the topic has, or the fate of a message for it. One broker's first word that
-        there is no such topic does not count: it may not have heard of it yet.
+    def partitions_or_report(self, topic: str, token: int) -> int | Refused | Failed:
+        """Count a topic's partitions, or report the message that cannot be sent to it.
+
+        A message is `Failed`, to be published again, until two answers say that the topic is
+        absent: a server may not have heard of a new topic yet.
+
+        Args:
+            topic: its name on the servers.
+            token: the token of the message that is about to be sent.
 
         Raises:
-            BrokerUnavailable: nobody says.
+            BrokerUnavailable: there is no answer.
         """
-        if topic not in self._hopeless or time.monotonic() >= self._hopeless[topic].until:
+        if topic not in self._unsendable or self._clock() >= self._unsendable[topic].until:
             count = self._count_or_note(topic)
             if count:
                 return count
-        known = self._hopeless[topic]
+        known = self._unsendable[topic]
         if known.is_absent:
             return Refused(token, known.reason, unsent=True)
         return Failed(token, known.reason, only_it=True)
 
     def _count_or_note(self, topic: str) -> int:
-        """0 where there is now a note of why."""
-        asked_at = time.monotonic()
+        """Count the partitions; where there are none, return 0 and note why."""
+        asked_at = self._clock()
         try:
-            count = self.partitions_now(topic)
-        except topics.NotShown as error:
+            count = self.ask_partition_count(topic)
+        except TopicNotShown as error:
             reason, is_absent = str(error), False
         else:
             if count:
@@ -70,42 +119,50 @@ class KnownTopics:
                 self._absent_since.pop(topic, None)
                 return count
             since = self._absent_since.setdefault(topic, asked_at)
-            reason, is_absent = f"Kafka has no topic {topic}", asked_at - since >= CERTAIN_AFTER
+            reason = f"Kafka has no topic {topic}"
+            is_absent = asked_at - since >= self._timing.absent_after
             if is_absent:
                 self._shapes.meet(topic, 0)
-        until = time.monotonic() + (REMEMBERED if is_absent else ASKED_EVERY)
-        self._hopeless[topic] = _Hopeless(until, reason, is_absent)
+        known_for = self._timing.remember if is_absent else self._timing.ask_again
+        self._unsendable[topic] = _Unsendable(self._clock() + known_for, reason, is_absent)
         return 0
 
-    def partitions_now(self, topic: str) -> int:
-        """
-        Raises:
-            BrokerUnavailable: nobody says, or NotShown.
-        """
-        return self._asked(topics.partition_count, topic)
+    def ask_partition_count(self, topic: str) -> int:
+        """Ask a server how many partitions a topic has; 0 where there is no such topic.
 
-    def over_limit(self, topic: str, message: Message, token: int) -> Refused | None:
-        """The fate of a message that the broker will never take for its size.
+        Raises:
+            BrokerUnavailable: there is no answer, or `TopicNotShown`.
+        """
+        return self._ask(self._questions.partition_count, topic)
+
+    def report_if_too_large(self, topic: str, message: Message, token: int) -> Refused | None:
+        """Report a message that is over the topic's size limit, which is asked for when needed.
 
         Args:
-            topic: its name on the server.
+            topic: its name on the servers.
+            message: what is about to be sent.
+            token: the message's token.
+
+        Returns:
+            The report; None where the message may be sent.
 
         Raises:
-            BrokerUnavailable: nobody says.
+            BrokerUnavailable: there is no answer.
         """
         size = len(message.key.encode()) + len(message.value)
         size += sum(len(name) + len(value) for name, value in message.headers)
         limit, asked_at = self._limits.get(topic, (0, float("-inf")))
-        if limit is not None and size > limit and time.monotonic() - asked_at >= REMEMBERED:
-            limit = self._asked(topics.size_limit, topic)
-            self._limits[topic] = limit, time.monotonic()
+        is_old = self._clock() - asked_at >= self._timing.remember
+        if limit is not None and size > limit and is_old:
+            limit = self._ask(self._questions.size_limit, topic)
+            self._limits[topic] = limit, self._clock()
         if limit is None or size <= limit:
             return None
         reason = f"its {size} bytes are over the max.message.bytes of topic {topic}, {limit}"
         return Refused(token, reason, unsent=True)
 
-    def _asked(self, question: Callable[[KafkaAddress, str], Answer], topic: str) -> Answer:
+    def _ask(self, question: Callable[[str], Answer], topic: str) -> Answer:
         try:
-            return question(self._address, topic)
+            return question(topic)
         except BrokerConfigurationError as error:
             raise BrokerUnusable(str(error)) from error

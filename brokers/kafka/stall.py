@@ -1,11 +1,11 @@
-"""A broker that is connected, and acknowledges nothing: neither client says a word of that."""
+"""Report a server that is connected and acknowledges nothing; neither client says so."""
 
 import time
 from collections.abc import Callable
 
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from saga_runtime.outage import Outage
 
-STALLED_AFTER = 15.0
 REASON = (
     "it is connected, but acknowledges nothing: perhaps too few replicas are in sync "
     "(min.insync.replicas), or a partition has no leader; what is queued waits"
@@ -13,22 +13,29 @@ REASON = (
 
 
 class Stall:
-    """Tells `outage` of it, as long as it lasts."""
+    """Tell an `Outage` about a stall for as long as the stall lasts."""
 
-    def __init__(self, outage: Outage, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        outage: Outage,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._outage = outage
+        self._timing = timing
         self._clock = clock
         self._since: float | None = None
 
     def note(self, *, is_waiting: bool) -> None:
-        """Call it after each look for reports.
+        """Note the result of a look for reports; call this after each look.
 
         Args:
-            is_waiting: there was no report, and there is something to be acknowledged.
+            is_waiting: there was no report, though a message waits for its acknowledgment.
         """
         if not is_waiting:
             self._since = None
         elif self._since is None:
             self._since = self._clock()
-        elif self._clock() - self._since >= STALLED_AFTER:
+        elif self._clock() - self._since >= self._timing.stalled_after:
             self._outage.failed(REASON)

@@ -1,98 +1,29 @@
-"""Receiving from Kafka as a member of a consumer group, through either client."""
+"""Receive from Kafka as a member of a consumer group, through either client."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from brokers.base import Record
-from brokers.errors import (
-    BrokerConfigurationError,
-    BrokerError,
-    BrokerUnavailable,
-    BrokerUnusable,
-)
+from brokers.errors import BrokerConfigurationError, BrokerUnavailable, BrokerUnusable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken_partitions import Place
+from brokers.kafka.membership import Join, Member, MemberLost
+from brokers.kafka.outcomes import no_answer
 from brokers.kafka.topic_shapes import TopicWatch
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
 
-NOT_UTF8 = "a header's name is not UTF-8"
-
-
-class MemberLost(BrokerError):  # noqa: N818 - states the fact
-    """Raised when a member cannot go on: another one has to join. `lasting`: the broker is there,
-    and the next one will not do better until somebody does what the text says."""
-
-    def __init__(self, reason: str, *, lasting: bool) -> None:
-        super().__init__(reason)
-        self.lasting = lasting
-
-
-class Member(Protocol):
-    """One membership of a consumer group."""
-
-    @property
-    def is_joined(self) -> bool:
-        """The group has taken it in, also where it has no partition for it."""
-
-    @property
-    def is_away(self) -> bool:
-        """Nobody has answered for a while."""
-
-    @property
-    def is_stuck(self) -> bool:
-        """It will never be given a partition again."""
-
-    @property
-    def is_turned_away(self) -> bool:
-        """Somebody answers, but not to us, and time does not heal that: `trouble` says why."""
-
-    @property
-    def trouble(self) -> str:
-        """What the client says about an outage."""
-
-    def receive(self, *, timeout: float, limit: int) -> list[Record]:
-        """Up to `limit` records, under their topics' names on the servers; waits up to `timeout`
-        seconds for the first.
-
-        Raises:
-            MemberLost: never any more.
-        """
-
-    def assigned(self) -> set[Place]:
-        """What the group has given to it."""
-
-    def partition_counts(self) -> Mapping[str, int]:
-        """The topics' partitions, by their names on the servers, as the client has last heard of
-        them; nobody is asked who need not be. 0 where there is no such topic.
-
-        Raises:
-            whatever its client does where nobody answers.
-        """
-
-    def commit(self, ends: Mapping[Place, int]) -> list[str]:
-        """Commit the offset of the next record in each of these; returns why some were left out,
-        which the group gives to another member.
-
-        Raises:
-            BrokerUnavailable: not committed.
-        """
-
-    def close(self) -> None:
-        """Leave the group."""
-
-
-Join = Callable[[KafkaAddress, Sequence[str], str], Member]
-
 
 class KafkaSubscription:
-    """Joins its group with the first `receive()`.
+    """Subscribe a group to topics: join with the first `receive()`, and join again when lost.
 
     Args:
-        join: makes a member of a group for topics, by their names on the servers.
-        watch: looks at the topics' partitions now and then.
+        address: where Kafka is; its prefix is put before the names of topics and group.
+        topics: the topics' names, without the prefix.
+        group: the group's name, without the prefix.
+        join: makes a member, by one of the clients.
+        watch: compares the topics' partitions now and then.
     """
 
     def __init__(
@@ -114,10 +45,12 @@ class KafkaSubscription:
 
     @property
     def is_joined(self) -> bool:
+        """See `Subscription.is_joined`."""
         return self._member is not None and self._member.is_joined
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
-        member = self._joined()
+        """Receive records; see `Subscription.receive()`."""
+        member = self._joined_member()
         try:
             found = member.receive(timeout=timeout, limit=limit)
         except MemberLost as error:
@@ -125,11 +58,16 @@ class KafkaSubscription:
             kind = BrokerUnusable if error.lasting else BrokerUnavailable
             raise kind(str(error)) from error
         if not found:
-            self._look_after(member)
+            self._raise_if_away(member)
         self._watch.look(member.partition_counts)
-        return [self._with_our_name(record) for record in found] if self._address.prefix else found
+        return [self._without_prefix(record) for record in found] if self._address.prefix else found
 
     def commit(self, records: Sequence[Record]) -> None:
+        """Commit records; see `Subscription.commit()`.
+
+        A partition that the group has meanwhile assigned to another member is left out and logged:
+        its records come again to that member.
+        """
         ends = self._ends(records)
         mine = self._member.assigned() if self._member is not None else set()
         lost = sorted(set(ends) - mine)
@@ -143,10 +81,11 @@ class KafkaSubscription:
                 )
 
     def close(self) -> None:
+        """Leave the group for good."""
         self._closed = True
         self._leave()
 
-    def _joined(self) -> Member:
+    def _joined_member(self) -> Member:
         if self._closed:
             raise BrokerUnavailable("the subscription is closed")
         if self._member is None:
@@ -156,13 +95,16 @@ class KafkaSubscription:
                 raise BrokerUnusable(str(error)) from error
         return self._member
 
-    def _look_after(self, member: Member) -> None:
-        """A member whose broker is away is kept: it comes back by itself, and sooner than a new
-        one could join."""
+    def _raise_if_away(self, member: Member) -> None:
+        """Raise where the member's server is away; leave the group where the member is stuck.
+
+        A member without a server is kept: the client reconnects by itself, and sooner than a new
+        member could join.
+        """
         if member.is_away:
-            if member.is_turned_away:
+            if member.is_unusable:
                 raise BrokerUnusable(f"Kafka at {self._address}: {member.trouble}")
-            raise BrokerUnavailable(f"no Kafka broker answers at {self._address}: {member.trouble}")
+            raise no_answer(self._address, member.trouble)
         if member.is_stuck:
             logger.warning("joining group %s does not end; joining again", self._group)
             self._leave()
@@ -173,11 +115,12 @@ class KafkaSubscription:
             member.close()
 
     def _ends(self, records: Sequence[Record]) -> dict[Place, int]:
+        """Find the offset behind the last of the records, for each partition."""
         ends: dict[Place, int] = {}
         for record in records:
             place = (self._address.named(record.topic), record.partition)
             ends[place] = max(ends.get(place, 0), record.offset + 1)
         return ends
 
-    def _with_our_name(self, record: Record) -> Record:
+    def _without_prefix(self, record: Record) -> Record:
         return replace(record, topic=record.topic.removeprefix(self._address.prefix))

@@ -1,19 +1,17 @@
-"""Noticing that a topic has lost or gained partitions, or is gone, while processes run.
+"""Notice that a topic loses or gains partitions, or disappears, while processes run.
 
-Kafka makes a topic on demand where a client asks for one that is not there, and gives it as many
-partitions as the server is set to, often one: so comes back what was deleted.
+Kafka creates an absent topic on demand where a client asks for it, and gives it as many partitions
+as the server is set to, often one: so a deleted topic comes back smaller.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping
 
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
-
-LOOK_EVERY = 60.0  # seconds
-HEARD_EVERY_MS = 60_000  # so often each client asks for its topics
 
 _FEWER = (
     "the topic %s has %d partition(s), and KAFKA_PARTITIONS is %d: was it made again by somebody "
@@ -33,10 +31,10 @@ _MORE = (
 
 
 class TopicShapes:
-    """How many partitions topics have, as the log has heard of it: once for each change.
+    """Log how many partitions topics have, once for each change.
 
     Args:
-        partitions: how many each of them should have.
+        partitions: how many partitions each topic should have.
     """
 
     def __init__(self, partitions: int) -> None:
@@ -45,23 +43,26 @@ class TopicShapes:
         self._lock = threading.Lock()  # relay and consumer may be in one process
 
     def note(self, counts: Mapping[str, int]) -> None:
-        """Say what has changed.
+        """Log each count that has changed.
 
         Args:
-            counts: partitions by topic, by its name on the servers; 0 is a topic that is gone.
+            counts: partitions by the topic's name on the servers; 0 for a topic that is gone.
         """
         for topic, count in counts.items():
             with self._lock:
                 before, self._known[topic] = self._known.get(topic), count
             if count != before:
-                self._tell(topic, count, before)
+                self._log_change(topic, count, before)
 
     def meet(self, topic: str, count: int) -> None:
-        """Note what a publisher hears of a topic. Its first word is no news: somebody may have
-        meant it so, or it may have never been there.
+        """Note the count that a publisher hears; a topic's first count is not logged.
+
+        The first count is no news: somebody may have created the topic with so many partitions on
+        purpose, or the topic may never have existed.
 
         Args:
-            count: as for `note()`.
+            topic: its name on the servers.
+            count: its partitions; 0 for a topic that is gone.
         """
         with self._lock:
             is_new = topic not in self._known
@@ -70,7 +71,7 @@ class TopicShapes:
         if not is_new:
             self.note({topic: count})
 
-    def _tell(self, topic: str, count: int, before: int | None) -> None:
+    def _log_change(self, topic: str, count: int, before: int | None) -> None:
         if count == 0:
             logger.warning(_GONE, topic, self._partitions)
         elif count < self._partitions:
@@ -82,30 +83,40 @@ class TopicShapes:
 
 
 class TopicWatch:
-    """One client's look at the topics, now and then.
+    """Look at the topics of one client now and then, every `look_every` seconds.
 
     Args:
-        shapes: hears of them.
+        shapes: is told the counts.
+        timing: how often to look.
         clock: seconds that only rise.
     """
 
-    def __init__(self, shapes: TopicShapes, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shapes: TopicShapes,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._shapes = shapes
+        self._timing = timing
         self._clock = clock
-        self._due = clock() + LOOK_EVERY  # whoever starts has just looked
+        self._due = clock() + timing.look_every  # `ensure_topics()` has looked at the start
         self._last: Mapping[str, int] = {}
 
     def look(self, counts: Callable[[], Mapping[str, int]]) -> None:
-        """Look where it is time to. Never raises: nothing that works depends on it.
+        """Compare the counts with those before, where a look is due. Never raises.
+
+        Only a count that two looks in a row have found is passed on: a server that has just
+        started, or lags behind the others, still shows an earlier state.
 
         Args:
-            counts: what the client has heard of last, at best without asking: partitions by topic,
-                0 for one that is not there. Only what two looks in a row have found counts: a
-                server that has just started, or lags behind the others, tells of what was.
+            counts: partitions by topic, as the client heard last, at best without asking a server;
+                0 for a topic that does not exist.
         """
         if self._clock() < self._due:
             return
-        self._due = self._clock() + LOOK_EVERY
+        self._due = self._clock() + self._timing.look_every
         try:
             found = counts()
         except Exception:

@@ -1,12 +1,12 @@
-"""One Kafka producer's life.
+"""Run one kafka-python producer, from its first message to its first error.
 
 Invariants:
 - A message never expires: it is acknowledged, refused or failed by the broker, or given up by
-  `free()`. (With a deadline, messages that fail let later ones of their key overtake them.)
-- After the first error of any kind the producer is finished, and what it still holds is `Failed`.
-  kafka-python's idempotent producer turns one refused message into a fatal state and then fails
-  every other message with that same reason; and what is queued behind a failed message must not
-  overtake it.
+  `free()`. (With a deadline, messages that fail let later messages of their key overtake them.)
+- After the first error of any kind the producer is finished, and the messages that it still holds
+  are `Failed`. kafka-python's idempotent producer turns one refused message into a fatal state and
+  then fails every other message with that same reason; and a message that is queued behind a failed
+  message must not overtake it.
 """
 
 import threading
@@ -18,33 +18,54 @@ from typing import TYPE_CHECKING
 from kafka import KafkaProducer
 from kafka.producer.sender import Sender
 
-from brokers.base import Acknowledged, Failed, Message, Refused, Report
+from brokers.base import Acknowledged, Failed, Message, Report
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
-from brokers.kafka.topic_shapes import HEARD_EVERY_MS
-from brokers.kafka_python.connecting import CLIENT_ERRORS, connect, explained, fault, is_connected
+from brokers.kafka.outcomes import report_of
+from brokers.kafka.sizes import BATCH_BYTES, LINGER_MS, MAX_MESSAGE_BYTES
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming, milliseconds
+from brokers.kafka_python.connecting import connect, is_connected
+from brokers.kafka_python.faults import CLIENT_ERRORS, explain, fault_of
 
 if TYPE_CHECKING:
     from kafka.producer.sender import ExceptionOf, RecordErrors
 
-CONNECT_TIMEOUT_MS = 2_000
-REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
 MAX_BLOCK_MS = 1_000
-STOP_TIMEOUT = 2.0
-AWAY_AFTER = 2.0
-LINGER_MS = 2
-BATCH_BYTES = 131_072  # well below a topic's default max.message.bytes
-MAX_REQUEST_BYTES = 32 * 1024 * 1024  # above it no broker is asked; below it the topic decides
+"""Milliseconds that `KafkaProducer.send()` may wait for what it must know about a topic."""
 
 
-class Run:
-    """One producer's life: from its first message to its first error."""
+class KafkaPythonProducer:
+    """Send messages until the first error; kafka-python's own thread brings the reports.
 
-    def __init__(self, address: KafkaAddress, changed: threading.Condition) -> None:
-        self.producer, self._net_client = connect(
+    Args:
+        address: where the servers are.
+        changed: is notified of each report; guards what both threads use.
+        timing: durations of the client.
+
+    Raises:
+        BrokerError: no server answers, or a server refuses us.
+
+    Attributes:
+        partitions: how many partitions each topic had when its first message was sent.
+        pending: tokens of unreported messages, with the bytes of each.
+        pending_bytes: the sum of these bytes.
+        reports: reports that nobody has fetched yet.
+        moved_at: when the last report came, or the first message was sent.
+        finished: no message may be sent any more.
+    """
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        changed: threading.Condition,
+        *,
+        timing: KafkaTiming = DEFAULT_TIMING,
+    ) -> None:
+        self._timing = timing
+        self._client, self._net_client = connect(
             KafkaProducer,
             address,
-            bootstrap_timeout_ms=CONNECT_TIMEOUT_MS,
+            bootstrap_timeout_ms=milliseconds(timing.connect),
             max_block_ms=MAX_BLOCK_MS,
             enable_idempotence=True,
             acks="all",
@@ -52,14 +73,14 @@ class Run:
             compression_type=None,
             linger_ms=LINGER_MS,
             batch_size=BATCH_BYTES,
-            max_request_size=MAX_REQUEST_BYTES,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            metadata_max_age_ms=HEARD_EVERY_MS,
+            max_request_size=MAX_MESSAGE_BYTES,
+            request_timeout_ms=milliseconds(timing.request),
+            metadata_max_age_ms=milliseconds(timing.refresh),
             metrics_enabled=False,
         )
-        _tell_the_batchs_error(self.producer._sender)  # noqa: SLF001 - nothing is sent before this
+        _keep_batch_errors(self._client._sender)  # noqa: SLF001 - nothing is sent before this
         self.partitions: dict[str, int] = {}
-        self.pending: dict[int, int] = {}  # token to size
+        self.pending: dict[int, int] = {}
         self.pending_bytes = 0
         self.reports: list[Report] = []
         self.moved_at = self._answered_at = time.monotonic()
@@ -67,13 +88,19 @@ class Run:
         self._changed = changed
 
     def send(self, message: Message, token: int, *, topic: str) -> None:
-        """`topic`: its name on the server."""
+        """Queue a message.
+
+        Args:
+            message: what is sent.
+            token: names the message in its report.
+            topic: the topic's name on the servers.
+        """
         with self._changed:
             if not self.pending:
                 self.moved_at = self._answered_at = time.monotonic()
             self.pending[token] = len(message.value)
             self.pending_bytes += len(message.value)
-        future = self.producer.send(
+        future = self._client.send(
             topic,
             key=message.key.encode(),
             value=message.value,
@@ -83,12 +110,12 @@ class Run:
         future.add_errback(self._fail, token)
 
     def partition_counts(self) -> Mapping[str, int]:
-        """Partitions of each topic that it publishes to, as its client has heard last."""
+        """Count the partitions of each topic that is published to, as the client heard last."""
         cluster = self._net_client.cluster
         return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in self.partitions}
 
-    def land(self, report: Report) -> None:
-        """The fate of one message; only the first word on it counts."""
+    def report(self, report: Report) -> None:
+        """Add the report of a pending message; a second report of the message is dropped."""
         with self._changed:
             if self.forget(report.token):
                 self.moved_at = time.monotonic()
@@ -96,7 +123,11 @@ class Run:
                 self._changed.notify_all()
 
     def forget(self, token: int) -> bool:
-        """Whether the message was still pending."""
+        """Remove a message from the pending messages.
+
+        Returns:
+            Whether it was still pending.
+        """
         with self._changed:
             size = self.pending.pop(token, None)
             if size is not None:
@@ -105,51 +136,50 @@ class Run:
 
     @property
     def is_away(self) -> bool:
-        """Nobody has answered for a while: the producer itself says nothing of that."""
+        """Whether no server has answered for a while, which the client does not say."""
         if is_connected(self._net_client):
             self._answered_at = time.monotonic()
-        return time.monotonic() - self._answered_at >= AWAY_AFTER
+        return time.monotonic() - self._answered_at >= self._timing.away_after
 
     def stop(self) -> None:
-        """Send nothing more. Does not wait, so that the producer's own thread may call it."""
+        """Send nothing more. Does not wait, so that the client's own thread may call this."""
         self.finished = True
-        self.producer._sender.force_close()  # noqa: SLF001 - close() flushes first, which can hang
+        self._client._sender.force_close()  # noqa: SLF001 - close() flushes first, which can hang
 
     def free(self) -> None:
-        """Stop, wait a moment for the thread to end, and give up what is unacknowledged."""
+        """Stop, wait a moment for the client's thread to end, and fail the pending messages."""
         self.stop()
         with suppress(*CLIENT_ERRORS):
-            self.producer.close(timeout=STOP_TIMEOUT)
+            self._client.close(timeout=self._timing.close)
         with self._changed:
             for token in list(self.pending):
-                self.land(Failed(token, "given up"))
+                self.report(Failed(token, "given up"))
 
     def _acknowledge(self, token: int, _metadata: object) -> None:
-        self.land(Acknowledged(token))
+        self.report(Acknowledged(token))
 
     def _fail(self, token: int, error: Exception) -> None:
-        self.land(judged(token, error))
+        self.report(judge(token, error))
         if not self.finished:
             self.stop()
 
 
-def _tell_the_batchs_error(sender: Sender) -> None:
-    """Have an error that is no message's fault reach each message of its batch as it is. The broker
-    adds why each record was left out, and kafka-python makes that an InvalidRecordError, whatever
-    the error is: a clock that is wrong would look like so many wrong messages."""
+def _keep_batch_errors(sender: Sender) -> None:
+    """Give an error that is no message's fault to each message of its batch unchanged.
+
+    The broker adds why each record was left out, and kafka-python turns that into an
+    `InvalidRecordError`, whatever the error is: a wrong clock would look like wrong messages.
+    """
     of_each = sender._record_exceptions_fn  # noqa: SLF001
 
     def of_all(error: Exception, records: "RecordErrors", text: str | None) -> "ExceptionOf":
-        if fault(error) is Fault.MESSAGE:
+        if fault_of(error) is Fault.MESSAGE:
             return of_each(error, records, text)
         return lambda _: error
 
     sender._record_exceptions_fn = of_all  # noqa: SLF001
 
 
-def judged(token: int, error: Exception) -> Report:
-    """Refused where the error is about this message, otherwise Failed."""
-    whose, reason = fault(error), explained(error)
-    if whose is Fault.MESSAGE:
-        return Refused(token, reason)
-    return Failed(token, reason, only_it=whose is Fault.TOPIC, lasting=whose is Fault.OURS)
+def judge(token: int, error: Exception) -> Report:
+    """Report a message as refused where the error is about the message, otherwise as failed."""
+    return report_of(fault_of(error), token, explain(error))

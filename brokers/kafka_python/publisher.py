@@ -1,7 +1,11 @@
-"""Publishing to Kafka: one producer after another, and what they do not report."""
+"""Publish to Kafka through kafka-python: one producer after another.
+
+The publisher also notices what a producer never reports: an outage, a deleted topic.
+"""
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
@@ -14,142 +18,190 @@ from brokers.errors import (
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
 from brokers.kafka.known_topics import KnownTopics
+from brokers.kafka.outcomes import AFTER_A_FAILURE
+from brokers.kafka.sizes import BATCH_BYTES, MAX_QUEUED_BYTES
 from brokers.kafka.stall import Stall
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from brokers.kafka.topic_shapes import TopicWatch
-from brokers.kafka_python.connecting import CLIENT_ERRORS, fault, unavailable
-from brokers.kafka_python.producer import BATCH_BYTES, Run, judged
+from brokers.kafka_python.faults import CLIENT_ERRORS, fault_of, unavailable
+from brokers.kafka_python.producer import KafkaPythonProducer, judge
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 
 logger = get_logger(__name__)
 
-MAX_QUEUED_BYTES = 64 * 1024 * 1024
-STALLED_AFTER = 15.0
-BAD_NEWS = "a message before it did not arrive"
-
 
 class KafkaPythonPublisher:
-    def __init__(self, address: KafkaAddress, topics: KnownTopics, *, watch: TopicWatch) -> None:
+    """Publish without transactions; see `brokers.base.Publisher`.
+
+    Args:
+        address: where the servers are.
+        topics: knows the topics; shared by the publishers of a broker.
+        watch: compares the topics' partitions now and then.
+        timing: durations of the client.
+        max_queued_bytes: above them `publish()` raises `QueueFull`.
+    """
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        topics: KnownTopics,
+        *,
+        watch: TopicWatch,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
         self._address = address
+        self._timing = timing
+        self._max_queued_bytes = max_queued_bytes
         self._changed = threading.Condition()
-        self._run: Run | None = None
+        self._producer: KafkaPythonProducer | None = None
         self._reports: list[Report] = []
         self._topics = topics
         self._watch = watch
         self._outage = Outage(f"the broker kafka://{address}", logger=logger)
-        self._stall = Stall(self._outage)
+        self._stall = Stall(self._outage, timing)
 
     def publish(self, message: Message, *, token: int) -> bool:
-        if self._has_bad_news():
-            self._add(Failed(token, BAD_NEWS))
+        """Queue a message; see `Publisher.publish()`."""
+        if self._has_failed():
+            self._add(Failed(token, AFTER_A_FAILURE))
             return False
-        run = self._ready_run()
+        producer = self._open_producer()
         topic = self._address.named(message.topic)
-        fate = self._fate(run, topic, token)
-        if fate is None and len(message.value) > BATCH_BYTES:
-            fate = self._topics.over_limit(topic, message, token)
-        if fate is not None:
-            self._add(fate)
+        report = self._report_if_absent(producer, topic, token)
+        if report is None and len(message.value) > BATCH_BYTES:
+            report = self._topics.report_if_too_large(topic, message, token)
+        if report is not None:
+            self._add(report)
             return False
-        if run.pending_bytes >= MAX_QUEUED_BYTES:
-            raise QueueFull(f"{run.pending_bytes} bytes wait for {self._address} already")
+        if producer.pending_bytes >= self._max_queued_bytes:
+            raise QueueFull(f"{producer.pending_bytes} bytes wait for {self._address} already")
+        return self._send(producer, message, token, topic)
+
+    def _send(
+        self, producer: KafkaPythonProducer, message: Message, token: int, topic: str
+    ) -> bool:
+        """Hand the message to the producer; returns whether it was queued."""
         try:
-            run.send(message, token, topic=topic)
+            producer.send(message, token, topic=topic)
         except (*CLIENT_ERRORS, TypeError, ValueError) as error:
-            if fault(error) is Fault.MESSAGE:
-                run.land(judged(token, error))
+            if fault_of(error) is Fault.MESSAGE:
+                producer.report(judge(token, error))
                 return False
-            run.forget(token)
-            if run.finished:  # it has ended between the question above and this
-                self._add(Failed(token, BAD_NEWS))
+            producer.forget(token)
+            if producer.finished:  # it has ended since `publish()` asked
+                self._add(Failed(token, AFTER_A_FAILURE))
                 return False
             raise unavailable(self._address, error) from error
         return True
 
     def reports(self, *, timeout: float) -> list[Report]:
+        """Fetch the reports; see `Publisher.reports()`."""
         with self._changed:
             self._changed.wait_for(self._has_reports, timeout)
-            ended = self._run is not None and self._run.finished
+            ended = self._has_failed()
         if ended:
             self.purge()
         with self._changed:
-            reports = self._collected()
+            reports = self._take_reports()
         if any(isinstance(report, Acknowledged) for report in reports):
             self._outage.over()
-        elif not reports and self._run is not None:
-            self._look_after(self._run)
+        elif not reports and self._producer is not None:
+            self._look_after(self._producer)
             with self._changed:
-                reports = self._collected()
-        run = self._run
-        if run is not None:
-            self._watch.look(run.partition_counts)
-        self._stall.note(is_waiting=bool(run and run.pending and not reports and not run.is_away))
+                reports = self._take_reports()
+        producer = self._producer
+        is_waiting = False
+        if producer is not None:
+            self._watch.look(producer.partition_counts)
+            is_waiting = bool(producer.pending and not reports and not producer.is_away)
+        self._stall.note(is_waiting=is_waiting)
         return reports
 
     def commit(self, *, timeout: float) -> None:
-        """There are no transactions: kafka-python's would wait for an outage's end."""
+        """Do nothing: kafka-python's transactions would wait for the end of an outage."""
 
     def purge(self) -> None:
-        run, self._run = self._run, None
-        if run is not None:
-            run.free()
+        """Give up the unacknowledged messages; see `Publisher.purge()`."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.free()
             with self._changed:
-                self._reports += run.reports
+                self._reports += producer.reports
 
     def close(self) -> None:
+        """Purge, and free every connection."""
         self.purge()
 
-    def _has_bad_news(self) -> bool:
-        """Whether a producer has ended, and the caller has yet to hear what failed with it: until
-        then a later message of its key must not go out by another."""
-        return self._run is not None and self._run.finished
+    def _has_failed(self) -> bool:
+        """Tell whether the producer has ended and the caller has yet to fetch what failed with it.
 
-    def _ready_run(self) -> Run:
-        if self._run is None:
+        Until then a later message of a failed message's key must not go out by another producer.
+        """
+        return self._producer is not None and self._producer.finished
+
+    def _open_producer(self) -> KafkaPythonProducer:
+        if self._producer is None:
             try:
-                self._run = Run(self._address, self._changed)
+                self._producer = KafkaPythonProducer(
+                    self._address, self._changed, timing=self._timing
+                )
             except BrokerConfigurationError as error:
                 raise BrokerUnusable(str(error)) from error
-        return self._run
+        return self._producer
 
-    def _fate(self, run: Run, topic: str, token: int) -> Refused | Failed | None:
-        """Known where the topic is not. Asked before the producer learns of the topic: it asks for
-        one that does not exist ten times a second for good."""
-        if topic not in run.partitions:
-            found = self._topics.partitions(topic, token)
+    def _report_if_absent(
+        self, producer: KafkaPythonProducer, topic: str, token: int
+    ) -> Refused | Failed | None:
+        """Report a message whose topic does not exist.
+
+        This is asked before the producer learns of the topic: a producer asks for an absent topic
+        ten times a second, without end.
+        """
+        if topic not in producer.partitions:
+            found = self._topics.partitions_or_report(topic, token)
             if not isinstance(found, int):
                 return found
-            run.partitions[topic] = found
+            producer.partitions[topic] = found
         return None
 
-    def _look_after(self, run: Run) -> None:
-        """Notice what the producer never reports. It tries for ever where a topic was deleted under
-        it, also where that came back with fewer partitions: start again, and the topic is judged,
-        and other messages flow."""
-        if run.pending and run.is_away:
+    def _look_after(self, producer: KafkaPythonProducer) -> None:
+        """Notice an outage, or a topic that was deleted under the producer.
+
+        The producer tries for ever where a topic was deleted, also where the topic came back with
+        fewer partitions. Another producer starts afresh: the topic is judged, other messages flow.
+        """
+        if producer.pending and producer.is_away:
             self._outage.failed("what is queued waits until it is back")
-        if run.finished:
+        if producer.finished:
             self.purge()
-        elif run.pending and time.monotonic() - run.moved_at >= STALLED_AFTER:
-            run.moved_at = time.monotonic()
+        elif producer.pending and self._is_stalled(producer):
+            producer.moved_at = time.monotonic()
             with suppress(BrokerUnavailable):
-                if any(
-                    self._topics.partitions_now(name) < count
-                    for name, count in run.partitions.items()
-                ):
+                if _any_shrunk(producer.partitions, self._topics.ask_partition_count):
                     self.purge()
 
-    def _has_reports(self) -> bool:
-        return bool(self._reports or (self._run and self._run.reports))
+    def _is_stalled(self, producer: KafkaPythonProducer) -> bool:
+        return time.monotonic() - producer.moved_at >= self._timing.stalled_after
 
-    def _collected(self) -> list[Report]:
+    def _has_reports(self) -> bool:
+        return bool(self._reports or (self._producer and self._producer.reports))
+
+    def _take_reports(self) -> list[Report]:
+        """Take the reports out; the caller holds `_changed`."""
         reports, self._reports = self._reports, []
-        if self._run is not None:
-            reports += self._run.reports
-            self._run.reports = []
+        if self._producer is not None:
+            reports += self._producer.reports
+            self._producer.reports = []
         return reports
 
     def _add(self, report: Report) -> None:
         with self._changed:
             self._reports.append(report)
             self._changed.notify_all()
+
+
+def _any_shrunk(partitions: dict[str, int], ask: Callable[[str], int]) -> bool:
+    """Tell whether any topic has fewer partitions than noted."""
+    return any(ask(topic) < count for topic, count in partitions.items())

@@ -1,7 +1,7 @@
-"""Reading what kafka-python cannot: a header's name that is not UTF-8, and batches that are broken.
+"""Read records that kafka-python cannot: a header's name that is not UTF-8, and broken batches.
 
 kafka-python gives up a whole batch for one such name, and a partition for one such batch. Here the
-record is read, marked as what it is, and a broken batch says where it is.
+record is read and marked, and the error about a broken batch names the batch's offset.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,14 @@ from kafka.record.memory_records import MemoryRecords
 
 
 class UnreadableBatch(Exception):  # noqa: N818 - states the fact
-    """Raised in the place of whatever a batch of records made kafka-python raise, which is its
-    cause. Nothing of the partition can be read behind it."""
+    """Raised in the place of any error that a batch made kafka-python raise, which is its cause.
+
+    Nothing of the partition can be read behind the batch.
+
+    Attributes:
+        place: the partition.
+        offset: where the batch begins.
+    """
 
     def __init__(self, place: TopicPartition, offset: int) -> None:
         super().__init__(f"{place.topic}/{place.partition}/{offset}")
@@ -24,14 +30,16 @@ class UnreadableBatch(Exception):  # noqa: N818 - states the fact
 
 
 class NotUtf8(str):
-    """A header's name that is not UTF-8, its other bytes written out as in `\\xff`."""
+    r"""A header's name that is not UTF-8; the bytes that are not are written as in `\xff`."""
 
     __slots__ = ()
 
 
 class TolerantRecords(Fetcher.PartitionRecords):
-    """What one answer of the broker holds of one partition. Give it to a consumer's fetcher as its
-    `PartitionRecords`."""
+    """Hold the records of one partition in one answer of the broker.
+
+    A consumer's fetcher is given this class as its `PartitionRecords`.
+    """
 
     def _unpack_records(
         self, tp: TopicPartition, records: MemoryRecords, *deserializers: Any
@@ -45,7 +53,7 @@ class TolerantRecords(Fetcher.PartitionRecords):
 
 
 class _Batches:
-    """Hands out batches that read any header's name."""
+    """Hand out batches that read any header's name."""
 
     def __init__(self, records: MemoryRecords) -> None:
         self._records = records
@@ -71,7 +79,7 @@ class _TolerantBatch(DefaultRecordBatch):
 
 
 class _LenientBytes(bytearray):
-    """Bytes of which every slice can be decoded."""
+    """Hold bytes of which every slice can be decoded."""
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""Making confluent-kafka's clients."""
+"""Make confluent-kafka's clients, which connect in the background."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -7,15 +7,14 @@ from confluent_kafka import KafkaException
 
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka.address import KafkaAddress
-from brokers.librdkafka.faults import explained
+from brokers.kafka.sizes import RECONNECT_BACKOFF_MAX_MS
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming, milliseconds
+from brokers.librdkafka.faults import explain
 from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
 
-RECONNECT_BACKOFF_MAX_MS = 1_000
-REQUEST_TIMEOUT_MS = 10_000  # after it a silent connection is closed, and the request repeated
-
-# kafka-python's names, which `KafkaAddress.options` holds, in librdkafka's.
+# librdkafka's name for each of kafka-python's names, by which `KafkaAddress.options` goes.
 _NAMES = {
     "security_protocol": "security.protocol",
     "sasl_mechanism": "sasl.mechanism",
@@ -28,20 +27,25 @@ _NAMES = {
 Client = TypeVar("Client")
 
 
-class _Quietly:
-    """Where librdkafka logs to. It writes a line for each try to connect, and calls the end of a
-    producer an emergency; whoever uses this package hears of either from us, in one line."""
+class _DebugLogger:
+    """Log librdkafka's lines for debugging only.
+
+    librdkafka writes a line for each try to connect, and calls the end of a producer an emergency;
+    callers of this package read of either in one line of ours.
+    """
 
     def log(self, _level: int, text: str, *arguments: object) -> None:
         logger.debug(text, *arguments)
 
 
-def connection_config(address: KafkaAddress) -> dict[str, Any]:
-    """How to reach the servers, in librdkafka's terms."""
+def connection_config(
+    address: KafkaAddress, timing: KafkaTiming = DEFAULT_TIMING
+) -> dict[str, Any]:
+    """Return the settings that reach the servers, by librdkafka's names."""
     return {
         "bootstrap.servers": ",".join(address.servers),
         "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MAX_MS,
-        "socket.timeout.ms": REQUEST_TIMEOUT_MS,
+        "socket.timeout.ms": milliseconds(timing.request),
         "log.connection.close": False,
         "allow.auto.create.topics": True,
         **{_NAMES[name]: value for name, value in address.options.items()},
@@ -49,17 +53,27 @@ def connection_config(address: KafkaAddress) -> dict[str, Any]:
 
 
 def make_client(
-    factory: Callable[..., Client], address: KafkaAddress, config: Mapping[str, Any]
+    factory: Callable[..., Client],
+    address: KafkaAddress,
+    config: Mapping[str, Any],
+    *,
+    timing: KafkaTiming = DEFAULT_TIMING,
 ) -> Client:
-    """A client that connects in the background.
+    """Make a client that connects in the background.
+
+    Args:
+        factory: the client's class.
+        address: where the servers are.
+        config: further settings, by librdkafka's names.
+        timing: durations of the connection.
 
     Raises:
-        BrokerConfigurationError: librdkafka takes the configuration for wrong, for instance a file
-            of certificates that holds none.
+        BrokerConfigurationError: librdkafka refuses the configuration, for instance a file of
+            certificates that holds none.
     """
     try:
-        return factory({**connection_config(address), **config}, logger=_Quietly())
+        return factory({**connection_config(address, timing), **config}, logger=_DebugLogger())
     except (KafkaException, ValueError, TypeError) as error:
         raise BrokerConfigurationError(
-            f"librdkafka cannot be used with Kafka at {address}: {explained(error)}"
+            f"librdkafka cannot be used with Kafka at {address}: {explain(error)}"
         ) from error

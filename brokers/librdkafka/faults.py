@@ -1,9 +1,15 @@
-"""Whose fault an error of librdkafka is: Kafka's codes as `brokers.kafka.faults` sorts them, and
-librdkafka's own, which are negative."""
+"""Tell whose fault an error of librdkafka is.
+
+`brokers.kafka.faults` sorts the codes of Kafka's protocol; librdkafka's own codes are negative, and
+are sorted here.
+"""
 
 from confluent_kafka import KafkaError, KafkaException
 
-from brokers.kafka.faults import Fault, advised, fault_of
+from brokers.errors import BrokerUnavailable
+from brokers.kafka import outcomes
+from brokers.kafka.address import KafkaAddress
+from brokers.kafka.faults import Fault, fault_of_code, with_advice
 from saga_runtime.text import error_text, one_line
 
 _MESSAGE = frozenset(
@@ -37,7 +43,7 @@ _OURS = frozenset(
     }
 )
 
-# Refusals of a topic: whichever message asked for it, they are about no other one of its batch.
+# Refusals of a topic: only the message that asked for the topic is meant, not its whole batch.
 TOPIC_REFUSED = frozenset(
     {
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
@@ -55,26 +61,31 @@ FENCED = frozenset(
 )
 
 
-def fault(error: KafkaError) -> Fault:
-    """Tell whose fault an error is, which answers a message or a request."""
+def fault_of(error: KafkaError) -> Fault:
+    """Tell whose fault an error is that answers a message or a request."""
     code = error.code()
     if code >= KafkaError.UNKNOWN:
-        return fault_of(code)
+        return fault_of_code(code)
     if code in _MESSAGE:
         return Fault.MESSAGE
     return Fault.OURS if code in _OURS else Fault.BROKER
 
 
-def error_of(exception: KafkaException) -> KafkaError:
-    """What is inside an exception; there is one where librdkafka raised it."""
+def kafka_error(exception: KafkaException) -> KafkaError:
+    """Return the error inside an exception; where there is none, an error with the same text."""
     found = exception.args[0] if exception.args else None
     return found if isinstance(found, KafkaError) else KafkaError(KafkaError._FAIL, str(exception))  # noqa: SLF001
 
 
-def explained(error: BaseException | KafkaError) -> str:
-    """The error on one line, with its name, and with what to do where that is known."""
+def explain(error: BaseException | KafkaError) -> str:
+    """Describe an error on one line: its name, its text, and advice where there is some."""
     if isinstance(error, KafkaException):
-        error = error_of(error)
+        error = kafka_error(error)
     if isinstance(error, KafkaError):
-        return advised(error.code(), one_line(f"{error.name()}: {error.str()}"))
+        return with_advice(error.code(), one_line(f"{error.name()}: {error.str()}"))
     return one_line(f"{type(error).__name__}: {error_text(error)}")
+
+
+def unavailable(address: KafkaAddress, error: KafkaError) -> BrokerUnavailable:
+    """Make the exception for an error that a connected client met."""
+    return outcomes.unavailable(address, fault_of(error), explain(error))

@@ -1,4 +1,4 @@
-"""One membership of a consumer group, through librdkafka."""
+"""Take part in a consumer group through librdkafka."""
 
 import json
 import threading
@@ -11,23 +11,19 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from brokers.base import Headers, Record
-from brokers.errors import BrokerSlow, BrokerUnavailable, BrokerUnusable
+from brokers.errors import BrokerError, BrokerUnusable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken_partitions import BrokenPartitions, Place
 from brokers.kafka.faults import Fault
-from brokers.kafka.subscription import NOT_UTF8, MemberLost
-from brokers.kafka.topic_shapes import HEARD_EVERY_MS
+from brokers.kafka.membership import NOT_UTF8, MemberLost
+from brokers.kafka.outcomes import late_answer, no_answer
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming, milliseconds
 from brokers.librdkafka.connecting import make_client
-from brokers.librdkafka.faults import error_of, explained, fault
+from brokers.librdkafka.faults import explain, fault_of, kafka_error, unavailable
 from brokers.librdkafka.statistics import is_connected, partition_counts
 
-CONNECT_TIMEOUT = 2.0
-CLOSE_TIMEOUT = 2.0
-SESSION_TIMEOUT_MS = 10_000  # how long a killed member's partitions wait for another
-HEARTBEAT_INTERVAL_MS = 3_000
-STATISTICS_INTERVAL_MS = 500  # librdkafka says only there who is connected
-AWAY_AFTER = 2.0
-ASK_TIMEOUT = 2.0
+STATISTICS_INTERVAL_MS = 500
+"""Milliseconds between two statistics, in which alone librdkafka says whether it is connected."""
 
 _TAKEN_AWAY = frozenset(
     {
@@ -40,7 +36,7 @@ _TAKEN_AWAY = frozenset(
 )
 
 
-# What librdkafka says of a batch that it cannot read, or whose checksum is wrong.
+# Errors about a batch that librdkafka cannot read, or whose checksum is wrong.
 _UNREADABLE = frozenset(
     {
         KafkaError._BAD_COMPRESSION,  # noqa: SLF001
@@ -52,71 +48,65 @@ _UNREADABLE = frozenset(
 )
 
 
-# confluent-kafka returns its headers with an error set where it could not make one of them. Python
-# notices that, and raises SystemError, only where the call goes by its general way: one that stands
-# in the code is made faster once it is hot, and hands out a list with holes.
+# confluent-kafka returns a message's headers with an error set where it could not make one of them.
+# Python notices that, and raises SystemError, only where the call goes by its general way: a call
+# that stands in the code is made faster once it is hot, and hands out a list with holes.
 _read_headers = methodcaller("headers")
 
 
 class LibrdkafkaMember:
-    """
+    """Be one member of a group, by a librdkafka consumer; see `brokers.kafka.membership.Member`.
+
     Raises:
-        BrokerUnavailable: no broker answers.
-        BrokerConfigurationError: librdkafka cannot be used so.
+        BrokerUnavailable: no server answers.
+        BrokerConfigurationError: librdkafka refuses the configuration.
     """
 
-    def __init__(self, address: KafkaAddress, topics: Sequence[str], group: str) -> None:
+    is_stuck = False
+    """librdkafka never forgets to ask for an assignment."""
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        topics: Sequence[str],
+        group: str,
+        *,
+        timing: KafkaTiming = DEFAULT_TIMING,
+    ) -> None:
         self._address = address
+        self._timing = timing
         self._topics = tuple(topics)
         self._answered_at = time.monotonic()
         self._is_answered = False
         self._trouble: KafkaError | None = None
-        self._broken = BrokenPartitions()
+        self._broken = BrokenPartitions(timing)
         self._counts: Mapping[str, int] = {}
         self.is_joined = False
-        self._consumer = make_client(
-            Consumer,
-            address,
-            {
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
-                "session.timeout.ms": SESSION_TIMEOUT_MS,
-                "heartbeat.interval.ms": HEARTBEAT_INTERVAL_MS,
-                "fetch.wait.max.ms": 100,
-                "check.crcs": True,
-                # Members with kafka-python may be in the same group.
-                "partition.assignment.strategy": "range,roundrobin",
-                # While it asks a topic that is gone for its first offset, it does not ask whether
-                # there is one.
-                "topic.metadata.refresh.interval.ms": HEARD_EVERY_MS,
-                "statistics.interval.ms": STATISTICS_INTERVAL_MS,
-                "stats_cb": self._look,
-                "error_cb": self._note,
-            },
-        )
-        self._await_answer(address)
+        callbacks = {"stats_cb": self._note_statistics, "error_cb": self._note_error}
+        config = {**consumer_config(group, timing), **callbacks}
+        self._consumer = make_client(Consumer, address, config, timing=timing)
+        self._await_answer()
         self._consumer.subscribe(list(topics), on_assign=self._note_assignment)
-
-    is_stuck = False
 
     @property
     def is_away(self) -> bool:
-        return time.monotonic() - self._answered_at >= AWAY_AFTER
+        """Whether no server has been connected for a while."""
+        return time.monotonic() - self._answered_at >= self._timing.away_after
 
     @property
-    def is_turned_away(self) -> bool:
-        return self._trouble is not None and fault(self._trouble) is Fault.OURS
+    def is_unusable(self) -> bool:
+        """Whether a server answers and refuses us for good."""
+        return self._trouble is not None and fault_of(self._trouble) is Fault.OURS
 
     @property
     def trouble(self) -> str:
-        return explained(self._trouble) if self._trouble is not None else "no connection"
+        """The last error that concerns no request, on one line."""
+        return explain(self._trouble) if self._trouble is not None else "no connection"
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        """Receive records; see `Member.receive()`."""
         try:
-            self._resume_due()
+            self._resume_due_partitions()
             first = self._consumer.poll(timeout)
             if first is None:
                 return []
@@ -124,72 +114,86 @@ class LibrdkafkaMember:
             return self._readable(found)
         except (KafkaException, RuntimeError) as error:
             lasting = (
-                isinstance(error, KafkaException) and fault(error_of(error)) is not Fault.BROKER
+                isinstance(error, KafkaException)
+                and fault_of(kafka_error(error)) is not Fault.BROKER
             )
-            told = f"Kafka at {self._address}: {explained(error)}"
-            raise MemberLost(told, lasting=lasting) from error
+            raise self._lost(error, lasting=lasting) from error
         except Exception as error:  # a fault of the client's: the next member may meet it too
-            told = f"Kafka at {self._address}: {explained(error)}"
-            raise MemberLost(told, lasting=True) from error
+            raise self._lost(error, lasting=True) from error
 
     def assigned(self) -> set[Place]:
+        """List the member's partitions."""
         return {(each.topic, each.partition) for each in self._consumer.assignment()}
 
     def partition_counts(self) -> Mapping[str, int]:
-        """Its statistics know the topics of which it has partitions. One that they do not name may
-        be gone, with all that the group had of it, or shared out among other members."""
-        known = {topic: self._counts.get(topic, 0) for topic in self._topics}
-        return known if all(known.values()) else known | self._asked()
+        """Count the topics' partitions, by the statistics where these name every topic.
 
-    def _asked(self) -> dict[str, int]:
-        """Asked for all of them, since Kafka may make one that is asked for by name."""
-        shown = self._consumer.list_topics(timeout=ASK_TIMEOUT).topics
+        The statistics name the topics of which the member has partitions. A topic that they do not
+        name may be gone, or its partitions may all be assigned to other members: the server says.
+        """
+        known = {topic: self._counts.get(topic, 0) for topic in self._topics}
+        return known if all(known.values()) else known | self._asked_counts()
+
+    def _asked_counts(self) -> dict[str, int]:
+        """Ask the server for all its topics: it may create a topic that is asked for by name."""
+        shown = self._consumer.list_topics(timeout=self._timing.partitions).topics
         return {name: len(shown[name].partitions) if name in shown else 0 for name in self._topics}
 
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
-        """Where nobody answers, it takes as long as a session: librdkafka's waiting has no other
-        limit."""
+        """Commit offsets; see `Member.commit()`.
+
+        Where no server answers, this takes as long as a session: librdkafka has no other limit.
+        """
         offsets = [TopicPartition(topic, part, end) for (topic, part), end in ends.items()]
         try:
             done = self._consumer.commit(offsets=offsets, asynchronous=False)
             errors = [each.error for each in done if each.error is not None]
         except KafkaException as error:
-            errors = [error_of(error)]
+            errors = [kafka_error(error)]
         for each in errors:
             if each.code() not in _TAKEN_AWAY:
-                kind = BrokerUnavailable if fault(each) is Fault.BROKER else BrokerUnusable
-                raise kind(f"Kafka at {self._address}: {explained(each)}")
-        return [explained(each) for each in errors]
+                raise unavailable(self._address, each)
+        return [explain(each) for each in errors]
 
     def close(self) -> None:
-        """Leave the group. With a commit that nobody answers, librdkafka takes ten seconds; it may
-        take them by itself."""
+        """Leave the group.
+
+        With a commit that no server answers, librdkafka takes ten seconds to close: after a limited
+        wait, the rest happens in the background.
+        """
         closing = threading.Thread(target=self._close, name="kafka-leaving", daemon=True)
         closing.start()
-        closing.join(CLOSE_TIMEOUT)
+        closing.join(self._timing.close)
 
     def _close(self) -> None:
         with suppress(KafkaException, RuntimeError):
             self._consumer.close()
 
-    def _await_answer(self, address: KafkaAddress) -> None:
+    def _lost(self, error: Exception, *, lasting: bool) -> MemberLost:
+        return MemberLost(f"Kafka at {self._address}: {explain(error)}", lasting=lasting)
+
+    def _await_answer(self) -> None:
         try:
-            self._consumer.list_topics(timeout=CONNECT_TIMEOUT)
+            self._consumer.list_topics(timeout=self._timing.connect)
         except KafkaException as error:
-            self._consumer.poll(0)  # tells `_note()` why, and `_look()` who is there
+            self._consumer.poll(0)  # calls `_note_error()` and `_note_statistics()`
             self.close()
-            reason = self.trouble if self._trouble is not None else explained(error)
-            if self.is_turned_away:
-                raise BrokerUnusable(f"Kafka at {address}: {reason}") from error
-            if self._is_answered:
-                told = f"a Kafka broker answers at {address}, but not in time: {reason}"
-                raise BrokerSlow(told) from error
-            raise BrokerUnavailable(f"no Kafka broker answers at {address}: {reason}") from error
+            raise self._no_answer(error) from error
         self._answered_at = time.monotonic()
 
+    def _no_answer(self, error: KafkaException) -> BrokerError:
+        reason = self.trouble if self._trouble is not None else explain(error)
+        if self.is_unusable:
+            return BrokerUnusable(f"Kafka at {self._address}: {reason}")
+        if self._is_answered:
+            return late_answer(self._address, reason)
+        return no_answer(self._address, reason)
+
     def _readable(self, found: Sequence[Message]) -> list[Record]:
-        """What is behind a batch that cannot be read is left for later, so that no commit steps
-        over that batch."""
+        """Return the records that can be read, in front of any batch that cannot be read.
+
+        Records behind such a batch are left for later, so that no commit steps over the batch.
+        """
         broken: set[Place] = set()
         records = []
         for message in found:
@@ -197,43 +201,66 @@ class LibrdkafkaMember:
             error = message.error()
             if error is not None and error.code() in _UNREADABLE:
                 if place not in broken:
-                    self._stand_still(place, message.offset() or 0, explained(error))
+                    self._pause_partition(place, message.offset() or 0, explain(error))
                     broken.add(place)
             elif error is not None:
-                self._heed(error)
+                self._raise_or_note(error)
             elif place not in broken:
                 records.append(_record(message))
         return records
 
-    def _heed(self, error: KafkaError) -> None:
-        if error.fatal() or fault(error) in (Fault.OURS, Fault.TOPIC):
+    def _raise_or_note(self, error: KafkaError) -> None:
+        if error.fatal() or fault_of(error) in (Fault.OURS, Fault.TOPIC):
             raise KafkaException(error)
-        self._note(error)
+        self._note_error(error)
 
-    def _stand_still(self, place: Place, offset: int, reason: str) -> None:
-        """Read nothing of that partition for a while, and then from that offset on, whatever the
-        client has fetched beyond it."""
+    def _pause_partition(self, place: Place, offset: int, reason: str) -> None:
+        """Read nothing of a partition for a while, and then read from the offset on again.
+
+        The client may have fetched records beyond the offset: `seek()` drops them.
+        """
         self._broken.add(place, offset, reason)
         if place in self.assigned():
             self._consumer.pause([TopicPartition(*place)])
             self._consumer.seek(TopicPartition(*place, offset))
 
-    def _resume_due(self) -> None:
-        mine = self.assigned() if (due := self._broken.due()) else set()
+    def _resume_due_partitions(self) -> None:
+        mine = self.assigned() if (due := self._broken.pop_due()) else set()
         self._consumer.resume([TopicPartition(*place) for place in due if place in mine])
 
-    def _look(self, statistics: str) -> None:
-        found = json.loads(statistics)
-        self._counts = partition_counts(found)
-        if is_connected(found):
+    def _note_statistics(self, text: str) -> None:
+        statistics = json.loads(text)
+        self._counts = partition_counts(statistics)
+        if is_connected(statistics):
             self._is_answered = True
             self._answered_at = time.monotonic()
 
     def _note_assignment(self, _consumer: Consumer, _places: list[TopicPartition]) -> None:
         self.is_joined = True
 
-    def _note(self, error: KafkaError) -> None:
+    def _note_error(self, error: KafkaError) -> None:
         self._trouble = error
+
+
+def consumer_config(group: str, timing: KafkaTiming) -> dict[str, object]:
+    """Return the settings of a consumer that commits by itself nothing, and skips nothing."""
+    return {
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "session.timeout.ms": milliseconds(timing.session),
+        "heartbeat.interval.ms": milliseconds(timing.heartbeat),
+        "fetch.wait.max.ms": 100,
+        "check.crcs": True,
+        # Members with kafka-python may be in the same group.
+        "partition.assignment.strategy": "range,roundrobin",
+        # While librdkafka asks an absent topic for its first offset, it does not ask whether the
+        # topic exists: this refresh tells it.
+        "topic.metadata.refresh.interval.ms": milliseconds(timing.refresh),
+        "statistics.interval.ms": STATISTICS_INTERVAL_MS,
+    }
 
 
 def _record(message: Message) -> Record:
@@ -250,12 +277,14 @@ def _record(message: Message) -> Record:
 
 
 def _headers(message: Message) -> tuple[Headers, str]:
-    """The headers, and what keeps them from being read: confluent-kafka hands out none of them
-    where the name of one is not UTF-8, and says so by a SystemError."""
+    """Read the headers, and say why they cannot be read where they cannot.
+
+    confluent-kafka raises SystemError where one header's name is not UTF-8, and hands out none.
+    """
     try:
         headers = cast("list[tuple[str, bytes | None]]", _read_headers(message) or [])
     except SystemError:
         return (), f"{NOT_UTF8}; this client keeps none of its headers"
     except Exception as error:  # noqa: BLE001 - whatever it is, the record must be stepped over
-        return (), f"its headers cannot be read: {explained(error)}"
+        return (), f"its headers cannot be read: {explain(error)}"
     return tuple((name, value or b"") for name, value in headers), ""

@@ -1,11 +1,11 @@
-"""One librdkafka producer's life.
+"""Run one librdkafka producer, from its first message to its first error.
 
-Invariants, the same as of kafka-python's `Run`:
+Invariants, the same as of `KafkaPythonProducer`:
 - A message never expires: it is acknowledged, refused or failed by the broker, or given up by
   `free()`.
-- After the first error of any kind the producer is finished, and what it still holds is `Failed`.
-  `enable.gapless.guarantee` sees to it inside librdkafka, which else goes on with the messages
-  behind a refused one before anybody has heard of it.
+- After the first error of any kind the producer is finished, and the messages that it still holds
+  are `Failed`. The setting `enable.gapless.guarantee` sees to that inside librdkafka, which without
+  it sends the messages behind a refused message before the caller has heard of the refusal.
 
 Everything happens in the caller's thread: librdkafka's callbacks run inside `poll()`.
 """
@@ -22,42 +22,58 @@ from confluent_kafka import Message as Delivered
 from brokers.base import Acknowledged, Failed, Message, Refused, Report
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.faults import Fault
-from brokers.kafka.topic_shapes import HEARD_EVERY_MS
-from brokers.librdkafka.connecting import REQUEST_TIMEOUT_MS, make_client
-from brokers.librdkafka.faults import FENCED, TOPIC_REFUSED, error_of, explained, fault
+from brokers.kafka.outcomes import report_of
+from brokers.kafka.sizes import BATCH_BYTES, LINGER_MS, MAX_MESSAGE_BYTES, MAX_QUEUED_BYTES
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming, milliseconds
+from brokers.librdkafka.connecting import make_client
+from brokers.librdkafka.faults import FENCED, TOPIC_REFUSED, explain, fault_of, kafka_error
 from brokers.librdkafka.statistics import partition_counts
 
-LINGER_MS = 2
-BATCH_BYTES = 131_072  # well below a topic's default max.message.bytes
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # above it no broker is asked; below it the topic decides
 MAX_QUEUED_MESSAGES = 100_000
-MAX_QUEUED_KBYTES = 64 * 1024
-CAREFUL_FOR = 60.0
-STOP_TIMEOUT = 2.0
-INIT_TIMEOUT = 5.0
 
 _AWAY = (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION)  # noqa: SLF001
 
-_acknowledged: Callable[[tuple[int]], Acknowledged] = partial(tuple.__new__, Acknowledged)
+_make_acknowledged: Callable[[tuple[int]], Acknowledged] = partial(tuple.__new__, Acknowledged)
 """`Acknowledged._make`, three times as fast."""
 
 
-class Run:
-    """One producer's life: from its first message to its first error.
+class LibrdkafkaProducer:
+    """Send messages until the first error.
 
     Args:
-        careful: every message in a batch of its own, so that a refusal judges it alone.
-        transactional_id: with one, what is published is in a transaction until `commit()`.
+        address: where the servers are.
+        careful: send every message in a batch of its own, so that a refusal judges it alone.
+        transactional_id: publish in transactions, each until `commit()`.
+        timing: durations of the client.
+        max_queued_bytes: above them `send()` raises BufferError.
 
     Raises:
-        BrokerConfigurationError: librdkafka cannot be used so.
-        KafkaException: no transactions, because nobody answers or will have any.
+        BrokerConfigurationError: librdkafka refuses the configuration.
+        KafkaException: there are no transactions: no server answers, or a server has none.
+
+    Attributes:
+        topics: the topics that exist, with their names on the servers.
+        pending: tokens of unreported messages.
+        acknowledged: tokens whose report nobody has fetched yet.
+        others: reports of failures that nobody has fetched yet.
+        finished: no message may be sent any more.
+        fenced: another producer has taken over the transactional id.
+        refused_in_company: a batch of several messages was refused.
+        away: the error by which librdkafka said that no server answers; None where one does.
+        in_transaction: a message was sent since the last commit.
+        is_committing: a commit has not ended yet.
     """
 
     def __init__(
-        self, address: KafkaAddress, *, careful: bool = False, transactional_id: str | None = None
+        self,
+        address: KafkaAddress,
+        *,
+        careful: bool = False,
+        transactional_id: str | None = None,
+        timing: KafkaTiming = DEFAULT_TIMING,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
-        self.topics: dict[str, str] = {}  # the topics that exist, with their names on the server
+        self.topics: dict[str, str] = {}
         self.pending: set[int] = set()
         self.acknowledged: list[int] = []
         self.others: list[Refused | Failed] = []
@@ -68,60 +84,74 @@ class Run:
         self.is_transactional = transactional_id is not None
         self.in_transaction = False
         self.is_committing = False
-        self._careful_until = time.monotonic() + CAREFUL_FOR if careful else 0.0
+        self._timing = timing
+        self._careful_until = time.monotonic() + timing.careful_for if careful else 0.0
         self._statistics = ""
-        config = producer_config(careful=careful, transactional_id=transactional_id)
-        heard = {"error_cb": self._note, "stats_cb": self._hear}
-        self.producer = make_client(Producer, address, {**config, **heard})
+        config = producer_config(
+            careful=careful,
+            transactional_id=transactional_id,
+            timing=timing,
+            max_queued_bytes=max_queued_bytes,
+        )
+        callbacks = {"error_cb": self._note_error, "stats_cb": self._note_statistics}
+        self._client = make_client(Producer, address, {**config, **callbacks}, timing=timing)
         if self.is_transactional:
             self._init_transactions()
 
     @property
     def is_stale(self) -> bool:
-        """It has been careful for long enough, and nothing is lost by another one."""
+        """Whether it has been careful for long enough, and may be replaced without a loss."""
         is_idle = not self.pending and not self.in_transaction
         return 0 < self._careful_until < time.monotonic() and is_idle
 
     @property
     def has_reports(self) -> bool:
+        """Whether there is a report to fetch, or the end of the producer to be noticed."""
         return bool(self.others or self.finished or (self.acknowledged and not self.in_transaction))
 
     def partition_counts(self) -> Mapping[str, int]:
-        """Partitions of each topic that it publishes to, as its client has heard last."""
+        """Count the partitions of each topic that is published to, as the client heard last."""
         found = partition_counts(json.loads(self._statistics)) if self._statistics else {}
         return {name: found[name] for name in self.topics.values() if name in found}
 
     def send(self, message: Message, token: int, *, topic: str) -> None:
-        """`topic`: its name on the server. This is done for every message: no more than it must.
+        """Queue a message. This runs for every message: it must do no more than it does.
+
+        Args:
+            message: what is sent.
+            token: names the message in its report.
+            topic: the topic's name on the servers.
 
         Raises:
             BufferError: the queue is full.
-            KafkaException, TypeError, ValueError: not queued.
+            KafkaException: not queued.
+            TypeError: not queued; the message cannot be written.
+            ValueError: not queued; the message cannot be written.
         """
         if self.is_transactional and not self.in_transaction:
-            self.producer.begin_transaction()
+            self._client.begin_transaction()
             self.in_transaction = True
-        self.producer.produce(
+        self._client.produce(
             topic,
             message.value,
             message.key,
-            on_delivery=partial(self._land, token),
+            on_delivery=partial(self._note_delivery, token),
             headers=message.headers if type(message.headers) is list else [*message.headers],
         )
         self.pending.add(token)
 
     def wait(self, timeout: float) -> None:
-        """Serve what librdkafka has to say, until there is a report or time is up."""
+        """Run librdkafka's callbacks until there is a report, for at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        self._poll(0)
+        self.poll(0)
         while not self.has_reports and (remaining := deadline - time.monotonic()) > 0:
-            self._poll(remaining)
+            self.poll(remaining)
 
-    def collected(self) -> list[Report]:
-        """The reports that are due: acknowledged in an open transaction is not for good."""
+    def take_reports(self) -> list[Report]:
+        """Take out the reports. In an open transaction nothing counts as acknowledged."""
         reports: list[Report] = []
         if self.acknowledged and not self.in_transaction:
-            reports += map(_acknowledged, zip(self.acknowledged))
+            reports += map(_make_acknowledged, zip(self.acknowledged))
             self.acknowledged = []
         if self.others:
             reports += self.others
@@ -129,22 +159,26 @@ class Run:
         return reports
 
     def commit(self, timeout: float) -> None:
-        """
+        """Commit the open transaction.
+
+        Args:
+            timeout: seconds.
+
         Raises:
             KafkaException: not committed; where it is not `retriable()`, it never will be.
         """
         self.is_committing = True
-        self.producer.commit_transaction(timeout)
+        self._client.commit_transaction(timeout)
         self.is_committing = self.in_transaction = False
 
     def free(self) -> None:
-        """Send nothing more, and give up what is unacknowledged."""
+        """Send nothing more, and fail the pending messages."""
         self.finished = True
         with suppress(KafkaException):
-            self.producer.purge(blocking=False)
-        deadline = time.monotonic() + STOP_TIMEOUT
+            self._client.purge(blocking=False)
+        deadline = time.monotonic() + self._timing.close
         while self.pending and (remaining := deadline - time.monotonic()) > 0:
-            self._poll(remaining)
+            self.poll(remaining)
         self.others += [Failed(token, "given up") for token in sorted(self.pending)]
         self.pending.clear()
         if self.in_transaction:
@@ -152,52 +186,57 @@ class Run:
 
     def _abort(self) -> None:
         if not self.fenced:
-            with suppress(KafkaException):  # whoever uses the id next aborts it too
-                self.producer.abort_transaction(STOP_TIMEOUT)
+            with suppress(KafkaException):  # the next producer with the id aborts it too
+                self._client.abort_transaction(self._timing.close)
         self.others += [Failed(token, "its transaction failed") for token in self.acknowledged]
         self.acknowledged = []
         self.in_transaction = False
 
-    def judged(self, token: int, error: KafkaError, *, alone: bool) -> Refused | Failed:
-        """Refused where the error is about this message, otherwise Failed."""
+    def judge(self, token: int, error: KafkaError, *, alone: bool) -> Refused | Failed:
+        """Report a message as refused where the error is about the message, otherwise as failed.
+
+        Args:
+            token: the message's token.
+            error: the answer to its batch.
+            alone: no other message was in its batch.
+        """
         if error.code() in FENCED:
             self.fenced = True
-        whose, reason = fault(error), explained(error)
-        if whose is Fault.MESSAGE and (alone or error.code() in TOPIC_REFUSED):
-            return Refused(token, reason)
-        if whose is Fault.MESSAGE:
+        fault, reason = fault_of(error), explain(error)
+        if fault is Fault.MESSAGE and not alone and error.code() not in TOPIC_REFUSED:
             self.refused_in_company = True
             return Failed(token, f"refused together with others: {reason}", in_company=True)
-        return Failed(token, reason, only_it=whose is Fault.TOPIC, lasting=whose is Fault.OURS)
+        return report_of(fault, token, reason)
 
     def _init_transactions(self) -> None:
         try:
-            self.producer.init_transactions(INIT_TIMEOUT)
+            self._client.init_transactions(self._timing.init_transactions)
         except KafkaException:
             self.free()
             raise
 
-    def _poll(self, timeout: float) -> None:
+    def poll(self, timeout: float) -> None:
+        """Run librdkafka's callbacks; wait up to `timeout` seconds for the first."""
         try:
-            self.producer.poll(timeout)
-        except KafkaException as error:  # a fatal one; what else there is comes with the next poll
-            self._note(error_of(error))
+            self._client.poll(timeout)
+        except KafkaException as error:  # a fatal error; further callbacks come with the next poll
+            self._note_error(kafka_error(error))
 
-    def _land(self, token: int, error: KafkaError | None, delivered: Delivered) -> None:
-        """The fate of one message."""
+    def _note_delivery(self, token: int, error: KafkaError | None, delivered: Delivered) -> None:
+        """Note the outcome of one message; librdkafka calls this for each."""
         self.pending.discard(token)
         if error is None:
             self.acknowledged.append(token)
             return
         alone = bool(self._careful_until) or len(delivered) > BATCH_BYTES
-        self.others.append(self.judged(token, error, alone=alone))
+        self.others.append(self.judge(token, error, alone=alone))
         self.finished = True
 
-    def _hear(self, statistics: str) -> None:
-        self._statistics = statistics  # read only when somebody asks
+    def _note_statistics(self, text: str) -> None:
+        self._statistics = text  # parsed only when `partition_counts()` is called
 
-    def _note(self, error: KafkaError) -> None:
-        """librdkafka tells of what concerns no message of its own."""
+    def _note_error(self, error: KafkaError) -> None:
+        """Note an error that concerns no message of its own."""
         if error.code() in _AWAY:
             self.away = error
         if error.fatal():
@@ -205,23 +244,36 @@ class Run:
             self.finished = True
 
 
-def producer_config(*, careful: bool, transactional_id: str | None) -> dict[str, object]:
-    """What makes a producer that loses and reorders nothing."""
+def producer_config(
+    *,
+    careful: bool,
+    transactional_id: str | None,
+    timing: KafkaTiming = DEFAULT_TIMING,
+    max_queued_bytes: int = MAX_QUEUED_BYTES,
+) -> dict[str, object]:
+    """Return the settings of a producer that loses and reorders nothing.
+
+    Args:
+        careful: send every message in a batch of its own.
+        transactional_id: publish in transactions.
+        timing: durations of the client.
+        max_queued_bytes: the size of the queue, in whole KiB.
+    """
     config: dict[str, object] = {
         "acks": "all",
         "enable.idempotence": True,
         "max.in.flight": 5,
         "partitioner": "murmur2_random",  # as Java and kafka-python: a key's partition is the same
         "message.timeout.ms": 0,  # never
-        "request.timeout.ms": REQUEST_TIMEOUT_MS,
+        "request.timeout.ms": milliseconds(timing.request),
         "linger.ms": 0 if careful else LINGER_MS,
         "batch.size": BATCH_BYTES,
         "batch.num.messages": 1 if careful else 10_000,
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.messages": MAX_QUEUED_MESSAGES,
-        "queue.buffering.max.kbytes": MAX_QUEUED_KBYTES,
-        "topic.metadata.refresh.interval.ms": HEARD_EVERY_MS,
-        "statistics.interval.ms": HEARD_EVERY_MS // 2,
+        "queue.buffering.max.kbytes": max(1, max_queued_bytes // 1024),
+        "topic.metadata.refresh.interval.ms": milliseconds(timing.refresh),
+        "statistics.interval.ms": milliseconds(timing.refresh / 2),
     }
     if transactional_id is None:
         config["enable.gapless.guarantee"] = True

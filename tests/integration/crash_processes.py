@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.backends.signals import connection_created
 from django.test import Client
 
-from brokers.kafka_python import member
+from brokers.kafka.timing import KafkaTiming
 from relay.management.commands import run_outbox_relay
 from relay.timing import Timing
 from sagas.crash_points import Point, observe
@@ -88,10 +88,14 @@ def drain(told: Job) -> None:
 def consume(told: Job, point: Point, number: signal.Signals) -> None:
     """Accept commands and run sagas; send itself this signal at this point."""
     set_up(told)
-    member.SESSION_TIMEOUT_MS = 6_000  # the least that brokers allow
     observe(lambda reached, _: os.kill(os.getpid(), number) if reached is point else None)
     call_command("run_saga_consumer", concurrency=4)
 
 
 def broker_setting(url: str) -> dict[str, Any]:
-    return {"SAGAZ": settings.SAGAZ | {"BROKER_URL": url}, "SAGA_LEASE": 1.0}
+    timing = KafkaTiming(session=6.0)  # the least that brokers allow
+    return {
+        "SAGAZ": settings.SAGAZ | {"BROKER_URL": url},
+        "BROKER_OPTIONS": settings.BROKER_OPTIONS | {"timing": timing},
+        "SAGA_LEASE": 1.0,
+    }

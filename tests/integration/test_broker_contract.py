@@ -25,6 +25,8 @@ from brokers import (
     broker_from_url,
 )
 from brokers.kafka.clients import CLIENTS
+from brokers.kafka_broker import KafkaBroker
+from brokers.kafka_python.server import KafkaServer
 
 PATIENCE = 30.0
 TOO_LARGE = b"x" * 2_000_000
@@ -191,10 +193,23 @@ class TestPublishing:
         publisher.close()
 
 
+class LimitsUntold(KafkaServer):
+    """Does not say what is too large: only the broker can judge."""
+
+    def size_limit(self, *_: str) -> None:
+        return None
+
+
 @pytest.fixture
-def limits_untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the server can judge what is too large."""
-    monkeypatch.setattr("brokers.kafka_python.topics.size_limit", lambda *_: None)
+def judging(transactional: Broker) -> Broker:
+    """A broker that has to be sent a message to know that it is too large."""
+    assert isinstance(transactional, KafkaBroker), "others know it at once"
+    return KafkaBroker(
+        transactional.address,
+        partitions=transactional.partitions,
+        client=transactional.client,
+        questions=LimitsUntold(transactional.address),
+    )
 
 
 class TestTransactions:
@@ -250,18 +265,15 @@ class TestTransactions:
             fates = commit_with_one_too_large(publisher, topic)
             assert fates == {**dict.fromkeys(range(5), Acknowledged), 5: Refused}
 
-    @pytest.mark.usefixtures("limits_untold")
     @pytest.mark.transactions
-    def test_a_refused_message_takes_the_others_with_it(
-        self, transactional: Broker, topic: str
-    ) -> None:
-        with closing(transactional.publisher(transactional_id=topic)) as publisher:
+    def test_a_refused_message_takes_the_others_with_it(self, judging: Broker, topic: str) -> None:
+        with closing(judging.publisher(transactional_id=topic)) as publisher:
             fates = commit_with_one_too_large(publisher, topic)
             assert fates == {**dict.fromkeys(range(5), Failed), 5: Refused}
             publisher.publish(Message(topic, "key", b"99"), token=99)
             publisher.commit(timeout=PATIENCE)
             assert collect(publisher, 1) == [Acknowledged(99)]
-        with closing(transactional.subscribe([topic], group="g")) as subscription:
+        with closing(judging.subscribe([topic], group="g")) as subscription:
             assert values(receive(subscription, count=1)) == [99]
 
     @pytest.mark.parametrize("when", ["idle", "publishing", "committing"])
@@ -322,12 +334,11 @@ class TestTransactions:
         with closing(transactional.subscribe([topic], group="g")) as subscription:
             assert values(receive(subscription, count=1)) == [2]
 
-    @pytest.mark.usefixtures("limits_untold")
     @pytest.mark.transactions
     def test_after_a_failure_the_id_must_be_taken_over_again(
-        self, transactional: Broker, topic: str
+        self, judging: Broker, topic: str
     ) -> None:
-        with closing(transactional_publisher(transactional, topic)) as publisher:
+        with closing(transactional_publisher(judging, topic)) as publisher:
             publisher.take_over()
             publisher.publish(Message(topic, "key", TOO_LARGE), token=1)
             assert [type(report) for report in collect(publisher, 1)] == [Refused]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -27,19 +28,17 @@ from brokers import (
     Subscription,
     await_broker,
     broker_from_url,
-    librdkafka,
 )
-from brokers.kafka import known_topics, topic_shapes
+from brokers.kafka import topic_shapes
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
+from brokers.kafka.known_topics import TopicNotShown
+from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python import member, publisher, topics
-from brokers.kafka_python import producer as kafka_python_producer
 from brokers.kafka_python.publisher import KafkaPythonPublisher
-from brokers.librdkafka import LibrdkafkaPublisher
+from brokers.kafka_python.server import KafkaServer, admin_client, creates_topics, setting
+from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
 from brokers.librdkafka import connecting as librdkafka_connecting
-from brokers.librdkafka import member as librdkafka_member
-from brokers.librdkafka import producer as librdkafka_producer
 from tests.integration.tcp_proxy import TcpProxy
 from tests.services import free_port
 
@@ -64,10 +63,22 @@ def client(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def broker(kafka_server_url: str, client: str) -> KafkaBroker:
-    made = broker_from_url(kafka_server_url, partitions=3, client=client)
+def timing() -> KafkaTiming:
+    return DEFAULT_TIMING
+
+
+@pytest.fixture
+def broker(kafka_server_url: str, client: str, timing: KafkaTiming) -> KafkaBroker:
+    made = broker_from_url(kafka_server_url, partitions=3, client=client, timing=timing)
     assert isinstance(made, KafkaBroker)
     return made
+
+
+def like(broker: KafkaBroker, **options: Any) -> KafkaBroker:
+    """Make a broker that differs in these options."""
+    return KafkaBroker(
+        broker.address, partitions=broker.partitions, client=broker.client, **options
+    )
 
 
 @pytest.fixture
@@ -166,9 +177,9 @@ def is_unavailable(call: Callable[[], object]) -> bool:
 
 def has_ended(source: KafkaPythonPublisher | LibrdkafkaPublisher) -> bool:
     """Whether its producer has had an error. librdkafka's thread says so to whoever asks next."""
-    if isinstance(source, LibrdkafkaPublisher) and source._run is not None:
-        source._run._poll(0)
-    return source._run is not None and source._run.finished
+    if isinstance(source, LibrdkafkaPublisher) and source._producer is not None:
+        source._producer.poll(0)
+    return source._producer is not None and source._producer.finished
 
 
 class TestAnOutage:
@@ -212,14 +223,12 @@ class TestAnOutage:
         proxied: KafkaBroker,
         topic: str,
         proxy: KafkaProxy,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(member, "COMMIT_TIMEOUT_MS", 500)
-        monkeypatch.setattr(librdkafka.member, "SESSION_TIMEOUT_MS", 6_000)
-        with closing(proxied.publisher()) as source:
+        hurried = like(proxied, timing=KafkaTiming(commit=0.5, session=6.0))
+        with closing(hurried.publisher()) as source:
             source.publish(Message(topic, "key", b"1"), token=1)
             collect(source, 1)
-        with closing(proxied.subscribe([topic], group=topic)) as target:
+        with closing(hurried.subscribe([topic], group=topic)) as target:
             records = receive(target, 1)
             proxy.cut()
             with pytest.raises(BrokerUnavailable):
@@ -258,12 +267,9 @@ class TestAnOutage:
             until(lambda: not is_unavailable(lambda: source.commit(timeout=1)))
             assert collect(source, 1) == [Acknowledged(1)]
 
-    def test_nothing_answers(self, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(topics, "ANSWER_TIMEOUT_MS", 500)
-        monkeypatch.setattr(kafka_python_producer, "CONNECT_TIMEOUT_MS", 500)
-        monkeypatch.setattr(member, "CONNECT_TIMEOUT_MS", 500)
-        monkeypatch.setattr(librdkafka.member, "CONNECT_TIMEOUT", 0.5)
-        nobody = KafkaBroker(KafkaAddress((f"127.0.0.1:{free_port()}",)), client=client)
+    def test_nothing_answers(self, client: str) -> None:
+        address = KafkaAddress((f"127.0.0.1:{free_port()}",))
+        nobody = KafkaBroker(address, client=client, timing=KafkaTiming(answer=0.5, connect=0.5))
         with pytest.raises(BrokerUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:\d+"):
             nobody.check()
         with pytest.raises(BrokerUnavailable):
@@ -275,7 +281,7 @@ class TestAnOutage:
         self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It says so, and at start-up it is waited for."""
-        monkeypatch.setattr(topics, "CREATE_TIMEOUT_MS", 1_000)
+        hurried = like(proxied, timing=KafkaTiming(create=1.0))
         real, asked = KafkaAdminClient.list_topics, 0
 
         def list_topics(client: KafkaAdminClient) -> list[str]:
@@ -291,21 +297,17 @@ class TestAnOutage:
 
         monkeypatch.setattr(KafkaAdminClient, "list_topics", list_topics)
         with pytest.raises(BrokerSlow, match=r"a Kafka broker answers at .*, but not in time: "):
-            proxied.ensure_topics([topic])
-        await_broker(proxied, topics=[topic])
+            hurried.ensure_topics([topic])
+        await_broker(hurried, topics=[topic])
         assert asked == 3
 
-    def test_a_subscription_to_one_that_is_slow(
-        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_subscription_to_one_that_is_slow(self, broker: KafkaBroker, topic: str) -> None:
         """It greets whoever comes, and then does not answer."""
-        monkeypatch.setattr(member, "CONNECT_TIMEOUT_MS", 1_500)
-        monkeypatch.setattr(librdkafka.member, "CONNECT_TIMEOUT", 1.5)
         host, port = broker.address.servers[0].rsplit(":", 1)
         with SlowProxy(host, int(port)).running() as proxy:
             proxy.stall()
             address = KafkaAddress((f"127.0.0.1:{proxy.port}",))
-            slow = KafkaBroker(address, client=broker.client)
+            slow = KafkaBroker(address, client=broker.client, timing=KafkaTiming(connect=1.5))
             with closing(slow.subscribe([topic], group=topic)) as subscription:
                 with pytest.raises(
                     BrokerSlow, match=r"a Kafka broker answers at .*, but not in time"
@@ -314,11 +316,9 @@ class TestAnOutage:
                 proxy.restore()
                 assert subscription.receive(timeout=0.1, limit=1) == []
 
-    def test_at_start_up_nobody_is_waited_for_who_never_answered(
-        self, client: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(topics, "ANSWER_TIMEOUT_MS", 500)
-        nobody = KafkaBroker(KafkaAddress((f"127.0.0.1:{free_port()}",)), client=client)
+    def test_at_start_up_nobody_is_waited_for_who_never_answered(self, client: str) -> None:
+        address = KafkaAddress((f"127.0.0.1:{free_port()}",))
+        nobody = KafkaBroker(address, client=client, timing=KafkaTiming(answer=0.5))
         with pytest.raises(BrokerUnavailable, match="no Kafka broker answers"):
             await_broker(nobody, topics=["a"])
 
@@ -327,12 +327,11 @@ class TestAnOutage:
         proxied: KafkaBroker,
         topic: str,
         proxy: KafkaProxy,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """As where replicas are missing: both clients are connected, wait, and say nothing."""
-        monkeypatch.setattr("brokers.kafka.stall.STALLED_AFTER", 1.0)
-        with closing(proxied.publisher()) as source:
+        hurried = like(proxied, timing=KafkaTiming(stalled_after=1.0))
+        with closing(hurried.publisher()) as source:
             source.publish(Message(topic, "key", b""), token=0)
             collect(source, 1)
             proxy.stall()
@@ -343,11 +342,9 @@ class TestAnOutage:
             assert "answers again" in caplog.text
 
     def test_a_queue_that_is_full(
-        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch
+        self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy
     ) -> None:
-        monkeypatch.setattr(publisher, "MAX_QUEUED_BYTES", 1_000)
-        monkeypatch.setattr(librdkafka.producer, "MAX_QUEUED_KBYTES", 1)
-        with closing(proxied.publisher()) as source:
+        with closing(like(proxied, max_queued_bytes=1_000).publisher()) as source:
             source.publish(Message(topic, "key", b""), token=0)
             collect(source, 1)
             proxy.stall()
@@ -358,28 +355,44 @@ class TestAnOutage:
             assert collect(source, 1) == [Acknowledged(1)]
 
 
-@pytest.fixture
-def limits_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+class LimitsUntold(KafkaServer):
     """As where we may publish to a topic, but not ask for its settings."""
-    monkeypatch.setattr(topics, "size_limit", lambda *_: None)
+
+    def size_limit(self, *_: str) -> None:
+        return None
+
+
+class NoneOnDemand(KafkaServer):
+    """As a server that makes no topic on demand, which the server under test may do."""
+
+    def _created_on_demand(self, *_: str) -> int:
+        return 0
+
+
+class Saying(KafkaServer):
+    """Says of some topics something else."""
+
+    def __init__(self, address: KafkaAddress, answers: Callable[[str], int | None]) -> None:
+        super().__init__(address)
+        self._answers = answers
+
+    def partition_count(self, topic: str) -> int:
+        answer = self._answers(topic)
+        return super().partition_count(topic) if answer is None else answer
+
+
+FIRST_WORD_COUNTS = KafkaTiming(absent_after=0)
+"""That there is no such topic is believed at once."""
 
 
 @pytest.fixture
-def one_word_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That there is no such topic is believed at once."""
-    monkeypatch.setattr(known_topics, "CERTAIN_AFTER", 0)
-
-
-@pytest.fixture
-def none_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server under test may make topics on demand, so here it is not asked to."""
-    monkeypatch.setattr(topics, "_created_on_demand", lambda *_: 0)
+def untold(broker: KafkaBroker) -> KafkaBroker:
+    return like(broker, questions=LimitsUntold(broker.address))
 
 
 class TestRefusals:
-    @pytest.mark.usefixtures("limits_untold")
-    def test_a_refusal_judges_no_other_message(self, broker: KafkaBroker, topic: str) -> None:
-        with closing(broker.publisher()) as source:
+    def test_a_refusal_judges_no_other_message(self, untold: KafkaBroker, topic: str) -> None:
+        with closing(untold.publisher()) as source:
             for token in range(40):
                 value = b"x" * 1_100_000 if token == 20 else b"small"
                 source.publish(Message(topic, f"key-{token % 5}", value), token=token)
@@ -403,18 +416,18 @@ class TestRefusals:
         assert "max.message.bytes of topic" in refused.reason
         assert {type(report) for report in reports.values()} == {Acknowledged}
 
-    def test_a_limit_that_was_raised_or_lowered(
-        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_limit_that_was_raised_or_lowered(self, broker: KafkaBroker, topic: str) -> None:
         message = Message(topic, "key", b"x" * 1_100_000)
-        with closing(broker.publisher()) as source:
+        ahead = 0.0
+        waiting = like(broker, clock=lambda: time.monotonic() + ahead)
+        with closing(waiting.publisher()) as source:
             source.publish(message, token=1)
             assert [type(report) for report in collect(source, 1)] == [Refused]
             set_limit(broker, topic, 2_000_000)
             source.publish(message, token=2)
             [report] = collect(source, 1)
             assert isinstance(report, Refused), "what is known is good for a while"
-            monkeypatch.setattr(known_topics, "REMEMBERED", 0)
+            ahead = DEFAULT_TIMING.remember
             source.publish(message, token=3)
             assert collect(source, 1) == [Acknowledged(3)]
             set_limit(broker, topic, 1_000_000)
@@ -443,11 +456,10 @@ class TestRefusals:
                 source.publish(Message(topic, "key", b"x"), token=token)
             assert {*collect(source, 20)} == {Acknowledged(token) for token in range(20)}
 
-    @pytest.mark.usefixtures("limits_untold")
     def test_nothing_goes_out_before_the_refusal_has_been_heard(
-        self, broker: KafkaBroker, topic: str
+        self, untold: KafkaBroker, topic: str
     ) -> None:
-        with closing(broker.publisher()) as source:
+        with closing(untold.publisher()) as source:
             assert isinstance(source, KafkaPythonPublisher | LibrdkafkaPublisher)
             source.publish(Message(topic, "key", b"x" * 1_100_000), token=0)
             until(lambda: has_ended(source))
@@ -463,7 +475,7 @@ class TestRefusals:
         self, broker: KafkaBroker, topic_name: Callable[[str], str]
     ) -> None:
         small = topic_name("small.events")
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        with admin_client(broker.address, timeout=5) as admin:
             configs = {"max.message.bytes": "2000"}
             shape = {"num_partitions": 1, "replication_factor": 1, "configs": configs}
             admin.create_topics({small: shape})
@@ -479,9 +491,8 @@ class TestRefusals:
                         waiting.remove(report.token)
 
     @pytest.mark.parametrize("name", ["no/such topic", "x" * 300, ""])
-    @pytest.mark.usefixtures("one_word_counts")
     def test_an_impossible_topic(self, broker: KafkaBroker, name: str) -> None:
-        with closing(broker.publisher()) as source:
+        with closing(like(broker, timing=FIRST_WORD_COUNTS).publisher()) as source:
             source.publish(Message(name, "key", b""), token=1)
             [report] = collect(source, 1)
         assert isinstance(report, Refused)
@@ -502,12 +513,13 @@ class TestRefusals:
         [line] = caplog.messages
         assert f"topic {again} has 1 partition(s), and KAFKA_PARTITIONS is 3" in line
 
-    @pytest.mark.usefixtures("one_word_counts", "none_on_demand")
     def test_a_topic_that_is_not_there(
         self, broker: KafkaBroker, topic: str, topic_name: Callable[[str], str]
     ) -> None:
         absent = topic_name("absent")
-        with closing(broker.publisher()) as source:
+        server = NoneOnDemand(broker.address)
+        asking = like(broker, questions=server, timing=FIRST_WORD_COUNTS)
+        with closing(asking.publisher()) as source:
             source.publish(Message(absent, "key", b""), token=1)
             source.publish(Message(topic, "key", b""), token=2)
             assert collect(source, 2) == [
@@ -516,19 +528,13 @@ class TestRefusals:
             ]
 
     def test_a_first_word_that_a_topic_is_absent_does_not_count(
-        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+        self, broker: KafkaBroker, topic: str
     ) -> None:
         """A broker may hear of a topic later than the one that made it."""
-        found = topics.partition_count
         words = iter([0, 0])
-
-        def count(address: KafkaAddress, name: str) -> int:
-            word = next(words, None)
-            return found(address, name) if word is None else word
-
-        monkeypatch.setattr(topics, "partition_count", count)
-        monkeypatch.setattr(known_topics, "ASKED_EVERY", 0)
-        with closing(broker.publisher()) as source:
+        server = Saying(broker.address, lambda _: next(words, None))
+        asking = like(broker, questions=server, timing=KafkaTiming(ask_again=0))
+        with closing(asking.publisher()) as source:
             for token in (1, 2):
                 source.publish(Message(topic, "key", b""), token=token)
                 assert collect(source, 1) == [
@@ -542,19 +548,16 @@ class TestRefusals:
         broker: KafkaBroker,
         topic: str,
         topic_name: Callable[[str], str],
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """As where we have no right to describe it: others flow."""
         hidden = topic_name("hidden")
-        found = topics.partition_count
 
-        def shown(address: KafkaAddress, name: str) -> int:
+        def hide(name: str) -> None:
             if name == hidden:
-                raise topics.NotShown("TopicAuthorizationFailedError")
-            return found(address, name)
+                raise TopicNotShown("TopicAuthorizationFailedError")
 
-        monkeypatch.setattr(topics, "partition_count", shown)
-        with closing(broker.publisher()) as source:
+        asking = like(broker, questions=Saying(broker.address, hide))
+        with closing(asking.publisher()) as source:
             source.publish(Message(hidden, "key", b""), token=1)
             source.publish(Message(topic, "key", b""), token=2)
             assert collect(source, 2) == [
@@ -562,20 +565,20 @@ class TestRefusals:
                 Acknowledged(2),
             ]
 
-    @pytest.mark.usefixtures("one_word_counts")
     def test_all_publishers_ask_once(
-        self, broker: KafkaBroker, topic_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+        self, broker: KafkaBroker, topic_name: Callable[[str], str]
     ) -> None:
         asked: list[str] = []
 
-        def count(_: KafkaAddress, name: str) -> int:
+        def count(name: str) -> int:
             asked.append(name)
             return 0
 
-        monkeypatch.setattr(topics, "partition_count", count)
+        server = Saying(broker.address, count)
+        asking = like(broker, questions=server, timing=FIRST_WORD_COUNTS)
         absent = topic_name("absent")
         for _ in range(2):
-            with closing(broker.publisher()) as source:
+            with closing(asking.publisher()) as source:
                 source.publish(Message(absent, "key", b""), token=1)
                 assert [type(report) for report in collect(source, 1)] == [Refused]
         assert asked == [absent]
@@ -583,21 +586,19 @@ class TestRefusals:
     def test_a_broker_that_makes_topics_on_demand(
         self, broker: KafkaBroker, topic_name: Callable[[str], str]
     ) -> None:
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
-            assert topics._creates_topics(admin), "the server under test is set so"
+        with admin_client(broker.address, timeout=5) as admin:
+            assert creates_topics(admin), "the server under test is set so"
         with closing(broker.publisher()) as source:
             source.publish(Message(topic_name("new"), "key", b""), token=1)
             assert collect(source, 1) == [Acknowledged(1)]
 
-    @pytest.mark.usefixtures("one_word_counts", "none_on_demand")
-    def test_a_topic_deleted_under_the_publisher(
-        self, broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(publisher, "STALLED_AFTER", 0.5)
-        with closing(broker.publisher()) as source:
+    def test_a_topic_deleted_under_the_publisher(self, broker: KafkaBroker, topic: str) -> None:
+        server = NoneOnDemand(broker.address)
+        timing = KafkaTiming(stalled_after=0.5, absent_after=0)
+        with closing(like(broker, questions=server, timing=timing).publisher()) as source:
             source.publish(Message(topic, "key", b""), token=1)
             collect(source, 1)
-            with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            with admin_client(broker.address, timeout=5) as admin:
                 admin.delete_topics([topic])
                 until(lambda: topic not in admin.list_topics())
             source.publish(Message(topic, "key", b""), token=2)
@@ -617,15 +618,12 @@ def asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = librdkafka_connecting.connection_config
     changed = {"allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": 1_000}
     monkeypatch.setattr(
-        librdkafka_connecting, "connection_config", lambda address: usual(address) | changed
+        librdkafka_connecting, "connection_config", lambda *args: usual(*args) | changed
     )
 
 
-@pytest.fixture
-def looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topic_shapes, "LOOK_EVERY", 0.6)  # longer than between two statistics
-    for module in kafka_python_producer, member, librdkafka_producer, librdkafka_member:
-        monkeypatch.setattr(module, "HEARD_EVERY_MS", 200)
+LOOKING_OFTEN = KafkaTiming(look_every=0.6, refresh=0.2)
+"""A look takes longer than two statistics."""
 
 
 class Changing:
@@ -634,7 +632,7 @@ class Changing:
     def test_made_again_with_one_partition(
         self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]
     ) -> None:
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        with admin_client(broker.address, timeout=5) as admin:
             admin.delete_topics([topic])
             until(lambda: topic not in admin.list_topics())
             admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
@@ -644,15 +642,19 @@ class Changing:
         assert said().count(line) == 1
 
     def test_deleted(self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]) -> None:
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        with admin_client(broker.address, timeout=5) as admin:
             admin.delete_topics([topic])
         until(lambda: bool(said()))
         line = said()[0]
         assert f"Kafka no longer shows the topic {topic}" in line
 
 
-@pytest.mark.usefixtures("asked_for_none", "looked_at_often")
+@pytest.mark.usefixtures("asked_for_none")
 class TestATopicThatChangesUnderAConsumer(Changing):
+    @pytest.fixture
+    def timing(self) -> KafkaTiming:
+        return LOOKING_OFTEN
+
     @pytest.fixture
     def subscription(self, broker: KafkaBroker, topic: str) -> Iterator[Subscription]:
         with closing(broker.subscribe([topic], group=topic)) as made:
@@ -676,7 +678,7 @@ class TestATopicThatChangesUnderAConsumer(Changing):
         self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A new member has never had partitions of it."""
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        with admin_client(broker.address, timeout=5) as admin:
             admin.delete_topics([topic])
             until(lambda: topic not in admin.list_topics())
         with closing(broker.subscribe([topic], group=topic)) as made:
@@ -698,13 +700,13 @@ class TestATopicThatChangesUnderAConsumer(Changing):
     ) -> None:
         """Its client then asks for the first offset of each without end, and for nothing else."""
 
-        def deleted(joined: librdkafka_member.LibrdkafkaMember, *_: object) -> None:
+        def deleted(joined: LibrdkafkaMember, *_: object) -> None:
             joined.is_joined = True
-            with topics.admin(broker.address, timeout_ms=5_000) as admin:
+            with admin_client(broker.address, timeout=5) as admin:
                 admin.delete_topics([topic])
                 until(lambda: topic not in admin.list_topics())
 
-        monkeypatch.setattr(librdkafka_member.LibrdkafkaMember, "_note_assignment", deleted)
+        monkeypatch.setattr(LibrdkafkaMember, "_note_assignment", deleted)
         with closing(broker.subscribe([topic], group=topic)) as made:
 
             def is_said() -> bool:
@@ -734,9 +736,13 @@ class TestATopicThatChangesUnderAConsumer(Changing):
         assert [each for each in caplog.records if each.name == topic_shapes.__name__] == []
 
 
-@pytest.mark.usefixtures("asked_for_none", "looked_at_often")
+@pytest.mark.usefixtures("asked_for_none")
 class TestATopicThatChangesUnderAPublisher(Changing):
     """Also one that has nothing to publish at the moment."""
+
+    @pytest.fixture
+    def timing(self) -> KafkaTiming:
+        return LOOKING_OFTEN
 
     @pytest.fixture
     def said(
@@ -757,7 +763,7 @@ class TestATopicThatChangesUnderAPublisher(Changing):
     def test_given_more_partitions(
         self, topic: str, broker: KafkaBroker, said: Callable[[], list[str]]
     ) -> None:
-        with topics.admin(broker.address, timeout_ms=5_000) as admin:
+        with admin_client(broker.address, timeout=5) as admin:
             admin.create_partitions({topic: 6})
         until(lambda: bool(said()))
         line = said()[0]
@@ -769,7 +775,7 @@ def test_a_new_producer_notices_a_topic_with_fewer_partitions(
     broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The one before it may have ended with the topic that was deleted."""
-    with topics.admin(broker.address, timeout_ms=5_000) as admin:
+    with admin_client(broker.address, timeout=5) as admin:
         admin.delete_topics([topic])
         until(lambda: topic not in admin.list_topics())
         admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
@@ -786,7 +792,7 @@ def test_a_topic_of_somebody_elses_has_the_partitions_that_it_has(
     broker: KafkaBroker, topic_name: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     small = topic_name("small.events")
-    with topics.admin(broker.address, timeout_ms=5_000) as admin:
+    with admin_client(broker.address, timeout=5) as admin:
         admin.create_topics({small: {"num_partitions": 1, "replication_factor": 1}})
         admin.wait_for_topics([small])
     with closing(broker.publisher()) as source:
@@ -800,9 +806,9 @@ def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:
 
 
 def set_option(broker: KafkaBroker, topic: str, name: str, value: str) -> None:
-    with topics.admin(broker.address, timeout_ms=5_000) as admin:
+    with admin_client(broker.address, timeout=5) as admin:
         admin.alter_configs([ConfigResource("TOPIC", topic, {name: value})])
-        until(lambda: topics._config(admin, "TOPIC", topic, name) == value)
+        until(lambda: setting(admin, "TOPIC", topic, name) == value)
 
 
 class TestAGroup:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from brokers import broker_from_url
 from brokers.kafka.clients import CLIENTS
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python.topics import admin
+from brokers.kafka_python.server import admin_client
 from sagas.inbox.consumer import SagaConsumer
 from sagas.models import RefusedCommand, Saga
 from tests.integration.on_postgres import migrated, postgres
@@ -230,7 +230,7 @@ def broker(
     assert isinstance(made, KafkaBroker)
     made.ensure_topics([TOPIC])
     yield made
-    with admin(made.address, timeout_ms=10_000) as client:
+    with admin_client(made.address, timeout=10) as client:
         client.delete_topics([made.address.named(TOPIC)])
 
 

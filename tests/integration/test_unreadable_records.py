@@ -16,8 +16,9 @@ from brokers import Message, Record, Subscription, broker_from_url
 from brokers.cloudevents import NotACloudEvent, from_record
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON
+from brokers.kafka.timing import KafkaTiming
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python.topics import admin
+from brokers.kafka_python.server import admin_client
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
 from tests.integration.test_kafka_broker import KafkaProxy, until
 
@@ -28,11 +29,14 @@ pytestmark = [
 ]
 
 PARTITIONS = 2
+TIMING = KafkaTiming(first_retry=0.3, longest_retry=0.3)
 
 
 @pytest.fixture(params=CLIENTS)
 def broker(request: pytest.FixtureRequest, kafka_server_url: str) -> KafkaBroker:
-    made = broker_from_url(kafka_server_url, partitions=PARTITIONS, client=request.param)
+    made = broker_from_url(
+        kafka_server_url, partitions=PARTITIONS, client=request.param, timing=TIMING
+    )
     assert isinstance(made, KafkaBroker)
     return made
 
@@ -42,14 +46,8 @@ def topic(broker: KafkaBroker, topic_name: Callable[[str], str]) -> Iterator[str
     name = topic_name("orders.commands")
     broker.ensure_topics([name])
     yield name
-    with admin(broker.address, timeout_ms=10_000) as client:
+    with admin_client(broker.address, timeout=10) as client:
         client.delete_topics([name])
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokers.kafka.broken_partitions.SHORTEST_PAUSE", 0.3)
-    monkeypatch.setattr("brokers.kafka.broken_partitions.LONGEST_PAUSE", 0.3)
 
 
 def receive(source: Subscription, count: int) -> list[Record]:
@@ -119,7 +117,7 @@ class TestAHeadersName:
 class TestACodec:
     @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
     def test_of_the_topic(self, broker: KafkaBroker, topic: str, codec: str) -> None:
-        with admin(broker.address, timeout_ms=5_000) as client:
+        with admin_client(broker.address, timeout=5) as client:
             client.alter_configs([ConfigResource("TOPIC", topic, {"compression.type": codec})])
         with closing(broker.publisher()) as publisher:
             for token in range(20):
@@ -164,7 +162,9 @@ class TestACodec:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        broker = broker_from_url(kafka_server_url, partitions=PARTITIONS, client=KAFKA_PYTHON)
+        broker = broker_from_url(
+            kafka_server_url, partitions=PARTITIONS, client=KAFKA_PYTHON, timing=TIMING
+        )
         topic = topic_name("orders.commands")
         broker.ensure_topics([topic])
         with raw_producer(kafka_server_url, compression_type="zstd") as producer:
@@ -206,7 +206,8 @@ def test_a_checksum_that_is_wrong(
     host, port = broker.address.servers[0].rsplit(":", 1)
     with CorruptingProxy(host, int(port)).running() as proxy:
         assert isinstance(proxy, CorruptingProxy)
-        through = KafkaBroker(KafkaAddress((f"127.0.0.1:{proxy.port}",)), client=broker.client)
+        address = KafkaAddress((f"127.0.0.1:{proxy.port}",))
+        through = KafkaBroker(address, client=broker.client, timing=TIMING)
         with closing(through.subscribe([topic], group=topic)) as source:
             assert [record.value for record in receive(source, 1)] == [b"before"]
             assert_named_while_the_other_goes_on(source, topic, kafka_server_url, caplog)

@@ -6,7 +6,7 @@ from kafka.admin import ConfigResource
 from brokers import broker_from_url
 from brokers.kafka.clients import CLIENTS
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python.topics import admin
+from brokers.kafka_python.server import admin_client
 from tests.e2e.service import until
 from tests.relaying.stage import TOPIC, Stage
 
@@ -23,7 +23,7 @@ def allow_clocks(url: str, *, behind: int) -> None:
     broker = broker_from_url(url)
     assert isinstance(broker, KafkaBroker)
     option = {"message.timestamp.before.max.ms": str(behind)}
-    with admin(broker.address, timeout_ms=5_000) as client:
+    with admin_client(broker.address, timeout=5) as client:
         client.alter_configs([ConfigResource("TOPIC", broker.address.named(TOPIC), option)])
 
 

@@ -1,6 +1,7 @@
 """Which Kafka client is chosen, and what librdkafka is told."""
 
 import sys
+from functools import partial
 from typing import Any
 
 import certifi
@@ -18,8 +19,8 @@ from brokers.kafka_python.member import KafkaPythonMember
 from brokers.kafka_python.publisher import KafkaPythonPublisher
 from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
 from brokers.librdkafka.connecting import connection_config, make_client
-from brokers.librdkafka.faults import explained
-from brokers.librdkafka.producer import Run, producer_config
+from brokers.librdkafka.faults import explain
+from brokers.librdkafka.producer import LibrdkafkaProducer, producer_config
 
 USED_BY = {
     KAFKA_PYTHON: (KafkaPythonPublisher, KafkaPythonMember),
@@ -46,7 +47,8 @@ class TestTheChoice:
         assert isinstance(broker.publisher(), publisher)
         subscription = broker.subscribe(["a"], group="g")
         assert isinstance(subscription, KafkaSubscription)
-        assert subscription._join is member
+        assert isinstance(subscription._join, partial)
+        assert subscription._join.func is member
 
     def test_librdkafka_where_it_is_installed(self) -> None:
         assert kafka("kafka://one").client == LIBRDKAFKA
@@ -166,8 +168,8 @@ class TestWhatLibrdkafkaIsTold:
 
 class TestJudging:
     @pytest.fixture
-    def run(self) -> Run:
-        return Run(kafka("kafka://127.0.0.1:1").address)
+    def producer(self) -> LibrdkafkaProducer:
+        return LibrdkafkaProducer(kafka("kafka://127.0.0.1:1").address)
 
     @pytest.mark.parametrize(
         ("code", "alone", "outcome"),
@@ -183,19 +185,23 @@ class TestJudging:
             (KafkaError._TRANSPORT, True, Failed),
         ],
     )
-    def test_an_error(self, run: Run, code: int, *, alone: bool, outcome: type) -> None:
-        report = run.judged(1, KafkaError(code, "said so"), alone=alone)
+    def test_an_error(
+        self, producer: LibrdkafkaProducer, code: int, *, alone: bool, outcome: type
+    ) -> None:
+        report = producer.judge(1, KafkaError(code, "said so"), alone=alone)
         assert type(report) is outcome
         assert "said so" in report.reason
 
-    def test_refused_in_company_makes_the_next_producer_careful(self, run: Run) -> None:
-        assert not run.refused_in_company
-        run.judged(1, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), alone=False)
-        assert run.refused_in_company
+    def test_refused_in_company_makes_the_next_producer_careful(
+        self, producer: LibrdkafkaProducer
+    ) -> None:
+        assert not producer.refused_in_company
+        producer.judge(1, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), alone=False)
+        assert producer.refused_in_company
 
     def test_an_error_is_told_on_one_line(self) -> None:
         error = KafkaError(KafkaError._TRANSPORT, "two\nlines")
-        assert explained(error) == "_TRANSPORT: two lines"
-        assert explained(KafkaException(error)) == explained(error)
-        assert explained(KafkaException("bare")) == "_FAIL: bare"
-        assert explained(ValueError("two\nlines")) == "ValueError: two lines"
+        assert explain(error) == "_TRANSPORT: two lines"
+        assert explain(KafkaException(error)) == explain(error)
+        assert explain(KafkaException("bare")) == "_FAIL: bare"
+        assert explain(ValueError("two\nlines")) == "ValueError: two lines"

@@ -8,12 +8,12 @@ from confluent_kafka import KafkaError
 from kafka import errors
 
 from brokers import BrokerUnavailable, BrokerUnusable, Failed, Refused, broker_from_url
-from brokers.kafka.faults import INVALID_TIMESTAMP, Fault, fault_of, known_codes
+from brokers.kafka.faults import INVALID_TIMESTAMP, Fault, fault_of_code, known_codes
 from brokers.kafka_broker import KafkaBroker
-from brokers.kafka_python import connecting
-from brokers.kafka_python.producer import judged
-from brokers.librdkafka.faults import explained, fault
-from brokers.librdkafka.producer import Run
+from brokers.kafka_python import faults as kafka_python_faults
+from brokers.kafka_python.producer import judge
+from brokers.librdkafka.faults import explain, fault_of
+from brokers.librdkafka.producer import LibrdkafkaProducer
 from saga_runtime.outage import Outage
 
 OF_KAFKA_PYTHON = {
@@ -32,10 +32,10 @@ SHARED = sorted(code for code in OF_LIBRDKAFKA if code >= -1)
 
 
 @pytest.fixture(scope="module")
-def producer() -> Run:
+def producer() -> LibrdkafkaProducer:
     broker = broker_from_url("kafka://127.0.0.1:1")
     assert isinstance(broker, KafkaBroker)
-    return Run(broker.address)
+    return LibrdkafkaProducer(broker.address)
 
 
 def test_every_code_of_both_clients_is_sorted() -> None:
@@ -44,14 +44,14 @@ def test_every_code_of_both_clients_is_sorted() -> None:
 
 
 def test_a_code_that_is_newer_than_the_table_parks_nothing_and_is_no_outage() -> None:
-    assert fault_of(31_999) is Fault.OURS
+    assert fault_of_code(31_999) is Fault.OURS
 
 
 @pytest.mark.parametrize("code", sorted({*OF_KAFKA_PYTHON, *SHARED} - {0}))
-def test_both_clients_judge_alike(producer: Run, code: int) -> None:
+def test_both_clients_judge_alike(producer: LibrdkafkaProducer, code: int) -> None:
     """A message that was sent alone."""
-    by_librdkafka = producer.judged(1, KafkaError(code), alone=True)
-    by_kafka_python = judged(1, OF_KAFKA_PYTHON.get(code, errors.for_code(code))())
+    by_librdkafka = producer.judge(1, KafkaError(code), alone=True)
+    by_kafka_python = judge(1, OF_KAFKA_PYTHON.get(code, errors.for_code(code))())
     if code not in OF_KAFKA_PYTHON:  # it knows no such error: nothing is parked for it
         assert isinstance(by_kafka_python, Failed)
         return
@@ -59,12 +59,12 @@ def test_both_clients_judge_alike(producer: Run, code: int) -> None:
     if isinstance(by_librdkafka, Failed) and isinstance(by_kafka_python, Failed):
         assert by_librdkafka.only_it == by_kafka_python.only_it
         assert by_librdkafka.lasting == by_kafka_python.lasting
-    assert isinstance(by_librdkafka, Refused) == (fault_of(code) is Fault.MESSAGE)
+    assert isinstance(by_librdkafka, Refused) == (fault_of_code(code) is Fault.MESSAGE)
 
 
 def test_what_is_the_messages_fault_is_little() -> None:
     """Only these park: a key that is parked by mistake stands still."""
-    assert {code for code in known_codes() if fault_of(code) is Fault.MESSAGE} == {
+    assert {code for code in known_codes() if fault_of_code(code) is Fault.MESSAGE} == {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.TOPIC_EXCEPTION,
@@ -77,7 +77,7 @@ def test_what_is_the_messages_fault_is_little() -> None:
 @pytest.mark.parametrize("code", sorted(set(OF_LIBRDKAFKA) - set(SHARED)))
 def test_librdkafkas_own_errors_park_only_where_it_judged_the_message(code: int) -> None:
     judged = {KafkaError._UNKNOWN_TOPIC, KafkaError._INVALID_DIFFERENT_RECORD}
-    assert (fault(KafkaError(code)) is Fault.MESSAGE) == (code in judged)
+    assert (fault_of(KafkaError(code)) is Fault.MESSAGE) == (code in judged)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_librdkafkas_own_errors_park_only_where_it_judged_the_message(code: int)
     ],
 )
 def test_kafka_pythons_own_errors(error: Exception, whose: Fault) -> None:
-    assert connecting.fault(error) is whose
+    assert kafka_python_faults.fault_of(error) is whose
 
 
 def test_a_wrong_clock_is_named_by_both() -> None:
-    by_librdkafka = explained(KafkaError(INVALID_TIMESTAMP))
-    by_kafka_python = connecting.explained(errors.InvalidTimestampError())
+    by_librdkafka = explain(KafkaError(INVALID_TIMESTAMP))
+    by_kafka_python = kafka_python_faults.explain(errors.InvalidTimestampError())
     for told in (by_librdkafka, by_kafka_python):
         assert told.endswith("(an hour ahead, by default): set the clock")
         assert "\n" not in told

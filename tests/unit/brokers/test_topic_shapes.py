@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from brokers.kafka.topic_shapes import LOOK_EVERY, TopicShapes, TopicWatch
+from brokers.kafka.timing import DEFAULT_TIMING
+from brokers.kafka.topic_shapes import TopicShapes, TopicWatch
 
 
 class Clock:
@@ -40,7 +41,7 @@ def watch(clock: Clock) -> TopicWatch:
 
 def looked(watch: TopicWatch, clock: Clock, kafka: Kafka, *, minutes: int = 1) -> None:
     for _ in range(minutes):
-        clock.now += LOOK_EVERY
+        clock.now += DEFAULT_TIMING.look_every
         watch.look(kafka.counts)
 
 
@@ -49,7 +50,7 @@ def test_it_looks_no_more_than_once_a_minute(watch: TopicWatch, clock: Clock) ->
     for _ in range(1_000):
         watch.look(kafka.counts)
     assert kafka.looks == 0
-    clock.now += LOOK_EVERY
+    clock.now += DEFAULT_TIMING.look_every
     for _ in range(1_000):
         watch.look(kafka.counts)
     assert kafka.looks == 1
@@ -120,7 +121,7 @@ def test_a_look_that_fails_changes_nothing(
     def broken() -> Mapping[str, int]:
         raise RuntimeError("the client is closed")
 
-    clock.now += LOOK_EVERY
+    clock.now += DEFAULT_TIMING.look_every
     watch.look(broken)
     assert caplog.messages == []
     looked(watch, clock, Kafka(orders=1), minutes=2)
