@@ -1,4 +1,9 @@
-"""A small interface to message brokers: publish and subscribe. The URL chooses the broker."""
+"""Publish to and subscribe at message brokers; `broker_from_url()` chooses the broker.
+
+Relay, consumers and commands import the names below, `brokers.cloudevents` and, in tests,
+`brokers.memory`; the other modules are for this package alone. Nothing here knows the outbox, sagas
+or Django's models: a broker moves bytes with a key, and reports what became of them.
+"""
 
 from brokers.base import (
     Acknowledged,

@@ -1,10 +1,12 @@
-"""The Protocols that every broker implements; `tests/integration/test_broker_contract.py` holds
-each implementation to them.
+"""Define the Protocols that every broker implements, and the messages, records and reports.
 
-Guarantees, for all of them:
+`tests/integration/test_broker_contract.py` holds each implementation to them. All brokers
+guarantee:
+
 - Messages with one key are received in the order in which they were published.
 - `Acknowledged` is reported only when the broker has the message for good.
-- What a subscription has received but not committed is received again by the next one of its group.
+- A record that a subscription has received but not committed is received again by the next
+  subscription of its group.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,14 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class Message(NamedTuple):  # a tuple is made in half the time of a frozen dataclass
-    """What is published: `value` goes out byte for byte, `key` chooses the partition."""
+    """A message to publish.
+
+    Attributes:
+        topic: its name, without a prefix of the broker's.
+        key: chooses the partition; messages with one key keep their order.
+        value: the body, published byte for byte.
+        headers: names and values; a name may stand there twice.
+    """
 
     topic: str
     key: str
@@ -25,9 +34,17 @@ class Message(NamedTuple):  # a tuple is made in half the time of a frozen datac
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is received: a message's parts and the place where the broker keeps it.
+    """A message as it is received, with its place on the broker.
 
-    `unreadable` says what of it the client could not read; the other parts are as they came.
+    Attributes:
+        topic: its name, without a prefix of the broker's.
+        partition: the partition's number; 0 where a broker has no partitions.
+        offset: its position in the partition; rises with each record.
+        key: None where the publisher gave none.
+        value: None where the publisher gave none.
+        headers: names and values; an absent value is empty.
+        unreadable: why a part could not be read; empty where all could. The other parts are as
+            they came.
     """
 
     topic: str
@@ -45,15 +62,20 @@ class Record:
 
 
 class Acknowledged(NamedTuple):  # there is one for each message
-    """The broker has the message for good: every subscriber will receive it."""
+    """Report that the broker has the message for good: every subscriber will receive it."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The broker judged this message by itself and will never take it: too large, no such topic.
-    `unsent`: nothing had to be sent to know, so that no other message can be meant."""
+    """Report that the broker will never take the message: too large, no such topic.
+
+    Attributes:
+        token: the message's token.
+        reason: the broker's words, on one line.
+        unsent: nothing was sent to find out, so that no other message can be meant.
+    """
 
     token: int
     reason: str
@@ -62,10 +84,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The message may or may not have arrived, and says nothing against it: publish it again.
-    `only_it`: the broker is there, and takes others. `lasting`: the broker is there, and takes none
-    until somebody does what `reason` says; time does not heal it. `in_company`: it was refused
-    together with others, and the next time it will be sent alone."""
+    """Report that the message may or may not have arrived: publish it again.
+
+    Attributes:
+        token: the message's token.
+        reason: the broker's words, on one line.
+        only_it: the broker is there, and takes messages of other topics.
+        lasting: the broker is there, and takes no message until somebody does what `reason` says;
+            time does not heal that.
+        in_company: the message was refused together with others; the next time it is sent alone.
+    """
 
     token: int
     reason: str
@@ -78,80 +106,108 @@ Report = Acknowledged | Refused | Failed
 
 
 class Publisher(Protocol):
-    def publish(self, message: Message, *, token: int) -> bool:
-        """Queue a message; its fate comes out of `reports()` under `token`. Never blocks for long.
+    """Publish messages, and report the outcome of each; for one thread."""
 
-        Returns whether it was queued. Otherwise its fate is known already, and a later message of
-        its key must wait until `reports()` has told it. Of what was queued, no later message of a
-        key is sent before the failure of an earlier one has been told.
+    def publish(self, message: Message, *, token: int) -> bool:
+        """Queue a message, without blocking for long.
+
+        Of the queued messages, no later message of a key is sent before the failure of an earlier
+        one has been fetched from `reports()`.
+
+        Args:
+            message: what to publish.
+            token: names the message in its report.
+
+        Returns:
+            Whether the message was queued. Otherwise it is reported already, and a later message of
+            its key must wait until `reports()` has returned that report.
 
         Raises:
-            BrokerUnavailable: the message was not queued; where it is QueueFull, there are reports
-                to wait for.
-            Fenced: nor will one ever be; only with a transactional id.
+            BrokerUnavailable: the message was not queued and gets no report. Where the error is
+                `QueueFull`, there are reports to wait for.
+            Fenced: no message will be queued any more; only with a transactional id.
         """
 
     def reports(self, *, timeout: float) -> list[Report]:
-        """The delivery reports since the last call; waits up to `timeout` seconds for the first."""
+        """Fetch the reports since the last call.
+
+        Args:
+            timeout: seconds to wait for the first report.
+        """
 
     def commit(self, *, timeout: float) -> None:
-        """Make what was published since the last call visible, all of it or nothing.
+        """Make all messages since the last call visible, or none of them.
 
-        Only for a publisher with a transactional id; without one it does nothing. Until then
-        nobody receives those messages, and none is reported `Acknowledged`. Where one of them is
-        refused or fails, nothing is committed, and the others are reported `Failed`; what was
-        refused `unsent` is none of them. Call it before
-        the server gives up an open transaction, in Kafka after a minute.
+        Without a transactional id this does nothing. With one, no message is received by anybody
+        or reported `Acknowledged` before the commit. Where a message is refused or fails, nothing
+        is committed, and the other messages are reported `Failed`; a message that is refused
+        `unsent` belongs to no transaction. Commit before the server gives up an open transaction,
+        in Kafka after a minute.
+
+        Args:
+            timeout: seconds.
 
         Raises:
-            BrokerUnavailable: it is not known yet; call it again, or `purge()`.
+            BrokerUnavailable: the outcome is not known yet: call `commit()` again, or `purge()`.
             Fenced: nothing was committed; each message is reported `Failed`.
         """
 
     def purge(self) -> None:
-        """Give up what has not been acknowledged; each such message is reported `Failed`, at once
-        or by the next `reports()`."""
+        """Give up the unacknowledged messages: each is reported `Failed`, by the next `reports()`.
+
+        The publisher can be used again.
+        """
 
     def close(self) -> None:
         """Purge, and free every connection."""
 
 
 class TransactionalPublisher(Publisher, Protocol):
-    """What `Broker.publisher()` makes of a transactional id."""
+    """Publish in transactions: made by `Broker.publisher()` for a transactional id."""
 
     @property
     def is_ready(self) -> bool:
-        """Its next message would belong to the id as it was last taken over: by `take_over()`, or
-        by a first message. Not so after anything has failed."""
+        """Whether the next message belongs to the id as it was last taken over.
+
+        The id is taken over by `take_over()` or by a first message, and again after any failure.
+        """
 
     def take_over(self) -> None:
         """Take the id from every other publisher now, rather than with the next message.
 
         Raises:
-            BrokerUnavailable: it is not known who has it.
-            Fenced: somebody has taken it from this one before.
+            BrokerUnavailable: it is not known who has the id.
+            Fenced: another publisher has taken the id from this publisher.
         """
 
 
 class Subscription(Protocol):
+    """Receive records as one member of a group, and commit them; for one thread."""
+
     @property
     def is_joined(self) -> bool:
-        """Its group has taken it in, also where it has no partition for it."""
+        """Whether the group has accepted the subscription, be it without a partition."""
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
-        """Up to `limit` records; waits up to `timeout` seconds for the first. One that cannot be
-        read wholly is received too, and says so; a partition where nothing can be read any more is
-        named in the log and tried again, while the others go on.
+        """Receive records.
+
+        A record of which a part cannot be read is received too, as `Record.unreadable`. A
+        partition where nothing more can be read is named in the log and tried again, while the
+        other partitions go on.
+
+        Args:
+            timeout: seconds to wait for the first record.
+            limit: the most records.
 
         Raises:
-            BrokerUnavailable: no server answers; the same subscription may be used again.
+            BrokerUnavailable: no server answers; the subscription may be used again.
         """
 
     def commit(self, records: Sequence[Record]) -> None:
-        """The group is done with these and with all before them in their partitions.
+        """Mark these records, and all before them in their partitions, as done for the group.
 
         Raises:
-            BrokerUnavailable: not committed; the records may be received again.
+            BrokerUnavailable: nothing is committed; the records may be received again.
         """
 
     def close(self) -> None:
@@ -159,11 +215,13 @@ class Subscription(Protocol):
 
 
 class Broker(Protocol):
+    """Make publishers and subscriptions. To make a broker connects to nothing."""
+
     in_process: bool
-    """True where messages never leave this process, so that separate commands cannot share them."""
+    """Whether messages never leave this process, so that separate commands cannot share them."""
 
     has_transactions: bool
-    """True where `publisher()` takes a transactional id."""
+    """Whether `publisher()` takes a transactional id."""
 
     name: str
     """The URL without its password, for logs."""
@@ -172,25 +230,39 @@ class Broker(Protocol):
         """Ask the server whether it is there.
 
         Raises:
-            BrokerUnavailable: no answer.
-            BrokerConfigurationError: it answers, but not to us.
+            BrokerUnavailable: no server answers.
+            BrokerConfigurationError: a server answers and refuses us.
         """
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
-        """Create the topics that are missing."""
-
-    def publisher(self, *, transactional_id: str | None = None) -> Publisher:
-        """A publisher of its own for one thread.
+        """Create the topics that are missing.
 
         Args:
-            transactional_id: puts messages into transactions, see `Publisher.commit()`. Of all
-                publishers with the same id only the one that published first after the others may
-                go on, in whichever process they are: the server refuses the others' messages, which
-                are `Failed`, and their calls raise `Fenced`. Such a publisher stays fenced.
+            topics: their names, without a prefix of the broker's.
 
         Raises:
-            BrokerConfigurationError: this broker has no transactions.
+            BrokerUnavailable: no server answers.
+            BrokerConfigurationError: a server answers and refuses us.
+        """
+
+    def publisher(self, *, transactional_id: str | None = None) -> Publisher:
+        """Make a publisher, for one thread.
+
+        Args:
+            transactional_id: publish in transactions, see `Publisher.commit()`. Of all publishers
+                with one id, in whichever process, only the publisher that took the id over last may
+                go on. The server refuses the messages of the others, which are reported `Failed`,
+                and their calls raise `Fenced` from then on.
+
+        Raises:
+            BrokerConfigurationError: the broker has no transactions.
         """
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> Subscription:
-        """A subscription for one thread; a new group starts at the first message kept."""
+        """Make a subscription, for one thread.
+
+        Args:
+            topics: their names, without a prefix of the broker's.
+            group: subscriptions of one group share the records; a new group starts at the first
+                message that the broker keeps.
+        """

@@ -1,4 +1,6 @@
-"""CloudEvents 1.0 in Kafka's binary mode: attributes as `ce_` headers, the data as the value.
+"""Convert CloudEvents 1.0 to messages and back, in Kafka's binary mode.
+
+The attributes of an event are `ce_` headers, its data is the value.
 
 Source: CloudEvents 1.0.2 and its Kafka protocol binding 1.0.2.
 """
@@ -17,13 +19,26 @@ _REQUIRED = ("ce_specversion", "ce_id", "ce_type", "ce_source")
 
 
 class NotACloudEvent(Exception):  # noqa: N818 - says what the record is
-    """Raised when a record is not a CloudEvent in binary mode; its text says what is missing."""
+    """Raised when a record is not a CloudEvent in binary mode; the text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEvent:
-    """One event. `sequence` only rises within a subject; `data` is the body, byte for byte; of
-    `extra` headers none displaces the event's own."""
+    """An event.
+
+    Attributes:
+        id: unique within the source.
+        type: what has happened, or what is asked for.
+        source: who says so, as a URI reference.
+        subject: the thing that the event is about; the message's key.
+        data: the body, byte for byte.
+        sequence: rises within a subject.
+        time: when the event was made.
+        content_type: of the body.
+        correlation_id: header `x-correlation-id`.
+        traceparent: header of W3C Trace Context.
+        extra: further headers; one with a reserved name is left out.
+    """
 
     id: str
     type: str
@@ -39,7 +54,7 @@ class CloudEvent:
 
 
 def to_message(event: CloudEvent, *, topic: str) -> Message:
-    """The event as a broker's message; its subject is the key."""
+    """Make a broker's message of an event; the subject is the key."""
     fields = {
         "ce_specversion": SPECVERSION,
         "ce_id": event.id,
@@ -59,16 +74,18 @@ def to_message(event: CloudEvent, *, topic: str) -> Message:
 
 
 def sequence_text(sequence: int) -> str:
-    """A sequence as CloudEvents' extension of that name wants it: a text that sorts as the number
-    does, by twenty digits."""
+    """Write a sequence with twenty digits, so that the text sorts as the number does.
+
+    CloudEvents' extension `sequence` asks for that.
+    """
     return f"{sequence:020d}"
 
 
 def from_record(record: Record) -> CloudEvent:
-    """The event that a record holds.
+    """Read the event that a record holds.
 
     Raises:
-        NotACloudEvent: a required header is missing or unreadable.
+        NotACloudEvent: a required header is missing, or a header cannot be read.
     """
     if record.unreadable:
         raise NotACloudEvent(record.unreadable)
@@ -93,8 +110,11 @@ def from_record(record: Record) -> CloudEvent:
 
 
 def _texts(headers: Headers) -> dict[str, str]:
-    """Decode the headers by their names in lower case. Of an attribute of the event, a second value
-    would be another event to another reader; tracing may well add a second `traceparent`."""
+    """Decode the headers by their names in lower case.
+
+    A second value of an event's attribute is an error: another reader could take the other value.
+    Other headers may be repeated, as tracing does with `traceparent`; the last value counts.
+    """
     found: dict[str, str] = {}
     try:
         for name, value in headers:
@@ -115,7 +135,7 @@ def _key(record: Record) -> str:
 
 
 def _sequence(text: str) -> int | None:
-    """With or without leading zeros: there were none before, and both may be in a topic."""
+    """Read a sequence with or without leading zeros: a topic may hold both forms."""
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
 
 

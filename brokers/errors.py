@@ -1,8 +1,10 @@
-"""BrokerError ─┬─ BrokerConfigurationError
-├─ BrokerUnavailable ─┬─ QueueFull
-│                     ├─ BrokerSlow
-│                     └─ BrokerUnusable
-└─ Fenced
+"""Define the errors of brokers.
+
+BrokerError ─┬─ BrokerConfigurationError
+             ├─ BrokerUnavailable ─┬─ QueueFull
+             │                     ├─ BrokerSlow
+             │                     └─ BrokerUnusable
+             └─ Fenced
 """
 
 from saga_runtime.outage import ServerUnusable
@@ -13,7 +15,7 @@ class BrokerError(Exception):
 
 
 class BrokerConfigurationError(BrokerError):
-    """Raised where trying again cannot help: a wrong URL, a missing driver, wrong credentials."""
+    """Raised where no retry can help: a wrong URL, a missing package, wrong credentials."""
 
 
 class BrokerUnavailable(BrokerError):  # noqa: N818 - the field's term
@@ -21,18 +23,19 @@ class BrokerUnavailable(BrokerError):  # noqa: N818 - the field's term
 
 
 class BrokerSlow(BrokerUnavailable):
-    """Raised when a server answers, but not in time what it was asked."""
+    """Raised when a server answers some requests, and others not in time."""
 
 
 class BrokerUnusable(BrokerUnavailable, ServerUnusable):
-    """Raised when a server answers, but not so that it can be used, and time does not heal that:
-    its text says what to do. Once that is done, the same call works."""
+    """Raised when a server answers, but cannot be used, and time does not heal that.
+
+    The error's text says what to do. Once that is done, the same call works.
+    """
 
 
 class QueueFull(BrokerUnavailable):
-    """Raised when as much is queued as may be: once some of it has arrived, there is room."""
+    """Raised when the publisher's queue is full; there is room once messages have arrived."""
 
 
 class Fenced(BrokerError):  # noqa: N818 - the field's term
-    """Raised when another producer has taken over this one's transactional id: trying again cannot
-    help, and must not."""
+    """Raised when another producer has taken over the transactional id: a retry must not happen."""

@@ -1,8 +1,8 @@
-"""memory://: a broker that lives inside one process and loses nothing when that process is killed.
+"""memory://: a broker inside one process that loses nothing when the process is killed.
 
-It acknowledges a message only when every group that subscribes to its topic has committed it, and a
+A message is acknowledged only when every group that subscribes to its topic has committed it, and a
 message on a command topic waits until there is a group. So the outbox keeps each row until a
-consumer has it for good: the row is the durable copy, and this is only the way there.
+consumer has the message for good: the row is the durable copy, and the broker only the way there.
 """
 
 import threading
@@ -22,7 +22,7 @@ _brokers_lock = threading.Lock()
 
 
 def memory_broker(name: str = "") -> "MemoryBroker":
-    """The broker of that name in this process."""
+    """Return the broker with this name in this process; the first call makes it."""
     with _brokers_lock:
         return _brokers.setdefault(name, MemoryBroker(name))
 
@@ -38,10 +38,10 @@ class _Entry:
 @dataclass(slots=True)
 class _Topic:
     entries: deque[_Entry] = field(default_factory=deque)
-    # Offsets of another process's broker must not come again: they are kept with refused commands.
+    # Refused commands are kept with their offsets: a later process must not use these again.
     next_offset: int = field(default_factory=lambda: time.time_ns() // 1000)
     committed: dict[str, int] = field(default_factory=dict)
-    """For each group, the offset of the first message that it has not committed."""
+    """By group, the offset of the first message that the group has not committed."""
 
     def trim(self, *, is_command: bool) -> None:
         """Acknowledge and drop what every group has committed."""
@@ -51,6 +51,16 @@ class _Topic:
 
 
 class MemoryBroker:
+    """Hold the topics of one name; see `brokers.base.Broker`.
+
+    Args:
+        name: brokers of different names share nothing.
+        max_message_bytes: a larger message is refused.
+
+    Attributes:
+        changed: guards the topics; notified of each message, commit and report.
+    """
+
     in_process = True
     has_transactions = False
 
@@ -61,19 +71,22 @@ class MemoryBroker:
         self._topics: dict[str, _Topic] = {}
 
     def check(self) -> None:
-        """It is always there."""
+        """Do nothing: the broker is always there."""
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
+        """Create the topics that are missing."""
         with self.changed:
             for name in topics:
                 self._topic(name)
 
     def publisher(self, *, transactional_id: str | None = None) -> "MemoryPublisher":
+        """Make a publisher; see `Broker.publisher()`."""
         if transactional_id is not None:
             raise BrokerConfigurationError(f"{self.name} has no transactions")
         return MemoryPublisher(self)
 
     def subscribe(self, topics: Sequence[str], *, group: str) -> "MemorySubscription":
+        """Make a subscription; see `Broker.subscribe()`."""
         with self.changed:
             for name in topics:
                 topic = self._topic(name)
@@ -84,6 +97,13 @@ class MemoryBroker:
     def append(
         self, message: Message, acknowledge: Callable[[], None], owner: "MemoryPublisher"
     ) -> None:
+        """Add a message to its topic.
+
+        Args:
+            message: the message.
+            acknowledge: called once every group has committed the message.
+            owner: may withdraw the message.
+        """
         with self.changed:
             topic = self._topic(message.topic)
             topic.entries.append(_Entry(topic.next_offset, message, acknowledge, owner))
@@ -92,15 +112,17 @@ class MemoryBroker:
             self.changed.notify_all()
 
     def withdraw(self, owner: "MemoryPublisher") -> None:
-        """Take back what this publisher has published and nobody has committed."""
+        """Remove the messages of a publisher that are not acknowledged."""
         with self.changed:
             for topic in self._topics.values():
                 topic.entries = deque(e for e in topic.entries if e.owner is not owner)
 
     def committed(self, topic: str, group: str) -> int:
+        """Return the offset of the first message that the group has not committed."""
         return self._topic(topic).committed[group]
 
     def commit(self, topic: str, group: str, offset: int) -> None:
+        """Commit all messages before an offset for a group."""
         with self.changed:
             committed = self._topic(topic).committed
             committed[group] = max(committed[group], offset)
@@ -108,7 +130,7 @@ class MemoryBroker:
             self.changed.notify_all()
 
     def read(self, topic: str, position: int, limit: int) -> list[Record]:
-        """Records from `position` on; the caller holds `changed`."""
+        """Read up to `limit` records from an offset on; the caller holds `changed`."""
         entries = self._topic(topic).entries
         found = [entry for entry in entries if entry.offset >= position][:limit]
         return [
@@ -131,12 +153,15 @@ class MemoryBroker:
 
 
 class MemoryPublisher:
+    """Publish within the process; see `brokers.base.Publisher`."""
+
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self._pending: set[int] = set()
         self._reports: list[Report] = []
 
     def publish(self, message: Message, *, token: int) -> bool:
+        """Add a message to its topic, or refuse it for its size."""
         size = len(message.value) + sum(len(k) + len(v) for k, v in message.headers)
         if size > self._broker.max_message_bytes:
             limit = self._broker.max_message_bytes
@@ -148,30 +173,35 @@ class MemoryPublisher:
         return True
 
     def reports(self, *, timeout: float) -> list[Report]:
+        """Fetch the reports; see `Publisher.reports()`."""
         with self._broker.changed:
             self._broker.changed.wait_for(lambda: bool(self._reports), timeout)
             reports, self._reports = self._reports, []
             return reports
 
     def commit(self, *, timeout: float) -> None:
-        """There are no transactions."""
+        """Do nothing: there are no transactions."""
 
     def purge(self) -> None:
+        """Remove the unacknowledged messages, and report them `Failed`."""
         with self._broker.changed:
             self._broker.withdraw(self)
             self._reports += [Failed(token, "purged") for token in sorted(self._pending)]
             self._pending.clear()
 
     def close(self) -> None:
+        """Purge."""
         self.purge()
 
     def _acknowledge(self, token: int) -> None:
-        """Called by the broker, which holds `changed`."""
+        """Report a message; the broker calls this and holds `changed`."""
         self._pending.discard(token)
         self._reports.append(Acknowledged(token))
 
 
 class MemorySubscription:
+    """Receive within the process; see `brokers.base.Subscription`."""
+
     is_joined = True
 
     def __init__(self, broker: MemoryBroker, topics: tuple[str, ...], group: str) -> None:
@@ -180,6 +210,7 @@ class MemorySubscription:
         self._positions = {topic: broker.committed(topic, group) for topic in topics}
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
+        """Receive records; see `Subscription.receive()`."""
         deadline = time.monotonic() + timeout
         with self._broker.changed:
             while True:
@@ -190,6 +221,7 @@ class MemorySubscription:
                 self._broker.changed.wait(remaining)
 
     def commit(self, records: Sequence[Record]) -> None:
+        """Commit records; see `Subscription.commit()`."""
         ends: dict[str, int] = {}
         for record in records:
             ends[record.topic] = max(ends.get(record.topic, 0), record.offset + 1)
@@ -197,7 +229,7 @@ class MemorySubscription:
             self._broker.commit(topic, self._group, offset)
 
     def close(self) -> None:
-        """Nothing is held; uncommitted records stay for the group's next subscription."""
+        """Do nothing: uncommitted records stay for the group's next subscription."""
 
     def _read(self, limit: int) -> list[Record]:
         records: list[Record] = []

@@ -1,4 +1,4 @@
-"""Waiting at start-up for a broker that is there, but slow."""
+"""Wait at start-up for a broker that is there, but slow."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,18 +16,18 @@ def await_broker(
 ) -> None:
     """Reach the broker and create the topics that are missing.
 
-    Whoever answers once is waited for from then on, as in every later outage. An address where
-    nobody answers may be wrong, and whoever started this can mend that.
+    Once a server has answered, its outages are waited for, as later while the process runs. Where
+    no server has answered, the address may be wrong, and the caller should hear of that at once.
 
     Args:
-        broker: whom to reach.
+        broker: the broker to reach.
         topics: their names, without the broker's prefix.
-        pause: waits that many seconds.
+        pause: waits for a number of seconds.
 
     Raises:
-        BrokerUnavailable: nobody has answered.
-        BrokerUnusable: somebody answers, and time alone will not help.
-        BrokerConfigurationError: it answers, but not to us.
+        BrokerUnavailable: no server has answered.
+        BrokerUnusable: a server answers, and time alone will not help.
+        BrokerConfigurationError: a server answers and refuses us.
     """
     outage = Outage(f"the broker {broker.name}", logger=logger)
     has_answered = False
