@@ -7,7 +7,7 @@ current_step: ContextVar[str] = ContextVar("step", default="a call")
 """The step that runs here, as a person says it: `order ORD-1: charge_payment`."""
 
 
-class LeftBehind:
+class AbandonedCalls:
     """Keeps the tasks that did not heed their cancel, until they end."""
 
     def __init__(self) -> None:
@@ -24,4 +24,4 @@ class LeftBehind:
         task.add_done_callback(self._steps.pop)
 
 
-current_left_behind: ContextVar[LeftBehind] = ContextVar("left_behind")
+current_abandoned_calls: ContextVar[AbandonedCalls] = ContextVar("abandoned_calls")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from django.apps import apps
@@ -21,6 +22,9 @@ from sagas.definition.steps import is_external
 from sagas.definition.unsupported_features import is_made_by_hand
 from sagas.definition.validation import name_of
 from sagas.errors import SagaDefinitionError
+
+AnySaga = type[SagaClass] | SagaClass
+"""A saga class, or an instance that stands for its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,50 @@ def register(saga_class: type[SagaClass]) -> SagaType:
             "changed saga a higher version, or a base of others `abstract = True`"
         )
     return described
+
+
+def register_all_in(module: ModuleType) -> None:
+    """Register the saga classes that a module defines, but for those that are known already.
+
+    Raises:
+        SagaDefinitionError: a class cannot be run, or its name and version are another's.
+    """
+    for value in vars(module).values():
+        is_own = _is_saga(value) and value.__module__ == module.__name__
+        if is_own and not validation.is_base(value) and not _is_registered(value):
+            register(value)
+
+
+def registered_type(saga: AnySaga) -> SagaType:
+    """Return what is registered of a saga's class, or of the class of an instance.
+
+    Raises:
+        SagaDefinitionError: the class is not registered; the text says what to do.
+    """
+    saga_class = saga if isinstance(saga, type) else type(saga)
+    if saga_class is SagaClass:
+        raise SagaDefinitionError(
+            "Saga is not registered, and one made by hand, of add_step(…), cannot be journalled: "
+            "write a class, with methods that have @action(…) and @compensate(…), in the sagas.py "
+            "of an app"
+        )
+    found = _type_of(saga_class)
+    if found is None or found.saga_class is not saga_class:
+        raise SagaDefinitionError(
+            f"{saga_class.__qualname__} is not registered: put it into the sagas.py of an app that "
+            "is in INSTALLED_APPS"
+        )
+    return found
+
+
+def _is_registered(saga_class: type[SagaClass]) -> bool:
+    found = _type_of(saga_class)
+    return found is not None and found.saga_class is saga_class
+
+
+def _type_of(saga_class: type[SagaClass]) -> SagaType | None:
+    """Return the registered saga of a class's name and version, which may be another class's."""
+    return saga_type(name_of(saga_class), getattr(saga_class, "version", 1))
 
 
 def saga_type(name: str, version: int | None = None) -> SagaType | None:

@@ -39,7 +39,7 @@ from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.journal import codec, local_step, writing
 from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
 from sagas.models import StepKind, StepStatus
-from sagas.run.calling import changes, changes_of_async
+from sagas.run.calling import call_external, call_local
 from sagas.run.journal_writer import Writer
 from sagas.run.state import RunState
 from sagas.run.tries import Tries
@@ -141,7 +141,7 @@ class Attempts:
         if not step.is_external:
             await self._writer.settle()
             self._state.stop_if_suspended()  # meanwhile
-        await self._heed_orders(step, tries)
+        await self._stop_if_decided(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
         named = current_step.set(f"{self._claimed.name} {self._claimed.key}: {step.told}")
@@ -185,19 +185,19 @@ class Attempts:
         )
         return Suspended(reason)
 
-    async def _heed_orders(self, step: Step, tries: Tries) -> None:
+    async def _stop_if_decided(self, step: Step, tries: Tries) -> None:
         """Before an attempt: has a step beside it failed, a cancel come, the deadline passed?"""
         if step.kind is StepKind.COMPENSATION:
             return
         left = self._state.seconds_left
-        if self._state.failure and not self._state.past_pivot:
+        if self._state.failure and not self._state.has_begun_pivot:
             self._undo_if_in_doubt(step, tries)
             raise Decided(self._state.failure)
         if self._state.is_cancel_due:
             await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
         elif left is not None and left <= 0 and not self._state.failure:
             reason = "its deadline has passed"
-            if self._state.past_pivot:
+            if self._state.has_begun_pivot:
                 self._state.park(f"{reason}, and {step.name} is not done")
                 self._state.stop_if_suspended()
             await self._decide(step, tries, reason, cancelled=False)
@@ -228,7 +228,7 @@ class Attempts:
         )
         # A context of its own: a step beside this one may change the shared one meanwhile.
         undoes = step.kind is StepKind.COMPENSATION
-        call = partial(changes, step.function, dict(context), undoes=undoes)
+        call = partial(call_local, step.function, dict(context), undoes=undoes)
         work = _Work(call, self._state.finished_at)
         do = partial(
             local_step.do_locally, entry, work=work, timeout=step.timeout, finish=work.finish
@@ -270,7 +270,7 @@ class Attempts:
             unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
         )
         reach(Point.STARTED, step.label)
-        result = await changes_of_async(
+        result = await call_external(
             step.function,
             context,
             undoes=step.kind is StepKind.COMPENSATION,
@@ -288,7 +288,7 @@ class Attempts:
     def _allowance(self, step: Step) -> Allowance:
         """The step's timeout, or less where the deadline comes before it."""
         left = self._state.seconds_left
-        has_no_deadline = step.kind is StepKind.COMPENSATION or self._state.past_pivot
+        has_no_deadline = step.kind is StepKind.COMPENSATION or self._state.has_begun_pivot
         return Allowance(step.timeout, at_most=None if has_no_deadline else left)
 
     async def _was_away(self, step: Step, tries: Tries, failure: Failure) -> bool:
@@ -327,7 +327,7 @@ class Attempts:
         if step.is_pivot and (failure.is_no or failure.needs_attention) and not tries.in_doubt:
             self._state.pivots_begun.discard(step.name)
         is_forward = step.kind is StepKind.FORWARD
-        may_decide = is_forward and not self._state.past_pivot and not failure.needs_attention
+        may_decide = is_forward and not self._state.has_begun_pivot and not failure.needs_attention
         decides = is_last and may_decide
         if decides:
             self._state.failure = self._state.failure or failure.text
@@ -346,7 +346,7 @@ class Attempts:
             await self._decide(step, tries, self._state.cancel_reason, cancelled=True)
         elif is_forward and failure.needs_attention:
             self._state.park(f"{step.name} needs a person: {failure.text}")
-        elif is_forward and self._state.past_pivot:
+        elif is_forward and self._state.has_begun_pivot:
             self._state.park(f"{step.name} failed past the point of no return: {failure.text}")
         raise StepFailed(failure)
 
@@ -355,17 +355,17 @@ class Attempts:
     ) -> None:
         status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
         entry = tries.entry(step, status, error=text, traceback=kept)
-        changes_: list[Fail | BeginPivot] = []
+        changes: list[Fail | BeginPivot] = []
         if decides:
-            changes_.append(Fail(text))
+            changes.append(Fail(text))
         elif step.is_pivot and step.name in self._state.pivots_begun:
-            changes_.append(BeginPivot())
-        await self._write_decision(*changes_, step=entry)
+            changes.append(BeginPivot())
+        await self._write_decision(*changes, step=entry)
 
-    async def _write_decision(self, *changes_: Change, step: StepEntry | None = None) -> None:
+    async def _write_decision(self, *changes: Change, step: StepEntry | None = None) -> None:
         """Nothing may follow from what the journal does not have."""
         try:
-            await self._writer.write(*changes_, step=step)
+            await self._writer.write(*changes, step=step)
         except (Suspended, LeaseLost):
             raise
         except Exception as unwritten:
@@ -377,7 +377,7 @@ class Attempts:
         """Until the next attempt. A saga of which every step waits for long is given up: it holds
         no task and no worker, and is claimed again when it is due."""
         left = self._state.seconds_left
-        if left is not None and step.kind is StepKind.FORWARD and not self._state.past_pivot:
+        if left is not None and step.kind is StepKind.FORWARD and not self._state.has_begun_pivot:
             seconds = max(0.0, min(seconds, left))
         due = time.monotonic() + seconds
         self._state.resting[step.label] = due

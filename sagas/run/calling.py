@@ -14,7 +14,7 @@ from sagas.journal import codec
 from sagas.run.own_task import apart
 
 
-def changes(
+def call_local(
     function: Callable[[dict[str, Any]], Any], context: dict[str, Any], *, undoes: bool = False
 ) -> dict[str, Any]:
     """Call a step with a context of its own; returns what it changed there and what it returned.
@@ -33,7 +33,7 @@ def changes(
     return _merged(_returned(result, undoes=undoes), own, before, context)
 
 
-async def changes_of_async(
+async def call_external(
     function: Callable[[dict[str, Any]], Awaitable[Any]],
     context: dict[str, Any],
     *,

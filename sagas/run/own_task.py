@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from saga_runtime.abandoned_calls import current_left_behind, current_step
+from saga_runtime.abandoned_calls import current_abandoned_calls, current_step
 from saga_runtime.allowance import Allowance
 from saga_runtime.logs import get_logger
 from sagas.failures import raisable
@@ -93,7 +93,7 @@ def _leave_behind(task: "asyncio.Task[None]", name: str) -> None:
         "%s: %s does not heed that it is cancelled: its call is left behind",
         *(current_step.get(), name),
     )
-    left = current_left_behind.get(None)
+    left = current_abandoned_calls.get(None)
     if left is not None:
         left.add(task)
 

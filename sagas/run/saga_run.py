@@ -11,7 +11,7 @@ from typing import Any
 
 from sagaz.core.decorators import ExecutionEngine, SagaStepDefinition
 
-from saga_runtime.abandoned_calls import LeftBehind, current_left_behind
+from saga_runtime.abandoned_calls import AbandonedCalls, current_abandoned_calls
 from saga_runtime.database_threads import Threads
 from saga_runtime.logs import get_logger
 from sagas.crash_points import Point, reach
@@ -30,7 +30,7 @@ from sagas.run.attempts import Attempts
 from sagas.run.calling import visible
 from sagas.run.closing import Closing
 from sagas.run.journal_writer import Writer
-from sagas.run.sagaz_hooks import Notices
+from sagas.run.sagaz_hooks import ReplayFilter
 from sagas.run.state import RunState
 from sagas.run.tries import Tries
 from sagas.run.undoing import undo_all_that_is_known
@@ -51,12 +51,12 @@ class SagaRun:
         group: GroupCommit,
         journal_threads: Threads,
         call_threads: Threads,
-        left_behind: LeftBehind,
+        abandoned_calls: AbandonedCalls,
     ) -> None:
         self._claimed = claimed
         self._type = saga_type
         self._call_threads = call_threads
-        self._left_behind = left_behind
+        self._abandoned_calls = abandoned_calls
         self._state = RunState(claimed)
         self._parking: RunState | None = None
         self._is_hurried = False
@@ -100,8 +100,8 @@ class SagaRun:
         self._step_names = tuple(step.step_id for step in self._saga.get_steps())
         for definition in self._saga.get_steps():
             self._wrap(definition)
-        Notices(self._state).quieten(self._saga)
-        current_left_behind.set(self._left_behind)  # in this task, and what it calls
+        ReplayFilter(self._state).silence_replays(self._saga)
+        current_abandoned_calls.set(self._abandoned_calls)  # in this task, and what it calls
         token = current_threads.set(self._call_threads)
         try:
             ending = await self._run_steps()

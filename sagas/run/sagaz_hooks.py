@@ -40,17 +40,17 @@ _TOLD_BY = {
 """What the journal has of a step where an earlier run has told of it already."""
 
 
-class Notices:
+class ReplayFilter:
     """Of one run."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
         self._claimed = state.claimed
 
-    def quieten(self, saga: SagaClass) -> None:
+    def silence_replays(self, saga: SagaClass) -> None:
         """Let the hooks of its steps, and its listeners, hear only what is new."""
         for step in saga.get_steps():
-            self._quieten_step(step)
+            self._silence_step(step)
         if saga._instance_listeners:  # noqa: SLF001 - no public way
             saga._instance_listeners = [  # noqa: SLF001
                 _Listener(each, self)
@@ -69,7 +69,7 @@ class Notices:
         record = self._claimed.steps.get((arguments[1], kind))
         return record is None or record.status not in statuses
 
-    def _quieten_step(self, step: SagaStepDefinition) -> None:
+    def _silence_step(self, step: SagaStepDefinition) -> None:
         for name, event in _HOOKS.items():
             hook = getattr(step, name, None)
             if hook is not None:
@@ -106,15 +106,15 @@ class Notices:
 
 
 class _Listener:
-    """One of sagaz's listeners, behind the notices."""
+    """One of sagaz's listeners, behind the filter."""
 
-    def __init__(self, listener: Any, notices: Notices) -> None:
+    def __init__(self, listener: Any, replay_filter: ReplayFilter) -> None:
         self._listener = listener
-        self._notices = notices
+        self._filter = replay_filter
 
     def __getattr__(self, event: str) -> Any:
         def hear(*arguments: Any) -> Any:
             heard = getattr(self._listener, event, None)
             return None if heard is None else heard(*arguments)
 
-        return self._notices.only_news(event, hear)
+        return self._filter.only_news(event, hear)

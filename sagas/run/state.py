@@ -80,7 +80,7 @@ class RunState:
         return self.busy <= 1 and not self.resting
 
     @property
-    def past_pivot(self) -> bool:
+    def has_begun_pivot(self) -> bool:
         return bool(self.pivots_begun)
 
     @property
@@ -91,7 +91,7 @@ class RunState:
     @property
     def is_cancel_due(self) -> bool:
         """A cancel waits, and can still be applied."""
-        return bool(self.cancel_reason) and not self.failure and not self.past_pivot
+        return bool(self.cancel_reason) and not self.failure and not self.has_begun_pivot
 
     def note_cancel(self, reason: str) -> None:
         """What the journal said of a cancel. The row has either a cancel or a begun pivot: with the

@@ -30,6 +30,8 @@ All fixtures take the keywords of `sagas.testing.worker.Options`. A worker has t
 settings and the sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from sagas.crash_points import Point
 from sagas.testing.delivering import deliver_commands
 from sagas.testing.fixtures import (
@@ -39,11 +41,13 @@ from sagas.testing.fixtures import (
     saga_worker,
     saga_workers,
 )
-from sagas.testing.in_memory import run_in_memory
 from sagas.testing.process import Worker
 from sagas.testing.walk import CrashMatrix
 from sagas.testing.worker import Moment, Options
 from sagas.testing.workers import Workers
+
+if TYPE_CHECKING:
+    from sagas.run.in_memory import run_in_memory
 
 __all__ = [
     "CrashMatrix",
@@ -60,3 +64,12 @@ __all__ = [
     "saga_worker",
     "saga_workers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import late what needs the models: a worker's process imports this before there are any."""
+    if name == "run_in_memory":
+        from sagas.run.in_memory import run_in_memory
+
+        return run_in_memory
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

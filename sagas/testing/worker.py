@@ -94,11 +94,12 @@ def set_up(job: Job) -> None:
     for alias in job.databases:  # what the process that it was forked from has looked at
         connections[alias].close()
         del connections[alias]
+    from sagas.definition import registry
     from sagas.journal import sql
 
     sql.is_postgresql.cache_clear()
     for name in job.imports:
-        _register_sagas_of(name)
+        registry.register_all_in(import_module(name))
 
 
 def work(pipe: "Connection[Any, Any]", job: Job) -> None:
@@ -160,19 +161,3 @@ def _obey(pipe: "Connection[Any, Any]", stop: threading.Event, go: threading.Eve
         except (EOFError, OSError):
             os._exit(1)  # the test is gone
         (go if order == GO else stop).set()
-
-
-def _register_sagas_of(module: str) -> None:
-    from sagaz import Saga as SagaClass
-
-    from sagas.definition import registry
-    from sagas.definition.validation import is_base
-
-    for value in vars(import_module(module)).values():
-        if isinstance(value, type) and issubclass(value, SagaClass) and value.__module__ == module:
-            if is_base(value):
-                continue
-            name, version = value.saga_name or value.__name__, getattr(value, "version", 1)
-            known = registry.saga_type(name, version)
-            if known is None or known.saga_class is not value:
-                registry.register(value)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-from saga_runtime.abandoned_calls import LeftBehind
+from saga_runtime.abandoned_calls import AbandonedCalls
 from saga_runtime.correlation import Correlation, correlated
 from saga_runtime.database_errors import AWAY
 from saga_runtime.database_threads import NoThreadLeft, Threads, close_all
@@ -130,7 +130,7 @@ class Executor:
         self._leases = Threads(1, name="leases")
         self._group_thread = Threads(1, name="group")
         self._group = GroupCommit(self._group_thread)
-        self._left_behind = LeftBehind()
+        self._abandoned_calls = AbandonedCalls()
         renewing = asyncio.create_task(self._renew_leases())
         try:
             try:
@@ -195,7 +195,7 @@ class Executor:
         return True
 
     def _is_exhausted(self) -> bool:
-        too_many_deaf = len(self._left_behind.steps) >= 2 * self._call_thread_count
+        too_many_deaf = len(self._abandoned_calls.steps) >= 2 * self._call_thread_count
         return self._journal.is_exhausted or self._calls.is_exhausted or too_many_deaf
 
     def _is_hopeless(self) -> bool:
@@ -204,7 +204,7 @@ class Executor:
 
     def _stuck(self) -> str:
         """What does not come back, as a person says it."""
-        steps = [*self._journal.stuck, *self._calls.stuck, *self._left_behind.steps]
+        steps = [*self._journal.stuck, *self._calls.stuck, *self._abandoned_calls.steps]
         more = f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else ""
         return f"what these steps call does not come back: {'; '.join(steps[:MOST_NAMED])}{more}"
 
@@ -297,7 +297,7 @@ class Executor:
                 group=self._group,
                 journal_threads=self._journal,
                 call_threads=self._calls,
-                left_behind=self._left_behind,
+                abandoned_calls=self._abandoned_calls,
             )
         task = asyncio.create_task(self._execute(claimed, run, unfit))
         self._running[task] = (claimed, run)

@@ -11,17 +11,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, connections
-from sagaz import Saga as SagaClass
 
 from saga_runtime.correlation import current, taken_or_made
 from saga_runtime.database_errors import AWAY
 from saga_runtime.text import is_storable
 from sagas.definition.current_step import current_place
-from sagas.definition.registry import SagaType, saga_type
-from sagas.definition.validation import name_of
+from sagas.definition.registry import AnySaga, SagaType, registered_type
 from sagas.errors import (
     CannotRunHere,
-    SagaDefinitionError,
     SagaFailed,
     SagaParked,
     SagaUnfinished,
@@ -43,7 +40,7 @@ PLACES = threading.BoundedSemaphore(3)
 
 
 def run_saga_sync(
-    saga: type[SagaClass] | SagaClass,
+    saga: AnySaga,
     context: Mapping[str, Any],
     *,
     key: str | None = None,
@@ -72,7 +69,7 @@ def run_saga_sync(
     _check_place()
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
-    found = _registered(saga if isinstance(saga, type) else type(saga))
+    found = registered_type(saga)
     row = _row(found, context, str(uuid.uuid4()) if key is None else key)
     insert_sagas([row])
     return _result(_ended(row.id, timeout=timeout))
@@ -98,22 +95,6 @@ def _check_place() -> None:
             "run_saga_sync inside a transaction: its journal would not be durable. Call it after "
             "the commit, or enqueue a command that starts the saga"
         )
-
-
-def _registered(saga_class: type[SagaClass]) -> SagaType:
-    if saga_class is SagaClass:
-        raise SagaDefinitionError(
-            "Saga is not registered, and one made by hand, of add_step(…), cannot be journalled: "
-            "write a class, with methods that have @action(…) and @compensate(…), in the sagas.py "
-            "of an app"
-        )
-    found = saga_type(name_of(saga_class), getattr(saga_class, "version", 1))
-    if found is None or found.saga_class is not saga_class:
-        raise SagaDefinitionError(
-            f"{saga_class.__qualname__} is not registered: put it into the sagas.py of an app that "
-            "is in INSTALLED_APPS"
-        )
-    return found
 
 
 def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:

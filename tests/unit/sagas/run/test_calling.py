@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sagas.crash_points import Point, observe
 from sagas.errors import UnstorableValue
 from sagas.journal import codec
-from sagas.run.calling import changes, changes_of_async, visible
+from sagas.run.calling import call_external, call_local, visible
 from sagas.worker.executor import Executor
 from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
@@ -30,14 +30,14 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
 def sync(change: Change, context: Context) -> Context:
-    return changes(change, context)
+    return call_local(change, context)
 
 
 def of_async(change: Change, context: Context) -> Context:
     async def step(own: Context) -> Any:
         return change(own)
 
-    return asyncio.run(changes_of_async(step, context))
+    return asyncio.run(call_external(step, context))
 
 
 @pytest.fixture(params=[sync, of_async], ids=["local", "external"])
@@ -199,7 +199,7 @@ def test_nothing_is_lost(before: Context, written: Context, returned: Context) -
         own.update(written)
         return returned
 
-    handed_on = codec.decode(codec.encode(changes(step, before)))
+    handed_on = codec.decode(codec.encode(call_local(step, before)))
     wanted = before | written | returned
     seen = before | handed_on
     assert {k: repr(v) for k, v in seen.items()} == {k: repr(v) for k, v in wanted.items()}
@@ -214,7 +214,7 @@ def test_an_external_step_changes_nothing_that_it_did_not_touch() -> None:
         own["mine"] = True
         return {}
 
-    assert asyncio.run(changes_of_async(step, context)) == {"mine": True}
+    assert asyncio.run(call_external(step, context)) == {"mine": True}
 
 
 def test_what_sagaz_keeps_for_itself_is_not_visible() -> None:
@@ -232,7 +232,7 @@ class TestAResultThatIsNoDict:
             return result
 
         with pytest.raises(UnstorableValue, match=r"which no later step would see: return a"):
-            changes(lambda _: result, {})
+            call_local(lambda _: result, {})
         with pytest.raises(UnstorableValue, match=r"which no later step would see: return a"):
             changing(external)
 
@@ -245,7 +245,7 @@ class TestAResultThatIsNoDict:
             ctx["refunded"] = True
             return result
 
-        assert changes(local, {}, undoes=True) == {"refunded": True}
+        assert call_local(local, {}, undoes=True) == {"refunded": True}
         assert changing(external, undoes=True) == {"refunded": True}
 
     @pytest.mark.parametrize("undoes", [False, True])
@@ -262,11 +262,11 @@ class TestAResultThatIsNoDict:
         with pytest.raises(UnstorableValue, match=r"returned a coroutine, which nobody has run"):
             changing(forgets_to_await, undoes=undoes)
         with pytest.raises(UnstorableValue, match=r"returned a generator, which nobody has run"):
-            changes(forgets_to_iterate, {}, undoes=undoes)
+            call_local(forgets_to_iterate, {}, undoes=undoes)
 
 
 def changing(step: Callable[[Context], Any], *, undoes: bool = False) -> Context:
-    return asyncio.run(changes_of_async(step, {}, undoes=undoes))
+    return asyncio.run(call_external(step, {}, undoes=undoes))
 
 
 @contextmanager
