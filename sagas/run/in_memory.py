@@ -7,7 +7,6 @@ from sagaz import Saga as SagaClass
 from sagaz.core.decorators import ExecutionEngine
 
 from sagas.definition.current_step import current_key
-from sagas.definition.steps import is_external
 
 Context = dict[str, Any]
 
@@ -36,6 +35,9 @@ async def run_in_memory(saga: SagaClass, context: Mapping[str, Any]) -> Context:
 
 
 def _under_key(function: Callable[[Context], Any], key: str) -> Callable[[Context], Awaitable[Any]]:
+    # Imported late: a project imports `sagas.testing` before Django has its models.
+    from sagas.definition.steps import is_external
+
     async def call(context: Context) -> Any:
         token = current_key.set(key)
         try:

@@ -196,3 +196,8 @@ class TestTheWalk:
 def test_importing_sagas_imports_no_pytest() -> None:
     code = "import sagas, sys; assert 'pytest' not in sys.modules, 'it does'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_is_imported_before_django_has_its_models() -> None:
+    """As the process does that workers are forked from, and a project's conftest."""
+    subprocess.run([sys.executable, "-c", "import sagas.testing"], check=True)
