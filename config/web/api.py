@@ -7,6 +7,7 @@ from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from ninja.errors import HttpError, ValidationError
 
+from config.version import version
 from config.web import health
 from config.web.openapi import ProblemApi
 from config.web.origins import guarded
@@ -17,7 +18,8 @@ from saga_runtime.problems import Problem
 
 api = ProblemApi(
     title="django-saga-outbox",
-    version="1.0.0",
+    version=version(),
+    urls_namespace="api",
     description="An order service that cannot lose an order.",
     docs_url="/api/docs",
     openapi_url="/api/openapi.json",
