@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 class BrokenPartitions:
     """Remember which partitions wait, and until when.
 
-    The pause doubles with each failure at one offset, from `first_retry` to `longest_retry`.
+    The pause grows with each failure at one offset, as `KafkaTiming.retry` says.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class BrokenPartitions:
         self._timing = timing
         self._clock = clock
         self._until: dict[Place, float] = {}
-        self._last: dict[Place, tuple[int, float]] = {}  # the offset and the pause before it
+        self._failures: dict[Place, tuple[int, int]] = {}  # an offset, and how often it failed
 
     def add(self, place: Place, offset: int, reason: str) -> None:
         """Let a partition wait, and log an error with the reason.
@@ -42,11 +42,10 @@ class BrokenPartitions:
             offset: where reading failed.
             reason: the client's error, on one line.
         """
-        failed_at, last = self._last.get(place, (-1, 0.0))
-        pause = self._timing.first_retry
-        if failed_at == offset:
-            pause = min(2 * last, self._timing.longest_retry)
-        self._last[place] = offset, pause
+        failed_at, before = self._failures.get(place, (offset, 0))
+        failures = before + 1 if failed_at == offset else 1
+        self._failures[place] = offset, failures
+        pause = self._timing.retry.pause(failures)
         self._until[place] = self._clock() + pause
         logger.error(
             "%s/%s/%s cannot be read, trying again in %.0f s: %s: %s",

@@ -1,6 +1,10 @@
-"""Hold every duration that a Kafka client is made with, so that a test can shorten each of them."""
+"""Hold the durations of Kafka clients, so that a test can shorten each of them."""
 
 from dataclasses import dataclass
+
+from saga_runtime.backoff import Backoff
+
+_RETRY = Backoff(first=2.0, longest=60.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +32,7 @@ class KafkaTiming:
         remember: keep the knowledge of an absent topic or of a size limit.
         look_every: pause between two comparisons of the topics' partitions.
         refresh: pause between two updates of a client's knowledge of its topics.
-        first_retry: first pause before a partition that cannot be read is tried again.
-        longest_retry: longest pause before a partition that cannot be read is tried again.
+        retry: pauses between two attempts to read a broken partition.
     """
 
     connect: float = 2.0
@@ -52,8 +55,7 @@ class KafkaTiming:
     remember: float = 5.0
     look_every: float = 60.0
     refresh: float = 60.0
-    first_retry: float = 2.0
-    longest_retry: float = 60.0
+    retry: Backoff = _RETRY
 
 
 DEFAULT_TIMING = KafkaTiming()

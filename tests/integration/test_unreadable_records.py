@@ -19,6 +19,7 @@ from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON
 from brokers.kafka.timing import KafkaTiming
 from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import admin_client
+from saga_runtime.backoff import Backoff
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
 from tests.integration.test_kafka_broker import KafkaProxy, until
 
@@ -29,7 +30,7 @@ pytestmark = [
 ]
 
 PARTITIONS = 2
-TIMING = KafkaTiming(first_retry=0.3, longest_retry=0.3)
+TIMING = KafkaTiming(retry=Backoff(first=0.3, longest=0.3))
 
 
 @pytest.fixture(params=CLIENTS)
