@@ -5,8 +5,7 @@ guarantee:
 
 - Messages with one key are received in the order in which they were published.
 - `Acknowledged` is reported only when the broker has the message for good.
-- A record that a subscription has received but not committed is received again by the next
-  subscription of its group.
+- A record received but not committed is received again by the next subscription of the group.
 """
 
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ class Message(NamedTuple):  # a tuple is made in half the time of a frozen datac
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A message as it is received, with its place on the broker.
+    """A received message, with its place on the broker.
 
     Attributes:
         topic: its name, without a prefix of the broker's.
@@ -43,8 +42,7 @@ class Record:
         key: None where the publisher gave none.
         value: None where the publisher gave none.
         headers: names and values; an absent value is empty.
-        unreadable: why a part could not be read; empty where all could. The other parts are as
-            they came.
+        unreadable: why a part could not be read, else empty. The remaining parts are unchanged.
     """
 
     topic: str
@@ -62,19 +60,19 @@ class Record:
 
 
 class Acknowledged(NamedTuple):  # there is one for each message
-    """Report that the broker has the message for good: every subscriber will receive it."""
+    """Report a message as stored for good: every subscriber will receive the message."""
 
     token: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Report that the broker will never take the message: too large, no such topic.
+    """Report a message as never acceptable to the broker: too large, no such topic.
 
     Attributes:
         token: the message's token.
         reason: the broker's words, on one line.
-        unsent: nothing was sent to find out, so that no other message can be meant.
+        unsent: refused before anything was sent, so no further message can be meant.
     """
 
     token: int
@@ -84,15 +82,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Report that the message may or may not have arrived: publish it again.
+    """Report an unknown outcome: the message may or may not have arrived, so publish again.
 
     Attributes:
         token: the message's token.
         reason: the broker's words, on one line.
-        only_it: the broker is there, and takes messages of other topics.
-        lasting: the broker is there, and takes no message until somebody does what `reason` says;
-            time does not heal that.
-        in_company: the message was refused together with others; the next time it is sent alone.
+        only_it: the broker answers, and takes messages of further topics.
+        lasting: the broker answers, and takes no message until `reason` is heeded; time alone does
+            not help.
+        in_company: the message was refused in a batch of several; the next attempt sends a batch of
+            a single message.
     """
 
     token: int
@@ -111,16 +110,16 @@ class Publisher(Protocol):
     def publish(self, message: Message, *, token: int) -> bool:
         """Queue a message, without blocking for long.
 
-        Of the queued messages, no later message of a key is sent before the failure of an earlier
-        one has been fetched from `reports()`.
+        After a queued message has failed, no later message of the key is sent before `reports()`
+        has returned the failure.
 
         Args:
-            message: what to publish.
+            message: the message to publish.
             token: names the message in its report.
 
         Returns:
-            Whether the message was queued. Otherwise it is reported already, and a later message of
-            its key must wait until `reports()` has returned that report.
+            Whether the message was queued. Otherwise there is a report already, and a later message
+            of the key must wait until `reports()` has returned the report.
 
         Raises:
             BrokerUnavailable: the message was not queued and gets no report. Where the error is
@@ -138,11 +137,10 @@ class Publisher(Protocol):
     def commit(self, *, timeout: float) -> None:
         """Make all messages since the last call visible, or none of them.
 
-        Without a transactional id this does nothing. With one, no message is received by anybody
-        or reported `Acknowledged` before the commit. Where a message is refused or fails, nothing
-        is committed, and the other messages are reported `Failed`; a message that is refused
-        `unsent` belongs to no transaction. Commit before the server gives up an open transaction,
-        in Kafka after a minute.
+        Does nothing without a transactional id. With an id, no message is received or reported
+        `Acknowledged` before the commit. Where a message is refused or fails, nothing is committed,
+        and the remaining messages are reported `Failed`; a message refused `unsent` belongs to no
+        transaction. Commit before the server gives up an open transaction, in Kafka after a minute.
 
         Args:
             timeout: seconds.
@@ -167,7 +165,7 @@ class TransactionalPublisher(Publisher, Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next message belongs to the id as it was last taken over.
+        """Whether the next message belongs to the latest takeover of the id.
 
         The id is taken over by `take_over()` or by a first message, and again after any failure.
         """
@@ -176,8 +174,8 @@ class TransactionalPublisher(Publisher, Protocol):
         """Take the id from every other publisher now, rather than with the next message.
 
         Raises:
-            BrokerUnavailable: it is not known who has the id.
-            Fenced: another publisher has taken the id from this publisher.
+            BrokerUnavailable: the owner of the id is not known.
+            Fenced: a later publisher has taken the id over.
         """
 
 
@@ -191,9 +189,9 @@ class Subscription(Protocol):
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
         """Receive records.
 
-        A record of which a part cannot be read is received too, as `Record.unreadable`. A
-        partition where nothing more can be read is named in the log and tried again, while the
-        other partitions go on.
+        A record with an unreadable part is received too, see `Record.unreadable`. A partition where
+        nothing more can be read is named in the log and tried again, while further partitions go
+        on.
 
         Args:
             timeout: seconds to wait for the first record.
@@ -218,7 +216,7 @@ class Broker(Protocol):
     """Make publishers and subscriptions. To make a broker connects to nothing."""
 
     in_process: bool
-    """Whether messages never leave this process, so that separate commands cannot share them."""
+    """Whether messages never leave the process, so separate commands cannot share the broker."""
 
     has_transactions: bool
     """Whether `publisher()` takes a transactional id."""
@@ -227,22 +225,22 @@ class Broker(Protocol):
     """The URL without its password, for logs."""
 
     def check(self) -> None:
-        """Ask the server whether it is there.
+        """Ask the server for any answer.
 
         Raises:
             BrokerUnavailable: no server answers.
-            BrokerConfigurationError: a server answers and refuses us.
+            BrokerConfigurationError: a server refuses us.
         """
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
-        """Create the topics that are missing.
+        """Create the missing topics.
 
         Args:
             topics: their names, without a prefix of the broker's.
 
         Raises:
             BrokerUnavailable: no server answers.
-            BrokerConfigurationError: a server answers and refuses us.
+            BrokerConfigurationError: a server refuses us.
         """
 
     def publisher(self, *, transactional_id: str | None = None) -> Publisher:
@@ -250,9 +248,9 @@ class Broker(Protocol):
 
         Args:
             transactional_id: publish in transactions, see `Publisher.commit()`. Of all publishers
-                with one id, in whichever process, only the publisher that took the id over last may
-                go on. The server refuses the messages of the others, which are reported `Failed`,
-                and their calls raise `Fenced` from then on.
+                with the same id, in any process, only the latest to take the id over may go on. The
+                server refuses all messages of earlier publishers: the messages are reported
+                `Failed`, and calls raise `Fenced` from then on.
 
         Raises:
             BrokerConfigurationError: the broker has no transactions.
@@ -264,5 +262,5 @@ class Broker(Protocol):
         Args:
             topics: their names, without a prefix of the broker's.
             group: subscriptions of one group share the records; a new group starts at the first
-                message that the broker keeps.
+                message kept by the broker.
         """

@@ -1,6 +1,6 @@
 """Convert CloudEvents 1.0 to messages and back, in Kafka's binary mode.
 
-The attributes of an event are `ce_` headers, its data is the value.
+The attributes of an event are `ce_` headers, the data is the value.
 
 Source: CloudEvents 1.0.2 and its Kafka protocol binding 1.0.2.
 """
@@ -28,16 +28,16 @@ class CloudEvent:
 
     Attributes:
         id: unique within the source.
-        type: what has happened, or what is asked for.
-        source: who says so, as a URI reference.
-        subject: the thing that the event is about; the message's key.
+        type: names the event or the command.
+        source: the sender, as a URI reference.
+        subject: the entity of the event; the message's key.
         data: the body, byte for byte.
         sequence: rises within a subject.
         time: when the event was made.
         content_type: of the body.
         correlation_id: header `x-correlation-id`.
         traceparent: header of W3C Trace Context.
-        extra: further headers; one with a reserved name is left out.
+        extra: further headers; reserved names are left out.
     """
 
     id: str
@@ -74,7 +74,7 @@ def to_message(event: CloudEvent, *, topic: str) -> Message:
 
 
 def sequence_text(sequence: int) -> str:
-    """Write a sequence with twenty digits, so that the text sorts as the number does.
+    """Write a sequence with twenty digits: the text sorts as the number does.
 
     CloudEvents' extension `sequence` asks for that.
     """
@@ -112,8 +112,8 @@ def from_record(record: Record) -> CloudEvent:
 def _texts(headers: Headers) -> dict[str, str]:
     """Decode the headers by their names in lower case.
 
-    A second value of an event's attribute is an error: another reader could take the other value.
-    Other headers may be repeated, as tracing does with `traceparent`; the last value counts.
+    A second value of an event's attribute is an error: readers could disagree on the value. Further
+    headers may be repeated, as tracing does with `traceparent`; the last value counts.
     """
     found: dict[str, str] = {}
     try:

@@ -1,7 +1,8 @@
 """kafka://: Apache Kafka, through kafka-python, or through librdkafka where speed counts.
 
-This module joins the parts: `brokers.kafka` has what both clients share, `brokers.kafka_python` and
-`brokers.librdkafka` have a client each. Nothing is imported from librdkafka unless it is used.
+The parts are joined here: `brokers.kafka` has the code shared by both clients, while
+`brokers.kafka_python` and `brokers.librdkafka` have a client each. librdkafka is imported only when
+used.
 """
 
 import time
@@ -24,18 +25,18 @@ from brokers.kafka_python.server import KafkaServer
 
 
 class KafkaBroker:
-    """Publish to and subscribe at one Kafka; to make a broker connects to nothing.
+    """Publish to and subscribe at a Kafka; to make a broker connects to nothing.
 
     Args:
         address: where Kafka is.
         name: the URL without its password.
-        partitions: of a topic that `ensure_topics` creates.
-        replication_factor: of a topic that `ensure_topics` creates.
-        client: one of `brokers.kafka.clients.CLIENTS`, which must be installed.
-        timing: durations of all its clients.
+        partitions: of each topic created by `ensure_topics`.
+        replication_factor: of each topic created by `ensure_topics`.
+        client: a name in `brokers.kafka.clients.CLIENTS`; must be installed.
+        timing: durations of all clients.
         max_queued_bytes: above them a publisher raises `QueueFull`.
-        questions: asks about topics; by default the server itself.
-        clock: seconds that only rise; says when to ask about topics again.
+        questions: answers questions about topics; by default, asks the server.
+        clock: monotonic seconds; decides when to ask about topics again.
     """
 
     in_process = False
@@ -69,7 +70,7 @@ class KafkaBroker:
         )
 
     def check(self) -> None:
-        """Ask the server whether it is there; see `Broker.check()`."""
+        """Ask the server for any answer; see `Broker.check()`."""
         self._server.check()
 
     def ensure_topics(self, topics: Sequence[str]) -> None:

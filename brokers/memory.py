@@ -1,8 +1,8 @@
-"""memory://: a broker inside one process that loses nothing when the process is killed.
+"""memory://: a broker inside one process, without a loss when the process is killed.
 
-A message is acknowledged only when every group that subscribes to its topic has committed it, and a
-message on a command topic waits until there is a group. So the outbox keeps each row until a
-consumer has the message for good: the row is the durable copy, and the broker only the way there.
+A message is acknowledged only when every subscribed group has committed the message, and a message
+on a command topic waits until there is a group. So the outbox keeps each row until a consumer has
+the message for good: the row is the durable copy, and the broker only the way there.
 """
 
 import threading
@@ -41,10 +41,10 @@ class _Topic:
     # Refused commands are kept with their offsets: a later process must not use these again.
     next_offset: int = field(default_factory=lambda: time.time_ns() // 1000)
     committed: dict[str, int] = field(default_factory=dict)
-    """By group, the offset of the first message that the group has not committed."""
+    """By group, the offset of the first uncommitted message."""
 
     def trim(self, *, is_command: bool) -> None:
-        """Acknowledge and drop what every group has committed."""
+        """Acknowledge and drop the messages committed by every group."""
         done = min(self.committed.values(), default=0 if is_command else self.next_offset)
         while self.entries and self.entries[0].offset < done:
             self.entries.popleft().acknowledge()
@@ -74,7 +74,7 @@ class MemoryBroker:
         """Do nothing: the broker is always there."""
 
     def ensure_topics(self, topics: Sequence[str]) -> None:
-        """Create the topics that are missing."""
+        """Create the missing topics."""
         with self.changed:
             for name in topics:
                 self._topic(name)
@@ -112,13 +112,13 @@ class MemoryBroker:
             self.changed.notify_all()
 
     def withdraw(self, owner: "MemoryPublisher") -> None:
-        """Remove the messages of a publisher that are not acknowledged."""
+        """Remove the unacknowledged messages of a publisher."""
         with self.changed:
             for topic in self._topics.values():
                 topic.entries = deque(e for e in topic.entries if e.owner is not owner)
 
     def committed(self, topic: str, group: str) -> int:
-        """Return the offset of the first message that the group has not committed."""
+        """Return the offset of the group's first uncommitted message."""
         return self._topic(topic).committed[group]
 
     def commit(self, topic: str, group: str, offset: int) -> None:
@@ -183,7 +183,7 @@ class MemoryPublisher:
         """Do nothing: there are no transactions."""
 
     def purge(self) -> None:
-        """Remove the unacknowledged messages, and report them `Failed`."""
+        """Remove the unacknowledged messages, and report each as `Failed`."""
         with self._broker.changed:
             self._broker.withdraw(self)
             self._reports += [Failed(token, "purged") for token in sorted(self._pending)]
@@ -194,7 +194,7 @@ class MemoryPublisher:
         self.purge()
 
     def _acknowledge(self, token: int) -> None:
-        """Report a message; the broker calls this and holds `changed`."""
+        """Report a message; called by the broker, under `changed`."""
         self._pending.discard(token)
         self._reports.append(Acknowledged(token))
 

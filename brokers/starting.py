@@ -27,7 +27,7 @@ def await_broker(
     Raises:
         BrokerUnavailable: no server has answered.
         BrokerUnusable: a server answers, and time alone will not help.
-        BrokerConfigurationError: a server answers and refuses us.
+        BrokerConfigurationError: a server refuses us.
     """
     outage = Outage(f"the broker {broker.name}", logger=logger)
     has_answered = False

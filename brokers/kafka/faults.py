@@ -1,20 +1,20 @@
-"""Sort every error code of Kafka's protocol by whose fault it is, once for both clients.
+"""Sort every error code of Kafka's protocol by whose fault the error is, for both clients.
 
-The codes are those of Apache Kafka 4.1, `org.apache.kafka.common.protocol.Errors`, as they matter
-to a client that publishes or receives. A code that answers only other requests (an administrator's,
-another broker's) counts as our fault: we have asked for something that we should not.
+The codes come from Apache Kafka 4.1, `org.apache.kafka.common.protocol.Errors`, and are sorted for
+a client that publishes or receives. A code for different requests only (an administrator's, a
+broker's) counts as our fault: our request was wrong.
 """
 
 from enum import Enum
 
 
 class Fault(Enum):
-    """Whose fault an error code is, and what happens to the message that it answers."""
+    """Whose fault an error code is, and the consequence for the message."""
 
     MESSAGE = "message"
-    """The message will never be taken: it is parked, once it was refused alone."""
+    """The message will never be taken: parked, once refused in a batch of its own."""
     TOPIC = "topic"
-    """The topic takes or gives out nothing until somebody changes it: its messages wait."""
+    """The topic takes or gives out nothing until the topic is changed: its messages wait."""
     OURS = "ours"
     """Our settings, rights, packages or clock are wrong, and time does not heal that: all messages
     wait, and the error is named."""
@@ -191,7 +191,7 @@ _ADVICE = {
 def fault_of_code(code: int) -> Fault:
     """Tell whose fault an error code is.
 
-    A code newer than the table counts as ours: nothing is parked for it, and it is named.
+    A code newer than the table counts as ours: no message is parked, and the error is named.
     """
     return _FAULTS.get(code, Fault.OURS)
 

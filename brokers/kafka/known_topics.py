@@ -1,8 +1,8 @@
 """Ask about a topic before a producer learns of a message for it.
 
-A producer that is handed a topic that does not exist asks for it again and again, or reports it
-only half a minute later. A producer that is handed a message above the topic's limit ends with that
-message, and fails all others that it holds.
+A producer with a message for an absent topic asks for the topic again and again, or reports the
+failure only half a minute later. A producer with a message above the topic's limit ends with the
+refusal, and fails all further messages in its queue.
 """
 
 import time
@@ -24,15 +24,15 @@ class TopicNotShown(BrokerUnavailable):
 class TopicQuestions(Protocol):
     """Ask a server about a topic, by the topic's name on the servers.
 
-    Each question may raise `BrokerConfigurationError` where the server refuses us.
+    Each question raises `BrokerConfigurationError` where the server refuses us.
     """
 
     def partition_count(self, topic: str) -> int:
         """Count the topic's partitions.
 
         Returns:
-            The number; 0 where the server says that there is no such topic and creates none. One
-            answer of 0 may be wrong: another server may know of a topic that was just created.
+            The number; 0 where the server knows no such topic and creates none. A single answer of
+            0 may be wrong: a server may not know yet of a topic created through another server.
 
         Raises:
             BrokerUnavailable: there is no answer.
@@ -51,7 +51,7 @@ class TopicQuestions(Protocol):
 
 
 class _Unsendable(NamedTuple):
-    """Why no message can be sent to a topic, and until when that counts as known."""
+    """Why no message can be sent to a topic, and how long the answer counts."""
 
     until: float
     reason: str
@@ -63,9 +63,9 @@ class KnownTopics:
 
     Args:
         questions: asks the server.
-        shapes: is told the number of partitions.
+        shapes: notes the number of partitions.
         timing: how long an answer is remembered.
-        clock: seconds that only rise.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class KnownTopics:
         self._limits: dict[str, tuple[int | None, float]] = {}
 
     def partitions_or_report(self, topic: str, token: int) -> int | Refused | Failed:
-        """Count a topic's partitions, or report the message that cannot be sent to it.
+        """Count a topic's partitions, or report the message as not sendable.
 
-        A message is `Failed`, to be published again, until two answers say that the topic is
-        absent: a server may not have heard of a new topic yet.
+        A message is `Failed`, to be published again, until two answers call the topic absent: a
+        server may not have heard of a new topic yet.
 
         Args:
-            topic: its name on the servers.
-            token: the token of the message that is about to be sent.
+            topic: the topic's name on the servers.
+            token: the token of the message about to be sent.
 
         Raises:
             BrokerUnavailable: there is no answer.
@@ -136,11 +136,11 @@ class KnownTopics:
         return self._ask(self._questions.partition_count, topic)
 
     def report_if_too_large(self, topic: str, message: Message, token: int) -> Refused | None:
-        """Report a message that is over the topic's size limit, which is asked for when needed.
+        """Report a message over the topic's size limit; ask for the limit when needed.
 
         Args:
-            topic: its name on the servers.
-            message: what is about to be sent.
+            topic: the topic's name on the servers.
+            message: the message about to be sent.
             token: the message's token.
 
         Returns:

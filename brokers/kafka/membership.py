@@ -41,7 +41,7 @@ class Member(Protocol):
 
     @property
     def is_unusable(self) -> bool:
-        """Whether a server answers and refuses us for good; `trouble` says why."""
+        """Whether a server refuses us for good; `trouble` says why."""
 
     @property
     def trouble(self) -> str:

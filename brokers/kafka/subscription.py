@@ -23,7 +23,7 @@ class KafkaSubscription:
         topics: the topics' names, without the prefix.
         group: the group's name, without the prefix.
         join: makes a member, by one of the clients.
-        watch: compares the topics' partitions now and then.
+        watch: compares the topics' partitions from time to time.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class TopicWatch:
     Args:
         shapes: is told the counts.
         timing: how often to look.
-        clock: seconds that only rise.
+        clock: monotonic seconds.
     """
 
     def __init__(

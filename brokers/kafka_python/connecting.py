@@ -19,12 +19,12 @@ Client = TypeVar("Client")
 class _Manager(KafkaConnectionManager):
     """Remember why a connection failed, and whether a server has answered.
 
-    kafka-python itself only logs the failure, and raises that time is up.
+    kafka-python only logs the failure, and raises a timeout.
 
     Attributes:
         failure: why the last connection failed, or why a server refused us.
-        is_answered: a server has answered, by the URL or by the address that it gives for itself.
-        is_answered_at_home: a server has answered by the address that it gives for itself.
+        is_answered: a server has answered, at the URL's address or at its advertised address.
+        is_answered_at_home: a server has answered at its advertised address.
     """
 
     def __init__(self, net: NetworkSelector, **configs: object) -> None:
@@ -54,8 +54,8 @@ def connect(
 ) -> tuple[Client, KafkaNetClient]:
     """Make a client and wait until it has reached a server.
 
-    kafka-python connects in its constructors, and where that fails it leaves a thread and sockets
-    behind; they are freed here.
+    kafka-python connects in its constructors; a failed constructor leaves a thread and sockets
+    behind, which are freed here.
 
     Args:
         factory: the client's class.
@@ -67,7 +67,7 @@ def connect(
 
     Raises:
         BrokerUnavailable: no server answers in time.
-        BrokerConfigurationError: a server answers and refuses us.
+        BrokerConfigurationError: a server refuses us.
     """
     opened: list[tuple[KafkaNetClient, _Manager]] = []
 
@@ -97,7 +97,7 @@ def connect(
 
 
 def has_answered(net_client: KafkaNetClient) -> bool:
-    """Tell whether a server has ever answered by the address that it gives for itself."""
+    """Tell whether a server has ever answered at its advertised address."""
     manager = net_client._manager  # noqa: SLF001 - what `connect()` gave it
     return isinstance(manager, _Manager) and manager.is_answered_at_home
 

@@ -2,11 +2,11 @@
 
 Invariants:
 - A message never expires: it is acknowledged, refused or failed by the broker, or given up by
-  `free()`. (With a deadline, messages that fail let later messages of their key overtake them.)
-- After the first error of any kind the producer is finished, and the messages that it still holds
-  are `Failed`. kafka-python's idempotent producer turns one refused message into a fatal state and
-  then fails every other message with that same reason; and a message that is queued behind a failed
-  message must not overtake it.
+  `free()`. (With a deadline, a failing message would be overtaken by later messages of its key.)
+- After the first error of any kind the producer is finished, and its pending messages are `Failed`.
+  kafka-python's idempotent producer turns a refused message into a fatal state, and fails all
+  further messages with the same reason; and a message queued behind a failed message must not
+  overtake the failed message.
 """
 
 import threading
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kafka.producer.sender import ExceptionOf, RecordErrors
 
 MAX_BLOCK_MS = 1_000
-"""Milliseconds that `KafkaProducer.send()` may wait for what it must know about a topic."""
+"""Milliseconds of `KafkaProducer.send()` to wait for a topic's metadata."""
 
 
 class KafkaPythonProducer:
@@ -39,7 +39,7 @@ class KafkaPythonProducer:
 
     Args:
         address: where the servers are.
-        changed: is notified of each report; guards what both threads use.
+        changed: notified of each report; guards the state shared by both threads.
         timing: durations of the client.
 
     Raises:
@@ -49,7 +49,7 @@ class KafkaPythonProducer:
         partitions: how many partitions each topic had when its first message was sent.
         pending: tokens of unreported messages, with the bytes of each.
         pending_bytes: the sum of these bytes.
-        reports: reports that nobody has fetched yet.
+        reports: reports, before they are fetched.
         moved_at: when the last report came, or the first message was sent.
         finished: no message may be sent any more.
     """
@@ -91,7 +91,7 @@ class KafkaPythonProducer:
         """Queue a message.
 
         Args:
-            message: what is sent.
+            message: the message to send.
             token: names the message in its report.
             topic: the topic's name on the servers.
         """
@@ -126,7 +126,7 @@ class KafkaPythonProducer:
         """Remove a message from the pending messages.
 
         Returns:
-            Whether it was still pending.
+            Whether the message was still pending.
         """
         with self._changed:
             size = self.pending.pop(token, None)
@@ -136,13 +136,13 @@ class KafkaPythonProducer:
 
     @property
     def is_away(self) -> bool:
-        """Whether no server has answered for a while, which the client does not say."""
+        """Whether no server has answered for a while; the client is silent about outages."""
         if is_connected(self._net_client):
             self._answered_at = time.monotonic()
         return time.monotonic() - self._answered_at >= self._timing.away_after
 
     def stop(self) -> None:
-        """Send nothing more. Does not wait, so that the client's own thread may call this."""
+        """Send nothing more. Never waits, so the client's own thread may call `stop()`."""
         self.finished = True
         self._client._sender.force_close()  # noqa: SLF001 - close() flushes first, which can hang
 
@@ -165,10 +165,10 @@ class KafkaPythonProducer:
 
 
 def _keep_batch_errors(sender: Sender) -> None:
-    """Give an error that is no message's fault to each message of its batch unchanged.
+    """Give an error, unless a message is at fault, to each message of the batch unchanged.
 
-    The broker adds why each record was left out, and kafka-python turns that into an
-    `InvalidRecordError`, whatever the error is: a wrong clock would look like wrong messages.
+    The broker adds a reason for each record, and kafka-python makes an `InvalidRecordError` of the
+    reason, whatever the error is: a wrong clock would look like wrong messages.
     """
     of_each = sender._record_exceptions_fn  # noqa: SLF001
 

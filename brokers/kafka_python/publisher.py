@@ -37,7 +37,7 @@ class KafkaPythonPublisher:
     Args:
         address: where the servers are.
         topics: knows the topics; shared by the publishers of a broker.
-        watch: compares the topics' partitions now and then.
+        watch: compares the topics' partitions from time to time.
         timing: durations of the client.
         max_queued_bytes: above them `publish()` raises `QueueFull`.
     """

@@ -23,7 +23,7 @@ from brokers.librdkafka.faults import explain, fault_of, kafka_error, unavailabl
 from brokers.librdkafka.statistics import is_connected, partition_counts
 
 STATISTICS_INTERVAL_MS = 500
-"""Milliseconds between two statistics, in which alone librdkafka says whether it is connected."""
+"""Milliseconds between two statistics, librdkafka's only word on its connections."""
 
 _TAKEN_AWAY = frozenset(
     {
@@ -95,12 +95,12 @@ class LibrdkafkaMember:
 
     @property
     def is_unusable(self) -> bool:
-        """Whether a server answers and refuses us for good."""
+        """Whether a server refuses us for good."""
         return self._trouble is not None and fault_of(self._trouble) is Fault.OURS
 
     @property
     def trouble(self) -> str:
-        """The last error that concerns no request, on one line."""
+        """The last error about the connection, on one line."""
         return explain(self._trouble) if self._trouble is not None else "no connection"
 
     def receive(self, *, timeout: float, limit: int) -> list[Record]:
@@ -128,21 +128,21 @@ class LibrdkafkaMember:
     def partition_counts(self) -> Mapping[str, int]:
         """Count the topics' partitions, by the statistics where these name every topic.
 
-        The statistics name the topics of which the member has partitions. A topic that they do not
-        name may be gone, or its partitions may all be assigned to other members: the server says.
+        The statistics name the topics with partitions assigned to the member. An unnamed topic may
+        be gone, or be assigned wholly to further members: only the server can say.
         """
         known = {topic: self._counts.get(topic, 0) for topic in self._topics}
         return known if all(known.values()) else known | self._asked_counts()
 
     def _asked_counts(self) -> dict[str, int]:
-        """Ask the server for all its topics: it may create a topic that is asked for by name."""
+        """Ask the server for all topics: a question about one topic may create the topic."""
         shown = self._consumer.list_topics(timeout=self._timing.partitions).topics
         return {name: len(shown[name].partitions) if name in shown else 0 for name in self._topics}
 
     def commit(self, ends: Mapping[Place, int]) -> list[str]:
         """Commit offsets; see `Member.commit()`.
 
-        Where no server answers, this takes as long as a session: librdkafka has no other limit.
+        Without an answer, a commit takes as long as a session: librdkafka has no further limit.
         """
         offsets = [TopicPartition(topic, part, end) for (topic, part), end in ends.items()]
         try:
@@ -158,8 +158,8 @@ class LibrdkafkaMember:
     def close(self) -> None:
         """Leave the group.
 
-        With a commit that no server answers, librdkafka takes ten seconds to close: after a limited
-        wait, the rest happens in the background.
+        With an unanswered commit, librdkafka takes ten seconds to close: after a limited wait, the
+        rest happens in the background.
         """
         closing = threading.Thread(target=self._close, name="kafka-leaving", daemon=True)
         closing.start()
@@ -190,9 +190,9 @@ class LibrdkafkaMember:
         return no_answer(self._address, reason)
 
     def _readable(self, found: Sequence[Message]) -> list[Record]:
-        """Return the records that can be read, in front of any batch that cannot be read.
+        """Return the readable records, up to the first unreadable batch of each partition.
 
-        Records behind such a batch are left for later, so that no commit steps over the batch.
+        Records behind an unreadable batch are left for later: no commit may step over the batch.
         """
         broken: set[Place] = set()
         records = []
@@ -243,7 +243,7 @@ class LibrdkafkaMember:
 
 
 def consumer_config(group: str, timing: KafkaTiming) -> dict[str, object]:
-    """Return the settings of a consumer that commits by itself nothing, and skips nothing."""
+    """Return the settings of a consumer without automatic commits."""
     return {
         "group.id": group,
         "enable.auto.commit": False,

@@ -3,9 +3,9 @@
 Invariants, the same as of `KafkaPythonProducer`:
 - A message never expires: it is acknowledged, refused or failed by the broker, or given up by
   `free()`.
-- After the first error of any kind the producer is finished, and the messages that it still holds
-  are `Failed`. The setting `enable.gapless.guarantee` sees to that inside librdkafka, which without
-  it sends the messages behind a refused message before the caller has heard of the refusal.
+- After the first error of any kind the producer is finished, and its pending messages are `Failed`.
+  Without the setting `enable.gapless.guarantee`, librdkafka would send the messages behind a
+  refused message before the caller has heard of the refusal.
 
 Everything happens in the caller's thread: librdkafka's callbacks run inside `poll()`.
 """
@@ -42,7 +42,7 @@ class LibrdkafkaProducer:
 
     Args:
         address: where the servers are.
-        careful: send every message in a batch of its own, so that a refusal judges it alone.
+        careful: send every message in its own batch, so a refusal judges a single message.
         transactional_id: publish in transactions, each until `commit()`.
         timing: durations of the client.
         max_queued_bytes: above them `send()` raises BufferError.
@@ -52,14 +52,14 @@ class LibrdkafkaProducer:
         KafkaException: there are no transactions: no server answers, or a server has none.
 
     Attributes:
-        topics: the topics that exist, with their names on the servers.
+        topics: names of existing topics, with their names on the servers.
         pending: tokens of unreported messages.
-        acknowledged: tokens whose report nobody has fetched yet.
-        others: reports of failures that nobody has fetched yet.
+        acknowledged: tokens of acknowledged messages, before the reports are fetched.
+        failures: reports of failures, before they are fetched.
         finished: no message may be sent any more.
         fenced: another producer has taken over the transactional id.
         refused_in_company: a batch of several messages was refused.
-        away: the error by which librdkafka said that no server answers; None where one does.
+        away: librdkafka's error about an outage; None where a server answers.
         in_transaction: a message was sent since the last commit.
         is_committing: a commit has not ended yet.
     """
@@ -76,7 +76,7 @@ class LibrdkafkaProducer:
         self.topics: dict[str, str] = {}
         self.pending: set[int] = set()
         self.acknowledged: list[int] = []
-        self.others: list[Refused | Failed] = []
+        self.failures: list[Refused | Failed] = []
         self.finished = False
         self.fenced = False
         self.refused_in_company = False
@@ -100,14 +100,16 @@ class LibrdkafkaProducer:
 
     @property
     def is_stale(self) -> bool:
-        """Whether it has been careful for long enough, and may be replaced without a loss."""
+        """Whether the careful time is over, and a new producer can take over without a loss."""
         is_idle = not self.pending and not self.in_transaction
         return 0 < self._careful_until < time.monotonic() and is_idle
 
     @property
     def has_reports(self) -> bool:
         """Whether there is a report to fetch, or the end of the producer to be noticed."""
-        return bool(self.others or self.finished or (self.acknowledged and not self.in_transaction))
+        return bool(
+            self.failures or self.finished or (self.acknowledged and not self.in_transaction)
+        )
 
     def partition_counts(self) -> Mapping[str, int]:
         """Count the partitions of each topic that is published to, as the client heard last."""
@@ -115,10 +117,10 @@ class LibrdkafkaProducer:
         return {name: found[name] for name in self.topics.values() if name in found}
 
     def send(self, message: Message, token: int, *, topic: str) -> None:
-        """Queue a message. This runs for every message: it must do no more than it does.
+        """Queue a message; the hot path, which runs for every message.
 
         Args:
-            message: what is sent.
+            message: the message to send.
             token: names the message in its report.
             topic: the topic's name on the servers.
 
@@ -153,9 +155,9 @@ class LibrdkafkaProducer:
         if self.acknowledged and not self.in_transaction:
             reports += map(_make_acknowledged, zip(self.acknowledged))
             self.acknowledged = []
-        if self.others:
-            reports += self.others
-            self.others = []
+        if self.failures:
+            reports += self.failures
+            self.failures = []
         return reports
 
     def commit(self, timeout: float) -> None:
@@ -165,7 +167,7 @@ class LibrdkafkaProducer:
             timeout: seconds.
 
         Raises:
-            KafkaException: not committed; where it is not `retriable()`, it never will be.
+            KafkaException: not committed; unless `retriable()`, the transaction is lost.
         """
         self.is_committing = True
         self._client.commit_transaction(timeout)
@@ -179,7 +181,7 @@ class LibrdkafkaProducer:
         deadline = time.monotonic() + self._timing.close
         while self.pending and (remaining := deadline - time.monotonic()) > 0:
             self.poll(remaining)
-        self.others += [Failed(token, "given up") for token in sorted(self.pending)]
+        self.failures += [Failed(token, "given up") for token in sorted(self.pending)]
         self.pending.clear()
         if self.in_transaction:
             self._abort()
@@ -188,7 +190,7 @@ class LibrdkafkaProducer:
         if not self.fenced:
             with suppress(KafkaException):  # the next producer with the id aborts it too
                 self._client.abort_transaction(self._timing.close)
-        self.others += [Failed(token, "its transaction failed") for token in self.acknowledged]
+        self.failures += [Failed(token, "its transaction failed") for token in self.acknowledged]
         self.acknowledged = []
         self.in_transaction = False
 
@@ -223,20 +225,20 @@ class LibrdkafkaProducer:
             self._note_error(kafka_error(error))
 
     def _note_delivery(self, token: int, error: KafkaError | None, delivered: Delivered) -> None:
-        """Note the outcome of one message; librdkafka calls this for each."""
+        """Note the outcome of a message; a callback of librdkafka."""
         self.pending.discard(token)
         if error is None:
             self.acknowledged.append(token)
             return
         alone = bool(self._careful_until) or len(delivered) > BATCH_BYTES
-        self.others.append(self.judge(token, error, alone=alone))
+        self.failures.append(self.judge(token, error, alone=alone))
         self.finished = True
 
     def _note_statistics(self, text: str) -> None:
         self._statistics = text  # parsed only when `partition_counts()` is called
 
     def _note_error(self, error: KafkaError) -> None:
-        """Note an error that concerns no message of its own."""
+        """Note an error about the connection or the producer; a callback of librdkafka."""
         if error.code() in _AWAY:
             self.away = error
         if error.fatal():
@@ -251,7 +253,7 @@ def producer_config(
     timing: KafkaTiming = DEFAULT_TIMING,
     max_queued_bytes: int = MAX_QUEUED_BYTES,
 ) -> dict[str, object]:
-    """Return the settings of a producer that loses and reorders nothing.
+    """Return the settings of a producer without loss or reordering.
 
     Args:
         careful: send every message in a batch of its own.

@@ -1,7 +1,7 @@
 """Publish to Kafka through librdkafka: one producer after another.
 
-This client is here for its speed: `benchmarks/producing.py` measures it. Work for every message
-stands only in the first lines of `publish()`, in `LibrdkafkaProducer.send()` and in its callback.
+The client is here for its speed, see `benchmarks/producing.py`. Work for every message stands only
+in the first lines of `publish()`, in `LibrdkafkaProducer.send()` and in `_note_delivery()`.
 """
 
 import time
@@ -38,8 +38,8 @@ class LibrdkafkaPublisher:
     Args:
         address: where the servers are.
         topics: knows the topics; shared by the publishers of a broker.
-        watch: compares the topics' partitions now and then.
-        transactional_id: publish in transactions, as this id with the address's prefix.
+        watch: compares the topics' partitions from time to time.
+        transactional_id: publish in transactions; the server sees the address's prefix before it.
         timing: durations of the client.
         max_queued_bytes: above them `publish()` raises `QueueFull`.
     """
@@ -69,7 +69,7 @@ class LibrdkafkaPublisher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next message belongs to the id as it was last taken over."""
+        """Whether the next message belongs to the latest takeover of the id."""
         return self._producer is not None and not self._producer.finished
 
     def take_over(self) -> None:
@@ -203,7 +203,7 @@ class LibrdkafkaPublisher:
     def _send_into_full_queue(
         self, producer: LibrdkafkaProducer, message: Message, token: int
     ) -> None:
-        """Fetch reports, and try once more: an acknowledged message is queued until then."""
+        """Fetch reports, which empties the queue of acknowledged messages, and send again."""
         producer.wait(0)
         try:
             producer.send(message, token, topic=producer.topics[message.topic])
@@ -213,7 +213,7 @@ class LibrdkafkaPublisher:
             ) from error
 
     def _note_unsent(self, producer: LibrdkafkaProducer, token: int, error: KafkaError) -> None:
-        """Report a message that librdkafka did not queue: it judged the message, or has ended."""
+        """Report an unqueued message: librdkafka refused the message, or has ended."""
         report = producer.judge(token, error, alone=True)
         if isinstance(report, Failed):
             producer.finished = True
@@ -235,7 +235,7 @@ class LibrdkafkaPublisher:
         return reports
 
     def _log_outage(self, producer: LibrdkafkaProducer, reports: list[Report]) -> None:
-        """Log an outage, whose end librdkafka silently waits for."""
+        """Log an outage; librdkafka waits for the end in silence."""
         if any(isinstance(report, Acknowledged) for report in reports):
             producer.away = None
             self._outage.over()
