@@ -84,7 +84,12 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
-def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
+def database(
+    env: Environment,
+    *,
+    base_dir: Path,
+    idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS,
+) -> dict[str, Any]:
     """Django's settings for the database that DATABASE_URL names.
 
     Raises:
@@ -97,7 +102,7 @@ def database(env: Environment, *, base_dir: Path) -> dict[str, Any]:
             return _sqlite(Environment.db_url_config(url))
         if scheme in POSTGRES_SCHEMES:
             _check_quoting(url)
-            return _postgresql(Environment.db_url_config(url), env)
+            return _postgresql(Environment.db_url_config(url), env, idle_in_transaction_seconds)
     except (ValueError, KeyError) as error:
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be read: use postgres://user:password@host:port/name, and write "
@@ -137,14 +142,16 @@ def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _postgresql(config: dict[str, Any], env: Environment) -> dict[str, Any]:
+def _postgresql(
+    config: dict[str, Any], env: Environment, idle_in_transaction_seconds: int
+) -> dict[str, Any]:
     """psycopg 3 with a pool for each process; statements and waits for locks have their limits."""
     statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0, at_least=0)
     lock = env.float("DATABASE_LOCK_TIMEOUT", default=5.0, at_least=0.1)
     limits = (
         f"-c statement_timeout={statement * 1000:.0f} -c lock_timeout={lock * 1000:.0f}"
         # A worker that was stopped inside a step must not hold its rows for ever.
-        f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS * 1000}"
+        f" -c idle_in_transaction_session_timeout={idle_in_transaction_seconds * 1000}"
     )
     pool = {
         "min_size": 1,

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psycopg
 from django.conf import settings
@@ -21,13 +22,25 @@ from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
-DEBOUNCE = 0.01  # seconds between two notifications
-RETRY_AFTER = 1.0
-IDLE = 30.0  # seconds after which a connection that has nothing to send is given back
 _NOTIFY = f"NOTIFY {direct.CHANNEL}"
 FAILURES = (psycopg.Error, OSError)
 
 Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Hold a notifier's pauses, in seconds.
+
+    Attributes:
+        debounce: between two notifications.
+        retry_after: after a failure.
+        idle: after which a connection with nothing to send is given back.
+    """
+
+    debounce: float = 0.01
+    retry_after: float = 1.0
+    idle: float = 30.0
 
 
 def wake() -> None:
@@ -68,24 +81,18 @@ class Notifier:
     """A thread that sends the notifications of this process. It starts when it is first asked, in
     each process by itself."""
 
-    def __init__(
-        self,
-        *,
-        connect: Connect = direct.connect,
-        debounce: float = DEBOUNCE,
-        idle: float = IDLE,
-    ) -> None:
+    def __init__(self, *, connect: Connect = direct.connect, timing: Timing | None = None) -> None:
         self._connect = connect
-        self._debounce = debounce
-        self._idle = idle
-        self.begin()
-
-    def begin(self) -> None:
-        """In a process that was forked: its parent's thread, and whatever held a lock, is not
-        there."""
+        self._timing = timing or Timing()
         self._asked = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+
+    def begin_anew(self) -> None:
+        """Forget the thread and the locks of the parent, in a process that was forked."""
+        self._asked = threading.Event()
+        self._starting = threading.Lock()
+        self._thread = None
 
     def ask(self) -> None:
         """Notify soon. Never blocks."""
@@ -105,7 +112,7 @@ class Notifier:
         connection = None
         is_failing = False
         while True:
-            if not self._asked.wait(None if connection is None else self._idle):
+            if not self._asked.wait(None if connection is None else self._timing.idle):
                 _close(connection)
                 connection = None
                 continue
@@ -123,10 +130,10 @@ class Notifier:
                 if not is_failing:
                     logger.warning("relays are not woken, they poll: %s", one_line_error(error))
                 is_failing = True
-                time.sleep(RETRY_AFTER)
+                time.sleep(self._timing.retry_after)
             else:
                 is_failing = False
-                time.sleep(self._debounce)
+                time.sleep(self._timing.debounce)
 
 
 def _close(connection: "psycopg.Connection[tuple[object, ...]] | None") -> None:
@@ -142,4 +149,4 @@ def _notify(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
 
 
 notifier = Notifier()
-os.register_at_fork(after_in_child=notifier.begin)
+os.register_at_fork(after_in_child=notifier.begin_anew)

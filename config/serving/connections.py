@@ -3,6 +3,7 @@
 import socket
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from waitress.channel import HTTPChannel
@@ -12,14 +13,27 @@ from config.serving.framing import Refusal, StrictParser
 from config.web.problems import problem
 from saga_runtime.correlation import correlated, taken_or_made
 
-IDLE_SECONDS = 75.0
-"""How long a connection may be silent between two requests, or not take its answer."""
-REQUEST_SECONDS = 60.0
-"""How long a request may take to arrive, from its first byte to its last."""
-LINGER_SECONDS = 2.0
-"""How long what a client still sends is read and dropped after the last answer: closing on it would
-reset the connection before the client has read the answer."""
 _READ_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Hold what a server allows its clients.
+
+    Attributes:
+        idle_seconds: how long a connection may be silent between two requests, or leave its answer
+            unread.
+        request_seconds: how long a request may take to arrive, from its first byte to its last.
+        linger_seconds: how long further bytes of a client are read and dropped after the last
+            answer. A close before would reset the connection, with the answer still unread.
+        connections: how many a process keeps; beyond them, the connection that was answered
+            longest ago makes room.
+    """
+
+    idle_seconds: float = 75.0
+    request_seconds: float = 60.0
+    linger_seconds: float = 2.0
+    connections: int = 4_000
 
 
 class ProblemTask(ErrorTask):
@@ -107,10 +121,10 @@ class Connection(HTTPChannel):
         elif self.requests:
             return
         elif self._arriving_since is not None:
-            if now - self._arriving_since > REQUEST_SECONDS:
+            if now - self._arriving_since > self._limits.request_seconds:
                 self._arriving_since = None
                 self.will_close = not self.refuse(408, "the request did not arrive in time")
-        elif now - self.last_activity > IDLE_SECONDS:
+        elif now - self.last_activity > self._limits.idle_seconds:
             self.will_close = True
 
     def service(self) -> None:
@@ -128,6 +142,11 @@ class Connection(HTTPChannel):
         """When it was opened, or last answered, in Unix time."""
         return self._answered_at or self.creation_time
 
+    @property
+    def _limits(self) -> Limits:
+        limits: Limits = self.server.limits
+        return limits
+
     def _note_arrival(self) -> None:
         if self.request is None:
             self._arriving_since = None
@@ -136,6 +155,6 @@ class Connection(HTTPChannel):
 
     def _linger(self) -> None:
         self.close_when_flushed = False
-        self._lingers_until = time.time() + LINGER_SECONDS
+        self._lingers_until = time.time() + self._limits.linger_seconds
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from saga_runtime.backoff import Backoff
 from saga_runtime.text import visible
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 10.0
-STEADY_AFTER = 30.0
+RESTARTS = Backoff(first=0.5, longest=10.0)
+STEADY_SECONDS = 30.0  # after which a part that dies counts as having worked
 STOP_TIMEOUT = 45.0  # over the longest that a part takes to finish what runs
 POLL_SECONDS = 0.05
 
@@ -118,7 +118,7 @@ class _Child:
             self._keeper.join()
 
     def _keep_running(self) -> None:
-        pause = FIRST_PAUSE
+        failures = 0
         while True:
             began = time.monotonic()
             process = self._spawn()
@@ -127,11 +127,12 @@ class _Child:
             code = self._follow(process)
             if self._stopping.is_set() or self._over.is_set():
                 return
-            pause = FIRST_PAUSE if time.monotonic() - began > STEADY_AFTER else pause
+            was_steady = time.monotonic() - began > STEADY_SECONDS
+            failures = 1 if was_steady else failures + 1
+            pause = RESTARTS.pause(failures)
             self._say(f"{_died(code)}, starting it again in {pause:.1f} s")
             if self._over.wait(pause):
                 return
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     def _spawn(self) -> subprocess.Popen[str] | None:
         with self._lock:

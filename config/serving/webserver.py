@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
@@ -22,14 +22,12 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer, UnixWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from config.serving.connections import Connection
+from config.serving.connections import Connection, Limits
 
 BACKLOG = 2048
 LOOP_SECONDS = 0.2
 TEND_SECONDS = 1
 STOP_SECONDS = 35.0  # over the longest `Prefer: wait`
-MAX_CONNECTIONS = 4_000
-"""Connections that a process keeps; beyond them the one answered longest ago makes room."""
 MAX_HEADER_BYTES = 65_536
 BUFFERED_BYTES = 65_536
 """What is kept of a body in memory; the rest of it goes to a temporary file."""
@@ -67,6 +65,7 @@ class _Keeper:
 
     channel_class: type[HTTPChannel] = Connection
     active_channels: dict[int, Connection]
+    limits = Limits()
 
     def maintenance(self, now: float) -> None:
         for connection in list(self.active_channels.values()):
@@ -74,7 +73,7 @@ class _Keeper:
 
     def handle_accept(self) -> None:
         idle = (each for each in self.active_channels.values() if not each.is_served)
-        if len(self.active_channels) >= _most_connections():
+        if len(self.active_channels) >= self.limits.connections:
             oldest = min(idle, key=lambda each: each.held_since, default=None)
             if oldest is not None:
                 oldest.handle_close()
@@ -96,18 +95,25 @@ class Server:
         sockets: bound; they are listened on from here on.
         application: what answers.
         threads: how many requests are answered at a time.
+        limits: what clients are allowed; connections are at most as many as the process may open.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], application: WSGIHandler, *, threads: int
+        self,
+        sockets: Sequence[socket.socket],
+        application: WSGIHandler,
+        *,
+        threads: int,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = _possible(limits or Limits())
         self._map: dict[int, Any] = {}
         self._threads = _Threads(threads)
         self._listeners = [self._listen(each, application) for each in sockets]
 
     def _listen(self, bound: socket.socket, application: WSGIHandler) -> Any:
         is_unix = bound.family == socket.AF_UNIX
-        return (_UnixListener if is_unix else _TcpListener)(
+        listener = (_UnixListener if is_unix else _TcpListener)(
             application,
             map=self._map,
             _sock=bound,
@@ -116,6 +122,8 @@ class Server:
             sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()),
             bind_socket=False,
         )
+        listener.limits = self._limits
+        return listener
 
     def turn(self, seconds: float = LOOP_SECONDS) -> None:
         """Handle what clients send and take, or wait for it that long."""
@@ -166,23 +174,33 @@ class WebServer:
         port: its port; 0 takes a free one.
         application: what answers.
         threads: how many requests are answered at a time.
+        limits: what clients are allowed.
 
     Raises:
         OSError: the address is taken or not ours.
     """
 
     def __init__(
-        self, host: str, port: int, application: WSGIHandler, *, threads: int = 16
+        self,
+        host: str,
+        port: int,
+        application: WSGIHandler,
+        *,
+        threads: int = 16,
+        limits: Limits | None = None,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self.port = int(self._socket.getsockname()[1])
         self._application = application
         self._threads = threads
+        self._limits = limits
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set, then finish what is being answered."""
-        server = Server([self._socket], self._application, threads=self._threads)
+        server = Server(
+            [self._socket], self._application, threads=self._threads, limits=self._limits
+        )
         try:
             while not stop.is_set():
                 server.turn()
@@ -210,15 +228,22 @@ def _adjustments() -> Adjustments:
     )
 
 
-@cache
-def _most_connections() -> int:
-    return min(MAX_CONNECTIONS, max(64, _open_files() - _OTHER_FILES))
+def _possible(limits: Limits) -> Limits:
+    """Lower the number of connections to what the process may open."""
+    files = _open_files(limits.connections + _OTHER_FILES)
+    return replace(limits, connections=min(limits.connections, max(64, files - _OTHER_FILES)))
 
 
-def _open_files() -> int:
-    """How many files the process may open, once the soft limit has been raised to the hard one."""
+def _open_files(wanted: int) -> int:
+    """Raise the soft limit of open files towards the hard one.
+
+    Args:
+        wanted: files that are enough.
+
+    Returns:
+        How many files the process may open now; `wanted`, where there is no limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + _OTHER_FILES
     most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
     if soft != resource.RLIM_INFINITY and soft < most:
         with suppress(OSError, ValueError):

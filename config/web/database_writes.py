@@ -36,10 +36,15 @@ def is_refused_write(error: BaseException) -> bool:
     )
 
 
-def note_refused(reason: str) -> None:
-    """Remember that a write was just refused."""
+def note_refused(reason: str, *, remembered_seconds: float = REMEMBERED_SECONDS) -> None:
+    """Remember that a write was just refused.
+
+    Args:
+        reason: why, in one line.
+        remembered_seconds: how long that makes this process unready.
+    """
     global _last_refused  # noqa: PLW0603 - of the process, as its connections are
-    _last_refused = _Refused(time.monotonic() + REMEMBERED_SECONDS, reason)
+    _last_refused = _Refused(time.monotonic() + remembered_seconds, reason)
 
 
 def note_taken() -> None:

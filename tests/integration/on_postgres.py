@@ -69,8 +69,11 @@ def default_database(url: str) -> Iterator[None]:
         wrapper.close_pool()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", url)
-        patch.setattr(environment, "IDLE_IN_TRANSACTION_SECONDS", IDLE_IN_TRANSACTION_SECONDS)
-        config = environment.database(environment.Environment(), base_dir=Path())
+        config = environment.database(
+            environment.Environment(),
+            base_dir=Path(),
+            idle_in_transaction_seconds=IDLE_IN_TRANSACTION_SECONDS,
+        )
     connections.configure_settings({"default": config})
     connections.databases["default"] = config
     del connections["default"]

@@ -121,12 +121,9 @@ def test_a_full_disk_is_not_ready_until_a_write_is_taken(client: Client) -> None
     assert client.get(READY).status_code == 200
 
 
-def test_a_refused_write_is_forgotten_in_time(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_write_is_forgotten_in_time(client: Client) -> None:
     """Without traffic nobody would find out that the disk has room again."""
-    monkeypatch.setattr(database_writes, "REMEMBERED_SECONDS", 0.0)
-    database_writes.note_refused("disk full")
+    database_writes.note_refused("disk full", remembered_seconds=0.0)
 
     assert client.get(READY).status_code == 200
 

@@ -14,7 +14,8 @@ import pytest
 import requests
 from django.core.handlers.wsgi import WSGIHandler
 
-from config.serving import connections, webserver
+from config.serving import webserver
+from config.serving.connections import Limits
 from config.serving.webserver import WebServer
 from config.web.health import Readiness
 
@@ -22,13 +23,14 @@ pytestmark = pytest.mark.django_db
 
 
 THREADS = 3
+IMPATIENT = Limits(request_seconds=0.2, idle_seconds=0.2)
 
 
 class Running:
     """A web server in a thread."""
 
-    def __init__(self) -> None:
-        self.server = WebServer("127.0.0.1", 0, WSGIHandler(), threads=THREADS)
+    def __init__(self, limits: Limits) -> None:
+        self.server = WebServer("127.0.0.1", 0, WSGIHandler(), threads=THREADS, limits=limits)
         self.url = f"http://127.0.0.1:{self.server.port}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.server.run, args=(self._stop,))
@@ -47,8 +49,9 @@ class Running:
 
 
 @pytest.fixture
-def server() -> Iterator[Running]:
-    running = Running()
+def server(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A server with the usual limits, or with those that a test gives as its parameter."""
+    running = Running(getattr(request, "param", Limits()))
     yield running
     running.stop()
 
@@ -189,9 +192,8 @@ def test_a_body_that_ends_early_is_refused(server: Running) -> None:
     assert code == 400
 
 
-def test_a_body_that_stalls_is_refused(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2)
+@pytest.mark.parametrize("server", [IMPATIENT], indirect=True, ids=["impatient"])
+def test_a_body_that_stalls_is_refused(server: Running) -> None:
     with server.connect() as connection:
         connection.sendall(
             b"POST /orders/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
@@ -202,15 +204,11 @@ def test_a_body_that_stalls_is_refused(server: Running, monkeypatch: pytest.Monk
     assert code == body["status"] == 408
 
 
+@pytest.mark.parametrize("server", [IMPATIENT], indirect=True, ids=["impatient"])
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: local"])
 def test_a_client_that_says_nothing_is_left_without_a_word(
-    server: Running,
-    sent: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    server: Running, sent: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2)
     with server.connect() as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
@@ -277,10 +275,8 @@ def test_health_answers_while_every_thread_is_busy(
         assert [each.result().status_code for each in asked] == [200] * (THREADS + 1)
 
 
-def test_the_longest_held_connection_makes_room(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webserver, "_most_connections", lambda: 2)
+@pytest.mark.parametrize("server", [Limits(connections=2)], indirect=True, ids=["room for two"])
+def test_the_longest_held_connection_makes_room(server: Running) -> None:
     with server.connect() as first, server.connect() as second:
         first.sendall(b"GET / HT")
         second.sendall(b"GET / HT")

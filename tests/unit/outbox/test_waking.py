@@ -10,8 +10,8 @@ import pytest
 from django.conf import settings
 from django.db import transaction
 
-from outbox import enqueue, waking
-from outbox.waking import Connect, Notifier
+from outbox import enqueue
+from outbox.waking import Connect, Notifier, Timing
 from relay.listening import woken_by_commits
 from tests.unit.waiting import until
 
@@ -58,9 +58,9 @@ def database() -> Database:
 
 
 @pytest.fixture
-def notifier(database: Database, monkeypatch: pytest.MonkeyPatch) -> Notifier:
-    monkeypatch.setattr(waking, "RETRY_AFTER", 0.001)
-    return Notifier(connect=cast("Connect", database.connect), debounce=0)
+def notifier(database: Database) -> Notifier:
+    timing = Timing(debounce=0, retry_after=0.001)
+    return Notifier(connect=cast("Connect", database.connect), timing=timing)
 
 
 def test_commits_of_a_moment_share_a_notification(database: Database, notifier: Notifier) -> None:
@@ -122,7 +122,7 @@ def test_an_outage_is_one_line_in_the_log(
 def test_a_forked_process_has_a_thread_of_its_own(database: Database, notifier: Notifier) -> None:
     notifier.ask()
     until(lambda: database.sent == 1)
-    notifier.begin()
+    notifier.begin_anew()
     assert notifier._thread is None
     notifier.ask()
     until(lambda: database.sent == 2)
@@ -130,7 +130,8 @@ def test_a_forked_process_has_a_thread_of_its_own(database: Database, notifier: 
 
 
 def test_an_idle_connection_is_given_back_and_made_anew(database: Database) -> None:
-    notifier = Notifier(connect=cast("Connect", database.connect), debounce=0, idle=0.01)
+    timing = Timing(debounce=0, idle=0.01)
+    notifier = Notifier(connect=cast("Connect", database.connect), timing=timing)
     for count in range(1, 4):
         notifier.ask()
         until(lambda: database.sent == count)  # noqa: B023 - it is called here
