@@ -43,3 +43,15 @@ def test_every_page_is_in_the_navigation() -> None:
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
     listed = set(re.findall(r"[\w/.-]+\.md", navigation))
     assert listed == {page for page in pages if not re.fullmatch(r"adr/0.*", page)}
+
+
+def test_every_django_setting_that_a_package_reads_is_documented() -> None:
+    packages = ("outbox", "brokers", "relay", "sagas", "saga_runtime")
+    sources = [path.read_text() for name in packages for path in (ROOT / name).rglob("*.py")]
+    names = r"""\bsettings\.([A-Z_]+)\b|getattr\(settings, "([A-Z_]+)\""""
+    read = {name for found in re.findall(names, "".join(sources)) for name in found if name}
+    page = (ROOT / "docs/reference/django-settings.md").read_text()
+    documented = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
+    of_django = {"DATABASES", "MIDDLEWARE", "ROOT_URLCONF", "SETTINGS_MODULE", "USE_TZ"}
+    assert {"SAGAZ", "SAGA_LEASE"} <= read
+    assert read - of_django <= documented
