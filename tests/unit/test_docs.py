@@ -1,6 +1,8 @@
-"""Every link in the documentation leads somewhere, and every page is in the site's navigation."""
+"""What the documentation links to and names exists, and every page is in the navigation."""
 
+import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md"), *ROOT.glob("docs/**/*.md")})
 # Their anchors are made of docstrings, or of the commands themselves, when the site is built.
 GENERATED = ROOT / "docs/reference"
+PACKAGES = ("config", "orders", "outbox", "brokers", "relay", "sagas", "saga_runtime")
+FOLDERS = (*PACKAGES, "benchmarks", "deploy", "docker", "docs", "tests", "tools")
+# Message types, topics, checks and files, which look like names of Python.
+NO_CODE = re.compile(
+    r"orders\.(place|cancel|commands|events)|sagas\.E\d+|config\.providers|.*\.(py|sql|com|md)"
+)
 
 
 def prose(page: Path) -> str:
@@ -38,6 +46,21 @@ def test_no_link_is_broken(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+def code(page: Path) -> Iterator[str]:
+    yield from re.findall(r"`([^`\n]+)`", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_and_name_of_ours_exists(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # of each version, not of this one
+    for text in code(page):
+        if path := re.fullmatch(rf"((?:{'|'.join(FOLDERS)})/[\w./-]*)(?:::.*)?", text):
+            assert "NAME" in text or (ROOT / path[1]).exists(), text
+        elif name := re.match(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?:\(.*)?$", text):
+            assert NO_CODE.fullmatch(name[1]) or pkgutil.resolve_name(name[1]) is not None, text
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
@@ -46,8 +69,8 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_every_django_setting_that_a_package_reads_is_documented() -> None:
-    packages = ("outbox", "brokers", "relay", "sagas", "saga_runtime")
-    sources = [path.read_text() for name in packages for path in (ROOT / name).rglob("*.py")]
+    copied = PACKAGES[2:]
+    sources = [path.read_text() for name in copied for path in (ROOT / name).rglob("*.py")]
     names = r"""\bsettings\.([A-Z_]+)\b|getattr\(settings, "([A-Z_]+)\""""
     read = {name for found in re.findall(names, "".join(sources)) for name in found if name}
     page = (ROOT / "docs/reference/django-settings.md").read_text()
