@@ -78,3 +78,19 @@ def test_every_django_setting_that_a_package_reads_is_documented() -> None:
     of_django = {"DATABASES", "MIDDLEWARE", "ROOT_URLCONF", "SETTINGS_MODULE", "USE_TZ"}
     assert {"SAGAZ", "SAGA_LEASE"} <= read
     assert read - of_django <= documented
+
+
+def test_every_metric_is_documented() -> None:
+    sources = [path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    made = r"""\b(?:Counter|Gauge|Histogram|Summary|\w+MetricFamily)\(\s*"(\w+)\""""
+    metrics = set(re.findall(made, "".join(sources)))
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    rows = set(re.findall(r"^\| `(\w+?)(?:_total|_sum)?(?:\{\w+\})?`", page, re.MULTILINE))
+    assert "outbox_relay_published" in metrics
+    assert metrics == rows
+
+
+def test_the_glossary_has_each_term_once_in_order() -> None:
+    page = (ROOT / "docs/glossary.md").read_text()
+    terms = re.findall(r"^\*\*(.+?)\.\*\*", page, re.MULTILINE)
+    assert terms == sorted(set(terms), key=str.lower)
