@@ -77,7 +77,7 @@ def use(broker: Broker) -> None:
     broker.ensure_topics([topic])
     with (
         closing(broker.publisher()) as publisher,
-        closing(broker.subscribe([topic], group="g")) as subscription,
+        closing(broker.subscribe([topic], group=topic)) as subscription,
     ):
         publisher.publish(Message(topic, "K", b"1"), token=1)
         until(lambda: publisher.reports(timeout=0.1) == [Acknowledged(1)])
