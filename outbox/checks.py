@@ -1,5 +1,8 @@
-"""System checks of every command: whether the database settings are ones that the outbox, the relay
-and the sagas can work with. What is refused here would fail late, or lose an order."""
+"""Check the database settings at the start of every command.
+
+Settings are refused with which the outbox, the relay or the sagas would fail late, or lose an
+order.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,20 +13,27 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import Model
 
 TAG = "outbox"
-OURS = ("outbox", "sagas")
+APP_LABELS = ("outbox", "sagas")
 VENDORS = ("postgresql", "sqlite")
-# A router may choose a replica by chance.
-_ASKED = 30
+_ROUTER_CALLS = 30  # a router may choose a replica by chance, so one call proves nothing
 
 
 def check_database(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """Are the default database's settings ones that can work?"""
+    """Check the default database's settings.
+
+    Args:
+        app_configs: the apps to check; None for all.
+
+    Returns:
+        An error for each setting in need of a change.
+    """
     if app_configs is not None and "outbox" not in [config.label for config in app_configs]:
         return []
     return [*_database(), *_routers()]
 
 
 def _database() -> Iterator[CheckMessage]:
+    """Yield errors of the default database's own settings."""
     database = connections[DEFAULT_DB_ALIAS]
     options = database.settings_dict.get("OPTIONS", {})
     if database.vendor not in VENDORS:
@@ -48,6 +58,7 @@ def _database() -> Iterator[CheckMessage]:
 
 
 def _routers() -> Iterator[CheckMessage]:
+    """Yield an error for each model sent to another database by a router."""
     for model in _models():
         elsewhere = routed_elsewhere(model)
         if elsewhere:
@@ -64,19 +75,23 @@ def _routers() -> Iterator[CheckMessage]:
 
 
 def _models() -> Iterator[type[Model]]:
-    for label in OURS:
+    """Yield the models bound to the default database."""
+    for label in APP_LABELS:
         if apps.is_installed(label):
             yield from apps.get_app_config(label).get_models()
 
 
 def routed_elsewhere(model: type[Model]) -> str:
-    """Find what a router does with a model that must live in the default database.
+    """Say how a router sends a model away from the default database.
+
+    Args:
+        model: a model bound to the default database.
 
     Returns:
-        As in `reads from 'replica'`; empty where the router leaves it there.
+        A text such as `reads from 'replica'`; empty where the router is fine.
     """
     for does, ask in (("reads from", router.db_for_read), ("writes to", router.db_for_write)):
-        found = {ask(model) for _ in range(_ASKED)} - {DEFAULT_DB_ALIAS}
+        found = {ask(model) for _ in range(_ROUTER_CALLS)} - {DEFAULT_DB_ALIAS}
         if found:
             return f"{does} {sorted(found)[0]!r}"
     if not router.allow_migrate_model(DEFAULT_DB_ALIAS, model):

@@ -1,5 +1,7 @@
-"""Connections for NOTIFY and LISTEN: beside Django's pool, and past a pooler, behind which a
-notification would reach nobody."""
+"""Connect for NOTIFY and LISTEN: beside Django's pool, and past a connection pooler.
+
+Behind a pooler a notification would reach nobody.
+"""
 
 from typing import Any
 
@@ -8,16 +10,16 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
 CHANNEL = "outbox"
-CONNECT_TIMEOUT = 5
-# Who only listens would never notice that the other side is gone.
+CONNECT_TIMEOUT = 5  # seconds
+# A connection that only listens would never notice a dead peer.
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 def connect(name: str) -> "psycopg.Connection[tuple[object, ...]]":
-    """A connection in autocommit mode to DATABASE_DIRECT_URL, or where Django's default one goes.
+    """Connect in autocommit mode to DATABASE_DIRECT_URL, or else to Django's default database.
 
     Args:
-        name: what PostgreSQL calls it.
+        name: PostgreSQL's `application_name` for the connection.
 
     Raises:
         psycopg.Error: no connection.

@@ -1,4 +1,6 @@
-"""OutboxError ── NotInTransaction
+"""Define the errors of the outbox, all derived from one base.
+
+OutboxError ── NotInTransaction
 ├─ PayloadError
 ├─ RowError
 └─ TooManyKeys
@@ -6,11 +8,14 @@
 
 
 class OutboxError(Exception):
-    """The base of every error that this package raises."""
+    """Base of every error of this package."""
 
 
 class NotInTransaction(OutboxError):  # noqa: N818 - states the fact
-    """Raised by enqueue() outside a transaction: the row it tells of could commit without it."""
+    """Raised by `enqueue()` outside a transaction.
+
+    Outside a transaction the message could commit without its rows, or they without the message.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -28,10 +33,10 @@ class RowError(OutboxError):
 
 
 class TooManyKeys(OutboxError):  # noqa: N818 - states the fact
-    """Raised when a transaction enqueues under more keys than it may hold locks for.
+    """Raised when a transaction enqueues under too many keys: each takes a lock until the commit.
 
     Args:
-        most: keys that it may have.
+        most: keys per transaction.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,9 +1,9 @@
-"""Inserts rows in one round trip, with SQL made once for each model: Django's compiler makes
-it anew for each row, which is a good part of what a small transaction costs.
+"""Insert rows in one round trip, with SQL made once for each model.
 
-What is stored is what `bulk_create()` stores, on every database and for every kind of model. Rows
-that need more than values in an INSERT are handed to it: expressions, defaults of the database,
-fields with SQL of their own, composite keys. Each of those is a round trip of its own.
+Django's compiler makes the SQL anew for each row, a good part of what a small transaction costs.
+Stored is the same as with `bulk_create()`, on every database and for every kind of model. Rows that
+need more than values in an INSERT go to `bulk_create()`, a round trip each: expressions, database
+defaults, fields with SQL of their own, composite keys.
 """
 
 from collections.abc import Sequence
@@ -20,37 +20,40 @@ _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 
 
 def insert(*rows: Model, lock: int | None = None) -> None:
-    """Insert new rows one after the other; the database draws the ids that are not given. As with
-    `bulk_create()`, there are no signals, and no `save()` of the model's own is called.
+    """Insert new rows one after the other; the database draws missing ids.
+
+    As with `bulk_create()`, there are no signals, and no model's own `save()` is called.
 
     Args:
-        lock: on PostgreSQL, an advisory lock that is held from before the last row's id is drawn
-            until the transaction ends. It is a statement of its own: nothing says that an
-            expression in the INSERT would run before `nextval`.
+        rows: unsaved instances, in the order of their inserts.
+        lock: on PostgreSQL, an advisory lock, taken before the last row's id is drawn and held
+            until the transaction ends. The lock is a statement of its own: PostgreSQL does not
+            promise to evaluate an expression within the INSERT before `nextval`.
     """
     if connection.vendor == "postgresql":
-        _insert_together(rows, lock)
+        _insert_in_one_round_trip(rows, lock)
     else:
         for row in rows:
-            _insert_alone(row)
+            _insert_by_bulk_create(row)
 
 
 def check_rows(rows: Sequence[Model]) -> None:
-    """Refuse what cannot be inserted, before anything is.
+    """Refuse rows that cannot be inserted, before anything is.
 
     Raises:
-        RowError: a row is none, is stored already or named twice, has a parent's table, or belongs
-            into another database.
+        RowError: a row is no model instance, is stored already or named twice, has a parent's
+            table, or belongs into another database.
     """
     for number, row in enumerate(rows):
-        reason = _why_not(row)
+        reason = _reason_to_refuse(row)
         if any(row is earlier for earlier in rows[:number]):
             reason = "is named twice"
         if reason:
             raise RowError(f"insert_first=[…]: {type(row).__name__} {reason}")
 
 
-def _why_not(row: object) -> str:
+def _reason_to_refuse(row: object) -> str:
+    """Say why a row cannot be inserted; empty where nothing speaks against it."""
     if not isinstance(row, Model):
         return "is no row of a model"
     if not row._state.adding and row.pk is not None:  # noqa: SLF001 - what save() looks at
@@ -66,20 +69,27 @@ def _why_not(row: object) -> str:
 
 
 @dataclass(slots=True)
-class _Together:
-    """Statements that go out in one text; PostgreSQL runs them one after the other."""
+class _Batch:
+    """Collect statements for one round trip; PostgreSQL runs them one after the other.
+
+    Attributes:
+        statements: SQL with placeholders.
+        values: the parameters of all statements, in order.
+        rows: for each statement, the row to be inserted, or None for the lock.
+    """
 
     statements: list[str] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
     rows: list[Model | None] = field(default_factory=list)
 
     def add(self, sql: str, values: Sequence[Any], row: Model | None = None) -> None:
+        """Add a statement with the values for its placeholders."""
         self.statements.append(sql)
         self.values += values
         self.rows.append(row)
 
     def send(self) -> None:
-        """Also takes over the keys that the database has drawn."""
+        """Run what is collected, and put the keys drawn by the database on the rows."""
         if not self.statements:
             return
         with connection.cursor() as cursor:
@@ -94,28 +104,35 @@ class _Together:
         self.statements, self.values, self.rows = [], [], []
 
 
-def _insert_together(rows: Sequence[Model], lock: int | None) -> None:
-    together = _Together()
+def _insert_in_one_round_trip(rows: Sequence[Model], lock: int | None) -> None:
+    """Insert rows together, as far as each is an INSERT of plain values."""
+    batch = _Batch()
     for row in rows:
-        if _refers_to_any(row, together.rows):
-            together.send()  # its key is known only then
+        if _refers_to_any(row, batch.rows):
+            batch.send()  # its key is known only then
         values = _values(row)
         if lock is not None and row is rows[-1]:
-            together.add(_LOCK, [lock])
+            batch.add(_LOCK, [lock])
         if values is None:
-            together.send()
-            _insert_alone(row)
+            batch.send()
+            _insert_by_bulk_create(row)
         else:
-            together.add(_insert_sql(type(row), with_key=row.pk is not None), values, row)
-    together.send()
+            batch.add(_insert_sql(type(row), with_key=row.pk is not None), values, row)
+    batch.send()
 
 
-def _insert_alone(row: Model) -> None:
+def _insert_by_bulk_create(row: Model) -> None:
+    """Insert a row by Django's own compiler."""
     type(row)._base_manager.using(connection.alias).bulk_create([row])  # noqa: SLF001
 
 
 def _values(row: Model) -> list[Any] | None:
-    """What is stored in each column; None where it takes Django's compiler."""
+    """Compute the value of each column.
+
+    Returns:
+        The values in the order of `_fields()`, or None where only Django's compiler can insert the
+        row.
+    """
     model = type(row)
     if not _is_plain(model):
         return None
@@ -131,6 +148,7 @@ def _values(row: Model) -> list[Any] | None:
 
 
 def _refers_to_any(row: Model, others: Sequence[Model | None]) -> bool:
+    """Tell whether a foreign key of the row points to one of these rows."""
     return any(
         each.is_cached(row) and any(getattr(row, each.name) is other for other in others if other)
         for each in _relations(type(row))
@@ -139,7 +157,7 @@ def _refers_to_any(row: Model, others: Sequence[Model | None]) -> bool:
 
 @cache
 def _is_plain(model: type[Model]) -> bool:
-    """An INSERT of values is all that its rows need."""
+    """Tell whether an INSERT of values is all that rows of the model need."""
     meta = model._meta  # noqa: SLF001
     if meta.pk.column is None or hasattr(meta.pk, "from_db_value"):
         return False
@@ -152,6 +170,7 @@ def _is_plain(model: type[Model]) -> bool:
 
 @cache
 def _has_parent_table(model: type[Model]) -> bool:
+    """Tell whether the model inherits from a model with a table of its own."""
     meta = model._meta  # noqa: SLF001
     return any(
         parent._meta.concrete_model is not meta.concrete_model  # noqa: SLF001
@@ -161,6 +180,7 @@ def _has_parent_table(model: type[Model]) -> bool:
 
 @cache
 def _relations(model: type[Model]) -> "Sequence[Any]":
+    """List the model's foreign keys, generic ones among them."""
     meta = model._meta  # noqa: SLF001
     generic = [each for each in meta.private_fields if each.is_relation]
     return [*(each for each in meta.concrete_fields if each.is_relation), *generic]
@@ -168,6 +188,7 @@ def _relations(model: type[Model]) -> "Sequence[Any]":
 
 @cache
 def _fields(model: type[Model], *, with_key: bool) -> "Sequence[Field[Any, Any]]":
+    """List the fields of an INSERT, with or without the key."""
     return [
         each
         for each in model._meta.concrete_fields  # noqa: SLF001
@@ -177,6 +198,7 @@ def _fields(model: type[Model], *, with_key: bool) -> "Sequence[Field[Any, Any]]
 
 @cache
 def _insert_sql(model: type[Model], *, with_key: bool) -> str:
+    """Build the INSERT of a model, which returns the key."""
     quoted = connection.ops.quote_name
     meta: Any = model._meta  # noqa: SLF001
     fields = _fields(model, with_key=with_key)

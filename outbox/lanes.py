@@ -1,4 +1,4 @@
-"""The lane of a key: what a relay leases, and what the tables' indexes begin with."""
+"""Compute the lane of a key: the unit that relays lease, and the first column of the indexes."""
 
 from outbox.models import LANES
 from outbox.murmur2 import murmur2

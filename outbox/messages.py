@@ -1,4 +1,4 @@
-"""Enqueue: take the key's lock, then the id, then insert, in that order.
+"""Enqueue messages: take the key's lock, then draw the id, then insert, in this order.
 
 Two messages with one key get ids in the order in which their transactions commit, because the
 key's lock is held until the commit and the id is drawn under it. SQLite needs no such lock: its
@@ -14,7 +14,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
 from django.db.models import Model
 
-from outbox.at_commit import at_commit
+from outbox.commit_hook import commit_hook
 from outbox.errors import NotInTransaction, PayloadError
 from outbox.inserting import check_rows, insert
 from outbox.keys import lock_number
@@ -36,7 +36,7 @@ _ENCODER = DjangoJSONEncoder(allow_nan=False, separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMessage:
-    """What `enqueue()` takes, for `enqueue_many()`."""
+    """Describe a message for `enqueue_many()`; the fields are the arguments of `enqueue()`."""
 
     topic: str
     key: str
@@ -61,39 +61,60 @@ def enqueue(
         key: messages with one key are published in the order of their commits.
         type: the CloudEvents type, such as `orders.place`.
         payload: anything JSON can hold; Decimals become strings.
-        headers: further headers, lower case; those of `saga_runtime.headers` are taken.
-        insert_first: new rows that the message tells of. They are inserted before it in this
-            order, as `bulk_create()` does: no signals, and no `save()` of the model's own. On
-            PostgreSQL in the same round trip, as far as they are plain values.
+        headers: further headers, in lower case; the names in `saga_runtime.headers` are taken.
+        insert_first: new rows, inserted before the message in this order,
+            as `bulk_create()` does: no signals, and no `save()` of the model's own. On PostgreSQL
+            they go in the same round trip, as far as they are plain values.
+
+    Returns:
+        The message's row.
 
     Raises:
         NotInTransaction: there is no transaction to be part of.
-        PayloadError: the message could not be sent as it is.
+        PayloadError: the message could not be sent.
         RowError: one of the rows cannot be inserted like this.
-        TooManyKeys: the transaction has enqueued under as many keys as it may.
+        TooManyKeys: the transaction has enqueued under as many keys as allowed.
     """
     _check_transaction()
-    row = _row(NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {}))
+    row = _message_row(
+        NewMessage(topic=topic, key=key, type=type, payload=payload, headers=headers or {})
+    )
     check_rows(insert_first)
-    at_commit().add(row.key_hash)
+    commit_hook().add(row.key_hash)
     insert(*insert_first, row, lock=lock_number(row.key_hash))
     return row
 
 
 def enqueue_many(messages: Iterable[NewMessage]) -> "list[OutboxMessage]":
-    """Write several messages, sorted by key; those of one key keep their order. Raises as
-    `enqueue()` does, and then nothing is written."""
+    """Write several messages, sorted by key; messages of one key keep their order.
+
+    Args:
+        messages: all are checked before the first is written.
+
+    Returns:
+        The messages' rows, in the order of their ids.
+
+    Raises:
+        NotInTransaction: there is no transaction to be part of.
+        PayloadError: a message could not be sent.
+        TooManyKeys: the transaction would enqueue under more keys than allowed.
+    """
     _check_transaction()
-    rows = [_row(message) for message in sorted(messages, key=lambda m: m.key)]
+    # One order for all transactions: with two, they would wait for each other's keys.
+    rows = [_message_row(message) for message in sorted(messages, key=lambda m: m.key)]
     if rows:
-        at_commit().add(*(row.key_hash for row in rows))
+        commit_hook().add(*(row.key_hash for row in rows))
     for row in rows:
         insert(row, lock=lock_number(row.key_hash))
     return rows
 
 
 def check_topic(topic: str) -> None:
-    """Raises PayloadError where a topic cannot have this name."""
+    """Refuse a name that no topic can have.
+
+    Raises:
+        PayloadError: the name is too long, empty, or has other characters than Kafka allows.
+    """
     if not _TOPIC.fullmatch(topic):
         raise PayloadError(
             f"{topic!r} is no topic name: use up to 249 letters, digits, '.', '_', '-'"
@@ -105,24 +126,25 @@ def _check_transaction() -> None:
         raise NotInTransaction
 
 
-def _row(message: NewMessage) -> "OutboxMessage":
+def _message_row(message: NewMessage) -> "OutboxMessage":
+    """Build a message's row, under the correlation of the current request or message."""
     from outbox.models import OutboxMessage
 
-    _check(message)
+    _check_message(message)
     correlation = current()
     return OutboxMessage(
         topic=message.topic,
         key=message.key,
         key_hash=murmur2(message.key.encode()),
         type=message.type,
-        payload=_encoded(message),
+        payload=_encode_payload(message),
         headers=dict(message.headers),
         correlation_id=correlation.id,
         traceparent=correlation.traceparent,
     )
 
 
-def _check(message: NewMessage) -> None:
+def _check_message(message: NewMessage) -> None:
     check_topic(message.topic)
     for name, text in (("key", message.key), ("type", message.type)):
         if not is_storable(text) or not 0 < len(text) <= _MAX_TEXT:
@@ -134,7 +156,8 @@ def _check(message: NewMessage) -> None:
             raise PayloadError(f"the header {name!r} is set by the outbox itself: leave it out")
 
 
-def _encoded(message: NewMessage) -> bytes:
+def _encode_payload(message: NewMessage) -> bytes:
+    """Encode the payload as the exact bytes to be sent."""
     try:
         text = _ENCODER.encode(message.payload)
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
-"""The outbox. Invariant: a row that is present has not been published; there is no status.
+"""Define the outbox's tables. Invariant: a row in the outbox has not been published.
 
-On PostgreSQL `outbox_message` is partitioned by a column `segment` that no model here names: the
-database fills it in from a sequence, so that whole segments can be emptied at once. It is no
-ordering.
+There is no status column. On PostgreSQL `outbox_message` is partitioned by a column `segment`,
+which no model names: the database fills it in from a sequence, so that whole segments can be
+emptied at once. Segments are no ordering.
 """
 
 import uuid
@@ -12,11 +12,12 @@ from django.db.models import F
 from django.utils import timezone
 
 LANES = 32
-"""A key belongs to one lane, a lane at any time to one relay. Change it on an empty outbox only."""
+"""A key belongs to one lane, and a lane at any time to one relay. Change the number only while the
+outbox is empty."""
 
 
 class Envelope(models.Model):
-    """What a message is, whether it waits in the outbox or is parked."""
+    """Hold what a message consists of, in the outbox and among the parked."""
 
     message_id = models.UUIDField(default=uuid.uuid4, editable=False)
     topic = models.CharField(max_length=249)
@@ -39,7 +40,7 @@ class Envelope(models.Model):
 
 
 class OutboxMessage(Envelope):
-    """A message not yet published. Within a key, ids rise in the order of commit."""
+    """Keep a message until it is published. Within a key, ids rise in the order of commits."""
 
     class Meta:
         db_table = "outbox_message"
@@ -50,9 +51,10 @@ class OutboxMessage(Envelope):
 
 
 class ParkedMessage(Envelope):
-    """A message that the broker refuses by itself, or one of the same key that waits behind it.
+    """Keep a message refused by the broker, or waiting behind a refused message of its key.
 
-    `id` is the id that it had in the outbox, so that the order within its key is kept.
+    Attributes:
+        id: the id from the outbox, so that the order within the key is kept.
     """
 
     id = models.BigIntegerField(primary_key=True)
@@ -69,7 +71,13 @@ class ParkedMessage(Envelope):
 
 
 class OutboxLane(models.Model):
-    """Which relay a lane is leased to. `epoch` rises with each claim. PostgreSQL only."""
+    """Record which relay leases a lane. PostgreSQL only.
+
+    Attributes:
+        owner: the relay's id; empty where the lane is free.
+        epoch: rises with each claim.
+        until: when the lease ends, by the database's clock.
+    """
 
     lane = models.IntegerField(primary_key=True)
     owner = models.CharField(max_length=64, blank=True, default="")
@@ -85,7 +93,11 @@ class OutboxLane(models.Model):
 
 
 class OutboxRelay(models.Model):
-    """A relay that works, while `until` lies ahead."""
+    """Record a relay at work.
+
+    Attributes:
+        until: when the relay counts as gone, by the database's clock.
+    """
 
     id = models.CharField(max_length=64, primary_key=True)
     lanes_max = models.IntegerField(
@@ -102,7 +114,7 @@ class OutboxRelay(models.Model):
 
 
 class ParkedIntervention(models.Model):
-    """What a person did about a parked message. Rows are only ever added."""
+    """Record what a person did about a parked message. Rows are only ever added."""
 
     message = models.BigIntegerField(help_text="the id that the message had in the outbox")
     key = models.CharField(max_length=255)

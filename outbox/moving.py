@@ -1,8 +1,8 @@
-"""Moves messages between the outbox and the parked ones, with their ids, in the transaction of the
-caller, who holds the locks of their keys.
+"""Move messages between the outbox and the parked ones; their ids stay.
 
-On PostgreSQL the database does it by itself, in one statement: a key may have 100,000 messages, and
-while their rows went to and fro the transaction would idle longer than it may.
+Callers open the transaction, and hold the locks of the keys. On PostgreSQL one statement does it
+inside the database: a key may have 100,000 messages, and while rows went to and fro the transaction
+would idle longer than it may.
 """
 
 from collections import Counter
@@ -19,12 +19,14 @@ WAITS = "waits behind a parked message of its key"
 
 _ENVELOPE = [field.name for field in Envelope._meta.fields if not field.generated]  # noqa: SLF001
 _COLUMNS = ", ".join(_ENVELOPE)
-# For this transaction. A move that has taken too long would take as long the next time; what waits
-# for a lock is ended all the same. Compiling would take half a second.
-_PATIENT = """
+# Settings of this transaction alone. No timeout: a move that has taken too long would take as long
+# the next time; lock_timeout still ends a wait for a lock. No compiling: it takes half a second.
+_WITHOUT_TIMEOUT = """
 SELECT set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'off', true),
     set_config('jit', 'off', true)
 """
+# `gone` takes the keys' messages out of the outbox; `parked` stores them in the order of their ids,
+# each with its own reason or, behind a refused one, with the common reason.
 _PARK = f"""
 WITH gone AS (
     DELETE FROM outbox_message WHERE lane = ANY (%s::int[]) AND key = ANY (%s)
@@ -38,6 +40,7 @@ WITH gone AS (
 )
 SELECT key, count(*) FROM parked GROUP BY key
 """  # noqa: S608 - constants
+# `gone` takes the key's parked messages; the INSERT gives them back in the order of their ids.
 _PUT_BACK = f"""
 WITH gone AS (
     DELETE FROM outbox_parked WHERE lane = %s AND key = %s RETURNING id, {_COLUMNS}
@@ -49,11 +52,15 @@ INSERT INTO outbox_message (id, {_COLUMNS}) SELECT id, {_COLUMNS} FROM gone ORDE
 def park(
     keys: Collection[str], *, lanes: Collection[int], reasons: Mapping[int, str]
 ) -> Counter[str]:
-    """Park all that these keys have in the outbox; returns how many of which key.
+    """Park all messages of these keys.
 
     Args:
-        lanes: of these keys.
-        reasons: by id, why the broker has refused a message; the others wait behind it.
+        keys: whose locks the caller holds.
+        lanes: the lanes of these keys.
+        reasons: by message id, why the broker has refused the message; the rest wait behind.
+
+    Returns:
+        By key, how many messages are parked now.
     """
     if not keys:
         return Counter()
@@ -68,18 +75,22 @@ def park(
         [*reasons.values()],
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_PATIENT)
+        cursor.execute(_WITHOUT_TIMEOUT)
         cursor.execute(_PARK, parameters)
         return Counter(dict(cursor.fetchall()))
 
 
 def put_back(key: str) -> int:
-    """Put all that is parked of this key back into the outbox; returns how many."""
+    """Put all parked messages of a key back into the outbox.
+
+    Returns:
+        How many.
+    """
     lane = lane_of(key)
     if connection.vendor != "postgresql":
         return _put_back_by_rows(key, lane)
     with connection.cursor() as cursor:
-        cursor.execute(_PATIENT)
+        cursor.execute(_WITHOUT_TIMEOUT)
         cursor.execute(_PUT_BACK, [lane, key])
         return int(cursor.rowcount)
 

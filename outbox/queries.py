@@ -1,4 +1,4 @@
-"""What is asked about the outbox from outside."""
+"""Ask how much the outbox holds, and for how long."""
 
 from datetime import timedelta
 
@@ -7,7 +7,8 @@ from django.utils import timezone
 
 from outbox.models import LANES, OutboxMessage
 
-# Lane by lane along its index: on a backlog, to sort all rows by id takes seconds.
+# The first message of each lane, read along the lane's index: to sort a whole backlog by id would
+# take seconds.
 _OLDEST = f"""
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true);
@@ -20,8 +21,10 @@ _SEGMENTS = "FROM pg_inherits WHERE inhparent = 'outbox_message'::regclass"
 
 
 def oldest_age() -> timedelta:
-    """How long the oldest unpublished message has waited; zero where there is none. Of each lane
-    only the first is looked at."""
+    """Return how long the oldest unpublished message has waited; zero where there is none.
+
+    On PostgreSQL only the first message of each lane is looked at.
+    """
     if connection.vendor != "postgresql":
         first = OutboxMessage.objects.order_by("id").values_list("created_at", flat=True).first()
     else:
@@ -32,10 +35,13 @@ def oldest_age() -> timedelta:
     return timezone.now() - first if first else timedelta()
 
 
-def about_how_many() -> int:
-    """How many messages wait. On PostgreSQL what its statistics say, which are some seconds behind,
-    and off by what was reported after a segment was emptied: a count would take seconds on a
-    backlog, and keep segments from being emptied."""
+def estimated_count() -> int:
+    """Estimate how many messages wait.
+
+    On PostgreSQL from the statistics, which lag by some seconds, and err by what was reported after
+    a segment was emptied. An exact count would take seconds on a backlog, and keep segments from
+    being emptied.
+    """
     if connection.vendor != "postgresql":
         return OutboxMessage.objects.count()
     with connection.cursor() as cursor:
@@ -44,7 +50,7 @@ def about_how_many() -> int:
 
 
 def table_bytes() -> int | None:
-    """What the table takes, with what is deleted in it and not yet freed; None on SQLite."""
+    """Return the table's size, with deleted rows not yet freed; None on SQLite."""
     if connection.vendor != "postgresql":
         return None
     with connection.cursor() as cursor:

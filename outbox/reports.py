@@ -1,4 +1,4 @@
-"""The outbox as plain JSON values, for people and programs that look after it."""
+"""Report on the outbox in plain JSON values, for people and programs that look after it."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from outbox.models import OutboxLane, OutboxRelay, ParkedIntervention, ParkedMessage
-from outbox.queries import about_how_many, oldest_age, table_bytes
+from outbox.queries import estimated_count, oldest_age, table_bytes
 
 
 def status() -> dict[str, Any]:
-    """About how many wait, what is parked, and on PostgreSQL who relays."""
+    """Report about how many messages wait, what is parked, and on PostgreSQL who relays."""
     # Leases end by the database's clock.
     now = Now() if connection.vendor == "postgresql" else timezone.now()
     relays = OutboxRelay.objects.filter(until__gte=now).order_by("started_at")
@@ -23,7 +23,7 @@ def status() -> dict[str, Any]:
         .annotate(Count("lane"))
     )
     return {
-        "waiting": about_how_many(),
+        "waiting": estimated_count(),
         "oldest_seconds": round(oldest_age().total_seconds(), 3),
         "parked_messages": ParkedMessage.objects.count(),
         "parked_keys": ParkedMessage.objects.order_by().values("key").distinct().count(),
@@ -36,7 +36,11 @@ def status() -> dict[str, Any]:
 
 
 def parked(*, limit: int) -> list[dict[str, Any]]:
-    """The keys with parked messages, each with its first one and the reason."""
+    """Report the keys with parked messages, each with its first message and the reason.
+
+    Args:
+        limit: keys at most, the longest parked first.
+    """
     groups = (
         ParkedMessage.objects.order_by()
         .values("key")
@@ -48,7 +52,11 @@ def parked(*, limit: int) -> list[dict[str, Any]]:
 
 
 def interventions(*, limit: int) -> list[dict[str, Any]]:
-    """What people did, the newest first."""
+    """Report what people did about parked messages, the newest first.
+
+    Args:
+        limit: interventions at most.
+    """
     return [
         {
             "at": row.at.isoformat(),

@@ -1,8 +1,8 @@
-"""Wakes relays after a commit: one NOTIFY for all the commits of a moment, on a connection of its
-own. Inside the business transaction it would take a lock that all commits share, and 32 clients
-would do a third of what they can.
+"""Wake relays after commits: one NOTIFY for all commits of a moment, on a connection of its own.
 
-Relays poll all the same: what fails here costs some time, and nobody hears of it but the log.
+Inside the business transaction NOTIFY would take a lock that all commits share, and 32 clients
+would do a third of their work. Relays poll all the same: a failure here costs some time, and shows
+in the log alone.
 """
 
 import os
@@ -44,42 +44,52 @@ class Timing:
 
 
 def wake() -> None:
-    """Tell relays to look at the outbox: a transaction has committed."""
-    if not _is_on():
+    """Tell relays to look at the outbox, after a commit."""
+    if not _is_enabled():
         return
     if _in_tests():
-        _notify_here()
+        _notify_in_transaction()
     else:
         notifier.ask()
 
 
 def wake_with_commit() -> None:
-    """The same inside the transaction, for what is rare: its process may end right after it."""
-    if _is_on():
-        _notify_here()
+    """Tell relays with the commit itself, where the process may end right afterwards."""
+    if _is_enabled():
+        _notify_in_transaction()
 
 
-def _notify_here() -> None:
+def _notify_in_transaction() -> None:
+    """Send NOTIFY on the transaction's own connection."""
     with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
         cursor.execute(_NOTIFY)
 
 
 def _in_tests() -> bool:
-    """Whether Django's or pytest's test runner has set this process up. It drops its database at
-    the end, which PostgreSQL refuses as long as a thread has a connection to it: so there the
-    connection that has committed notifies, after the commit."""
+    """Tell whether a test runner of Django or pytest has set this process up.
+
+    A test runner drops its database at the end, which PostgreSQL refuses while a thread is
+    connected to it. So in tests NOTIFY goes out on the connection that has committed, after the
+    commit.
+    """
     utils = sys.modules.get("django.test.utils")
     return utils is not None and hasattr(utils._TestState, "saved_data")  # noqa: SLF001
 
 
-def _is_on() -> bool:
+def _is_enabled() -> bool:
     vendor = connections[DEFAULT_DB_ALIAS].vendor
     return vendor == "postgresql" and bool(settings.OUTBOX_WAKE_UP)
 
 
 class Notifier:
-    """A thread that sends the notifications of this process. It starts when it is first asked, in
-    each process by itself."""
+    """Send this process's notifications from a thread.
+
+    The thread starts at the first `ask()`, in each process by itself.
+
+    Args:
+        connect: opens a connection, given its name.
+        timing: the thread's pauses.
+    """
 
     def __init__(self, *, connect: Connect = direct.connect, timing: Timing | None = None) -> None:
         self._connect = connect
@@ -95,7 +105,7 @@ class Notifier:
         self._thread = None
 
     def ask(self) -> None:
-        """Notify soon. Never blocks."""
+        """Ask for a notification soon. Never blocks."""
         if self._thread is None:
             self._start()
         if not self._asked.is_set():
@@ -124,7 +134,7 @@ class Notifier:
             except FAILURES as error:
                 _close(connection)
                 connection = None
-                if not is_new:  # the server may have been started again meanwhile
+                if not is_new:  # the server may have been restarted: connect again at once
                     self._asked.set()
                     continue
                 if not is_failing:
@@ -142,7 +152,7 @@ def _close(connection: "psycopg.Connection[tuple[object, ...]] | None") -> None:
 
 
 def _notify(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
-    """By libpq itself: a cursor would cost several times as much, beside every request."""
+    """Send NOTIFY by libpq itself: a cursor would cost several times as much per request."""
     result = connection.pgconn.exec_(_NOTIFY.encode())
     if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
         raise psycopg.OperationalError(connection.pgconn.get_error_message())

@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from outbox.models import ParkedMessage
-from outbox.queries import about_how_many, oldest_age, table_bytes
+from outbox.queries import estimated_count, oldest_age, table_bytes
 from relay.loop import Relay
 
 
@@ -80,7 +80,7 @@ class _OfTheOutbox(Collector):
         yield GaugeMetricFamily(
             "outbox_waiting_messages",
             "Messages in the outbox; on PostgreSQL about",
-            about_how_many(),
+            estimated_count(),
         )
         yield GaugeMetricFamily(
             "outbox_oldest_seconds",

@@ -111,7 +111,7 @@ class TestTheRelay:
         def away() -> float:
             raise OperationalError("nobody there")
 
-        monkeypatch.setattr(relay_metrics, "about_how_many", away)
+        monkeypatch.setattr(relay_metrics, "estimated_count", away)
         found = scrape()
         assert found["outbox_relay_published_total"] == 0
         assert "outbox_waiting_messages" not in found

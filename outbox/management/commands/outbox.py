@@ -1,3 +1,5 @@
+"""Look at the outbox from the command line, and intervene."""
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ from saga_runtime.processes import positive, whoever
 
 
 class Command(VisibleCommand):
+    """Show the outbox and parked messages; retry, edit or skip messages."""
+
     help = "Looks at the outbox and at parked messages, and intervenes."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add an action for each thing to look at or to do."""
         actions = parser.add_subparsers(dest="action", required=True)
         status = actions.add_parser("status", help="what waits, what is parked, who relays")
         parked = actions.add_parser("parked", help="the keys with parked messages, and why")
@@ -42,6 +47,7 @@ class Command(VisibleCommand):
             intervening.add_argument("--json", action="store_true")
 
     def handle(self, *, action: str, **options: Any) -> None:
+        """Run the action; an error of the user's ends in one line."""
         try:
             match action:
                 case "status":

@@ -1,4 +1,4 @@
-"""Finds parked messages as people name them, and holds their key's lock."""
+"""Find parked messages as people name them, and take their key's lock."""
 
 from django.db.models import Min
 
@@ -11,15 +11,26 @@ _MAX_DIGITS = 19
 
 
 class NotParked(OutboxError):  # noqa: N818 - states the fact
-    """There is no such parked message."""
+    """Raised when there is no such parked message."""
 
 
 class Ambiguous(OutboxError):  # noqa: N818 - states the fact
-    """What was named is the id of a message, and also the key of others."""
+    """Raised when a reference is the id of a message, and also the key of others."""
 
 
 def by_reference(reference: str) -> ParkedMessage:
-    """The first message of the key that is meant: its name, or the id of one of its messages."""
+    """Find a message by its key or its id.
+
+    Args:
+        reference: a key, or the id of a message.
+
+    Returns:
+        The first message of the key, or the message with the id; its key is locked.
+
+    Raises:
+        NotParked: no parked message has this key or id.
+        Ambiguous: the reference is a key, and also the id of another key's message.
+    """
     of_key = _first(reference)
     with_id = _with_id(int(reference)) if _is_number(reference) else None
     if of_key and with_id and of_key.key != with_id.key:
@@ -31,12 +42,20 @@ def by_reference(reference: str) -> ParkedMessage:
 
 
 def by_key(key: str) -> ParkedMessage:
-    """The first message of this key."""
+    """Find the first parked message of a key, and lock the key.
+
+    Raises:
+        NotParked: the key has no parked message.
+    """
     return _locked(_first(key), f"message of key {key}")
 
 
 def keys(*, topic: str | None = None) -> list[str]:
-    """All keys with a parked message (of this topic), the longest parked first."""
+    """List the keys with a parked message, the longest parked first.
+
+    Args:
+        topic: only keys with a message of this topic; None for all.
+    """
     found = ParkedMessage.objects.order_by().values("key").annotate(first=Min("id"))
     if topic is not None:
         found = found.filter(topic=topic)
@@ -44,10 +63,16 @@ def keys(*, topic: str | None = None) -> list[str]:
 
 
 def by_id(message: int) -> ParkedMessage:
+    """Find a parked message by its id, and lock its key.
+
+    Raises:
+        NotParked: no parked message has this id.
+    """
     return _locked(_with_id(message), f"message {message}")
 
 
 def _locked(found: ParkedMessage | None, name: str) -> ParkedMessage:
+    """Lock the message's key and read the message again: it may be gone meanwhile."""
     if found is None:
         raise NotParked(f"there is no parked {name}")
     lock_key(found.key_hash)
@@ -58,6 +83,7 @@ def _locked(found: ParkedMessage | None, name: str) -> ParkedMessage:
 
 
 def _first(key: str) -> ParkedMessage | None:
+    """Find the first parked message of a key, without a lock."""
     return ParkedMessage.objects.filter(lane=lane_of(key), key=key).order_by("id").first()
 
 
