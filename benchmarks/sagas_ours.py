@@ -15,7 +15,7 @@ from sagaz import action
 from sagaz.core.decorators import ExecutionEngine
 
 from benchmarks.measuring import Observer
-from sagas.definition import registry
+from sagas.definition import discovery
 from sagas.definition.identity import saga_id
 from sagas.journal import codec
 from sagas.models import Saga, SagaStatus
@@ -143,7 +143,7 @@ class Durable(_Ours):
         self, saga_class: type[SagaClass], observer: Observer, *, concurrency: int
     ) -> None:
         super().__init__()
-        self._type = registry.register(saga_class)  # it is in no app's sagas.py
+        self._type = discovery.register(saga_class)  # it is in no app's sagas.py
         kind = "external" if saga_class is Calls else "local"
         self.title = f"durable, three {kind} steps"
         self._observer = observer

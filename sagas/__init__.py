@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sagas.definition.cancel_rules import cancel_on
 from sagas.definition.current_step import call_in_thread, forward_key, idempotency_key
-from sagas.definition.hooks import Ending, SagaOutcome, on_finish, on_park, on_start
+from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.identity import saga_id
+from sagas.definition.registry import cancel_on, on_finish, on_park, on_start
 from sagas.errors import (
     CannotRunHere,
     JournalIsReadOnly,

@@ -1,5 +1,6 @@
 pytest_plugins = [
     "tests.databases",
+    "tests.saga_registries",
     "tests.services",
     "tests.postgres_versions",
     "tests.relaying.fixtures",

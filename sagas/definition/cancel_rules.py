@@ -1,4 +1,4 @@
-"""Which messages cancel which sagas, as the apps declare it."""
+"""Keep which messages cancel which sagas, as the apps declare the rules."""
 
 import inspect
 from collections.abc import Callable
@@ -9,59 +9,84 @@ from sagas.definition.identity import check_name
 from sagas.errors import SagaDefinitionError
 
 KeyRule = str | Callable[[Any], str]
+"""A field of the payload, or a function of the payload, that gives the business key."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRule:
-    """Which saga a cancelling command means. `key`: as a trigger's `idempotency_key`."""
+    """Say which saga a cancelling message means.
+
+    Attributes:
+        saga_name: the name of the saga.
+        key: how to find the saga's business key in the payload.
+        reason: a function of the payload; its text is kept with the saga.
+    """
 
     saga_name: str
     key: KeyRule
     reason: Callable[[Any], str]
 
 
-_rules: dict[str, CancelRule] = {}
+class CancelRules:
+    """Keep cancel rules, at most one for each type of message."""
 
+    def __init__(self) -> None:
+        self._by_type: dict[str, CancelRule] = {}
 
-def cancel_on(
-    source: str, *, saga: str, idempotency_key: KeyRule, reason: Callable[[Any], str] | None = None
-) -> None:
-    """Let messages of a type cancel sagas.
+    def add(
+        self,
+        message_type: str,
+        *,
+        saga_name: str,
+        key: KeyRule,
+        reason: Callable[[Any], str] | None,
+    ) -> None:
+        """Add a rule for messages of a type.
 
-    Args:
-        source: the type of the message, such as `orders.cancel`.
-        saga: the saga's name.
-        idempotency_key: the payload's field with the business key, or a function of the payload.
-        reason: a function of the payload; its text is kept with the saga.
-
-    Raises:
-        SagaDefinitionError: messages of that type cancel already, or one of these cannot be used.
-    """
-    check_name(saga, where=f"the saga that {source!r} cancels")
-    for name, given in (("idempotency_key", idempotency_key), ("reason", reason)):
-        is_field = name == "idempotency_key" and isinstance(given, str) and given != ""
-        if not (is_field or _is_plain_function(given) or (name == "reason" and given is None)):
+        Raises:
+            SagaDefinitionError: messages of that type cancel already, or a part of the rule cannot
+                be used.
+        """
+        check_name(saga_name, where=f"the saga that {message_type!r} cancels")
+        if not (_is_plain_function(key) or (isinstance(key, str) and key)):
+            raise _unusable("idempotency_key", key, message_type, saga_name)
+        if not (_is_plain_function(reason) or reason is None):
+            raise _unusable("reason", reason, message_type, saga_name)
+        if message_type in self._by_type:
             raise SagaDefinitionError(
-                f"{name} of the messages {source!r}, which cancel {saga}, is {given!r:.80}: use a "
-                "function of the payload, or for idempotency_key a field's name; none that is async"
+                f"messages of type {message_type!r} cancel "
+                f"{self._by_type[message_type].saga_name} already: give those that cancel "
+                f"{saga_name} another type"
             )
-    if source in _rules:
-        raise SagaDefinitionError(
-            f"messages of type {source!r} cancel {_rules[source].saga_name} already: give those "
-            f"that cancel {saga} another type"
-        )
-    _rules[source] = CancelRule(saga, idempotency_key, reason or (lambda _payload: ""))
+        self._by_type[message_type] = CancelRule(saga_name, key, reason or _no_reason)
+
+    def get(self, message_type: str) -> CancelRule | None:
+        """Return how messages of that type cancel, if they do."""
+        return self._by_type.get(message_type)
+
+    def saga_names(self) -> dict[str, str]:
+        """Map each type of message that cancels to the name of the saga that it cancels."""
+        return {message_type: rule.saga_name for message_type, rule in self._by_type.items()}
+
+    def copy(self) -> "CancelRules":
+        """Return rules of their own, with the same ones in them."""
+        copied = CancelRules()
+        copied._by_type = dict(self._by_type)
+        return copied
 
 
 def _is_plain_function(given: object) -> bool:
     return callable(given) and not inspect.iscoroutinefunction(given)
 
 
-def cancelled_sagas() -> dict[str, str]:
-    """Map the types of messages that cancel to the names of the sagas that they mean."""
-    return {source: rule.saga_name for source, rule in _rules.items()}
+def _unusable(
+    argument: str, given: object, message_type: str, saga_name: str
+) -> SagaDefinitionError:
+    return SagaDefinitionError(
+        f"{argument} of the messages {message_type!r}, which cancel {saga_name}, is {given!r:.80}: "
+        "use a function of the payload, or for idempotency_key a field's name; none that is async"
+    )
 
 
-def cancel_rule(source: str) -> CancelRule | None:
-    """How messages of that type cancel, if they do."""
-    return _rules.get(source)
+def _no_reason(_payload: Any) -> str:
+    return ""

@@ -1,9 +1,9 @@
-"""What an app does when one of its sagas ends or parks, in the same transaction."""
+"""Describe how a saga ended, and keep the functions that an app wants called then."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from saga_runtime.text import bounded
@@ -11,6 +11,8 @@ from sagas.errors import SagaDefinitionError
 
 
 class Ending(StrEnum):
+    """Name the ways in which a worker lets go of a saga for good, or until a person helps."""
+
     COMPLETED = "completed"
     ROLLED_BACK = "rolled_back"
     PARKED = "parked"
@@ -18,8 +20,17 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaOutcome:
-    """How a saga ended. `reason`: what failed it, as the journal has it; empty when it completed.
-    `cancelled`: it was rolled back because somebody asked for it."""
+    """Tell how a saga ended.
+
+    Attributes:
+        saga_id: the saga's id, as `sagas.saga_id(name, key)` makes it.
+        name: the saga's name.
+        key: its business key.
+        ending: how it ended.
+        context: its final context.
+        reason: what failed the saga, as the journal has it; empty where the saga completed.
+        cancelled: whether it was rolled back because somebody asked for that.
+    """
 
     saga_id: UUID
     name: str
@@ -30,69 +41,78 @@ class SagaOutcome:
     cancelled: bool = False
 
     def __post_init__(self) -> None:
-        """Make the reason what the journal keeps."""
+        """Cut the reason to what the journal keeps."""
         object.__setattr__(self, "reason", bounded(self.reason))
 
 
-R = TypeVar("R")
 Hook = Callable[[SagaOutcome], None]
-_finish_hooks: dict[str, Hook] = {}
-_park_hooks: dict[str, Hook] = {}
-_start_hooks: list[Callable[[], object]] = []
 
 
-def on_finish(saga_name: str) -> Callable[[Hook], Hook]:
-    """Call this function in the transaction that completes or rolls back a saga of that name.
+class Hooks:
+    """Keep the functions that apps want called: at the end of a saga, and before a worker starts.
 
-    Raises:
-        SagaDefinitionError: there is one already.
+    A saga's name has at most one function for its end, and one for being parked: they run in the
+    saga's last transaction, where two would depend on their order.
     """
-    return _registering(_finish_hooks, saga_name)
+
+    def __init__(self) -> None:
+        self._finish: dict[str, Hook] = {}
+        self._park: dict[str, Hook] = {}
+        self._start: list[Callable[[], object]] = []
+
+    def add_finish(self, saga_name: str, hook: Hook) -> None:
+        """Add the function for sagas of this name that complete or are rolled back.
+
+        Raises:
+            SagaDefinitionError: the name has another function already.
+        """
+        _add(self._finish, saga_name, hook)
+
+    def add_park(self, saga_name: str, hook: Hook) -> None:
+        """Add the function for sagas of this name that are parked.
+
+        Raises:
+            SagaDefinitionError: the name has another function already.
+        """
+        _add(self._park, saga_name, hook)
+
+    def add_start(self, hook: Callable[[], object]) -> None:
+        """Add a function to be called before a worker takes a saga up."""
+        self._start.append(hook)
+
+    def saga_names(self) -> set[str]:
+        """Return the names of the sagas that have a function for an end or for being parked."""
+        return {*self._finish, *self._park}
+
+    def has(self, saga_name: str, ending: Ending) -> bool:
+        """Tell whether a function wants to take part in the transaction of this ending."""
+        return saga_name in self._for(ending)
+
+    def call(self, outcome: SagaOutcome) -> None:
+        """Call the function for this outcome, where the saga's name has one."""
+        hook = self._for(outcome.ending).get(outcome.name)
+        if hook is not None:
+            hook(outcome)
+
+    def call_start(self) -> None:
+        """Call each function that is to run before a worker starts, in the order of adding."""
+        for hook in self._start:
+            hook()
+
+    def copy(self) -> "Hooks":
+        """Return hooks of their own, with the same functions in them."""
+        copied = Hooks()
+        copied._finish = dict(self._finish)
+        copied._park = dict(self._park)
+        copied._start = list(self._start)
+        return copied
+
+    def _for(self, ending: Ending) -> dict[str, Hook]:
+        return self._park if ending is Ending.PARKED else self._finish
 
 
-def on_park(saga_name: str) -> Callable[[Hook], Hook]:
-    """Call this function in the transaction that parks a saga of that name.
-
-    Raises:
-        SagaDefinitionError: there is one already.
-    """
-    return _registering(_park_hooks, saga_name)
-
-
-def on_start(hook: Callable[[], R]) -> Callable[[], R]:
-    """Call this function before a worker takes anything up, to find a wrong setting in time."""
-    _start_hooks.append(hook)
-    return hook
-
-
-def call_start_hooks() -> None:
-    for hook in _start_hooks:
-        hook()
-
-
-def names_with_hooks() -> set[str]:
-    """Name the sagas at whose end an app wants a function called."""
-    return {*_finish_hooks, *_park_hooks}
-
-
-def has_hook(saga_name: str, ending: Ending) -> bool:
-    """Whether an app wants to take part in this ending's transaction."""
-    return saga_name in (_park_hooks if ending is Ending.PARKED else _finish_hooks)
-
-
-def call_hooks(outcome: SagaOutcome) -> None:
-    hooks = _park_hooks if outcome.ending is Ending.PARKED else _finish_hooks
-    hook = hooks.get(outcome.name)
-    if hook is not None:
-        hook(outcome)
-
-
-def _registering(hooks: dict[str, Hook], saga_name: str) -> Callable[[Hook], Hook]:
-    def register(hook: Hook) -> Hook:
-        if hooks.setdefault(saga_name, hook) is not hook:
-            raise SagaDefinitionError(
-                f"a function is called at the end of {saga_name} already: call both from one"
-            )
-        return hook
-
-    return register
+def _add(hooks: dict[str, Hook], saga_name: str, hook: Hook) -> None:
+    if hooks.setdefault(saga_name, hook) is not hook:
+        raise SagaDefinitionError(
+            f"a function is called at the end of {saga_name} already: call both from one"
+        )

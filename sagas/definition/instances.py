@@ -18,7 +18,7 @@ _OF_THE_CLASS = {
 }  # fmt: skip
 
 
-class Pattern:
+class InstanceFactory:
     """A saga class with its steps."""
 
     def __init__(self, saga_class: type[SagaClass]) -> None:

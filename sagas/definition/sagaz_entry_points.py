@@ -1,7 +1,7 @@
-"""Close sagaz's own ways of running a saga: in memory, without a journal, and without a word.
+"""Disable sagaz's own ways of running a saga, which would run it in memory, without a journal.
 
-Each of them raises `NotJournalled` from now on, with what to use in its place. sagaz's engine stays
-as it is: `sagas.run.saga_run` drives it, and the journal with it.
+Each of these functions raises `NotJournalled` from then on, with what to use in its place. sagaz's
+engine stays as it is: `sagas.run.saga_run` drives it, and the journal with it.
 """
 
 import inspect
@@ -11,15 +11,16 @@ from typing import Any
 
 import sagaz
 from sagaz import Saga as SagaClass
-from sagaz import SagaConfig
 from sagaz.core import config
 from sagaz.core.execution.graph import SagaExecutionGraph
 from sagaz.core.saga import Saga as ImperativeSaga
-from sagaz.core.storage.memory import InMemorySagaStorage
 from sagaz.core.triggers import BrokerTriggerConsumer, CronScheduler, TriggerEngine
 from sagaz.integrations import django as integration
 
-from sagas.errors import NotJournalled, SagaDefinitionError
+from sagas.errors import NotJournalled
+
+_ORIGINAL = "sagas_original"
+"""The attribute of a disabled function that keeps the original."""
 
 _RUN = (
     "would run the saga in memory, without a journal: a crash would lose it. Call "
@@ -40,7 +41,7 @@ _WEBHOOK = (
     "message's type"
 )
 _STATUS = "knows no saga of the journal: read sagas.models.Saga, by sagas.saga_id(name, key)"
-_DOORS: list[tuple[Any, str, str]] = [
+_ENTRY_POINTS: list[tuple[Any, str, str]] = [
     (SagaClass, "run", _RUN),
     (ImperativeSaga, "execute", _BY_HAND),
     (ImperativeSaga, "execute_from_snapshot", _BY_HAND),
@@ -53,57 +54,24 @@ _DOORS: list[tuple[Any, str, str]] = [
     (integration, "sagaz_webhook_view", _WEBHOOK),
     (integration, "sagaz_webhook_status_view", _STATUS),
     (integration, "get_webhook_status", _STATUS),
-    # What those call who hold one of the views already.
+    # Called by a view that somebody has imported before the view was disabled.
     (integration, "_ensure_listener_registered", _WEBHOOK),
     (config, "configure", "has no effect here: use settings.SAGAZ"),
     (sagaz, "configure", "has no effect here: use settings.SAGAZ"),
 ]
 
 
-def close_doors() -> None:
+def disable() -> None:
     """Let each of sagaz's ways to run a saga without a journal raise NotJournalled."""
-    for owner, name, why in _DOORS:
-        if not hasattr(getattr(owner, name), _CLOSED):
+    for owner, name, why in _ENTRY_POINTS:
+        if not hasattr(getattr(owner, name), _ORIGINAL):
             setattr(owner, name, _refusing(getattr(owner, name), why))
 
 
-def configure_once(settings: SagaConfig) -> None:
-    """Make this sagaz's configuration.
-
-    Raises:
-        SagaDefinitionError: somebody has made another one, with a storage or a broker, before.
-    """
-    before = getattr(config, "_global_config", None)
-    if before is not None and (
-        before.broker is not None or not isinstance(before.storage, InMemorySagaStorage | None)
-    ):
-        raise SagaDefinitionError(_CONFIGURED)
-    opened(config.configure)(settings)
-
-
-def check_configuration(settings: SagaConfig) -> None:
-    """Check that sagaz's configuration is still this one, after the apps' modules are imported.
-
-    Raises:
-        SagaDefinitionError: it is not.
-    """
-    if config.get_config() is not settings:
-        raise SagaDefinitionError(_CONFIGURED)
-
-
-_CONFIGURED = (
-    "sagaz.configure(…) was called: the storage is the journal, and the broker that of "
-    "settings.SAGAZ. Leave it out, and set METRICS, LOGGING and TRACING in settings.SAGAZ"
-)
-
-
-def opened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a closed function of sagaz was; any other as it is."""
-    found: Callable[..., Any] = getattr(function, _CLOSED, function)
+def original_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a disabled function of sagaz was; any other function as it is."""
+    found: Callable[..., Any] = getattr(function, _ORIGINAL, function)
     return found
-
-
-_CLOSED = "closed_by_sagas"
 
 
 def _refusing(original: Callable[..., Any], why: str) -> Callable[..., Any]:
@@ -118,5 +86,5 @@ def _refusing(original: Callable[..., Any], why: str) -> Callable[..., Any]:
         raise NotJournalled(text)
 
     refusing = refuse_async if inspect.iscoroutinefunction(original) else refuse
-    setattr(refusing, _CLOSED, original)
+    setattr(refusing, _ORIGINAL, original)
     return refusing

@@ -24,10 +24,12 @@ from saga_runtime.logs import get_logger
 from saga_runtime.strict_json import UnreadableJSON, read_json
 from saga_runtime.text import describe_error, error_text, is_storable
 from sagas.crash_points import Point, reach
-from sagas.definition.cancel_rules import CancelRule, cancel_rule
+from sagas.definition.cancel_rules import CancelRule
 from sagas.definition.current_step import current_place
 from sagas.definition.identity import key_of_message, saga_id
-from sagas.definition.registry import SagaType, trigger_for
+from sagas.definition.registry import cancel_rule
+from sagas.definition.saga_types import SagaType
+from sagas.definition.triggers import trigger_for
 from sagas.errors import CancelRefused, StepRejected, UnknownSaga, UnstorableValue
 from sagas.inbox import counters
 from sagas.inbox.sequences import Sequences

@@ -10,7 +10,8 @@ from saga_runtime.database_errors import ours_timed_out, ours_to_blame
 from saga_runtime.logs import get_logger
 from saga_runtime.text import bounded, one_line
 from sagas.crash_points import Point, reach
-from sagas.definition.hooks import Ending, SagaOutcome, call_hooks, has_hook
+from sagas.definition.hooks import Ending, SagaOutcome
+from sagas.definition.registry import call_hooks, has_hook
 from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
 from sagas.journal import end_conditions, sql, statements

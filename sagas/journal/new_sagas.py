@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from saga_runtime.correlation import Correlation
 from sagas.definition.identity import saga_id
-from sagas.definition.registry import SagaType
+from sagas.definition.saga_types import SagaType
 from sagas.journal import sql
 from sagas.models import Saga
 

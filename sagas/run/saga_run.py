@@ -16,8 +16,9 @@ from saga_runtime.database_threads import Threads
 from saga_runtime.logs import get_logger
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_threads
-from sagas.definition.hooks import Ending, SagaOutcome, has_hook
-from sagas.definition.registry import SagaType
+from sagas.definition.hooks import Ending, SagaOutcome
+from sagas.definition.registry import has_hook
+from sagas.definition.saga_types import SagaType
 from sagas.definition.steps import Step, backward, forward
 from sagas.errors import CancelRequested, Decided, EndRefused, LeaseLost
 from sagas.failures import StepFailed, failure_of, stand_in
@@ -90,7 +91,7 @@ class SagaRun:
         if self._claimed.definition_hash != self._type.definition_hash:
             await self._writer.call(writing.adopt, self._claimed, self._type.definition_hash)
         try:
-            self._saga = self._type.pattern.new()
+            self._saga = self._type.instances.new()
         except BaseException as error:
             logger.exception(
                 "%s %s: its saga cannot be made", *self._names, exc_info=stand_in(error)
@@ -117,7 +118,7 @@ class SagaRun:
         try:
             engine = ExecutionEngine(
                 self._saga
-            )  # `Saga.run` is closed, see `sagas.definition.sagaz_entry_points`
+            )  # `Saga.run` is disabled, see `sagas.definition.sagaz_entry_points`
             context = await engine.run(self._claimed.context, saga_id=str(self._claimed.id))
         except Exception as error:
             if not self._state.failure and not self._state.suspended:

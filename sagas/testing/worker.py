@@ -94,12 +94,12 @@ def set_up(job: Job) -> None:
     for alias in job.databases:  # what the process that it was forked from has looked at
         connections[alias].close()
         del connections[alias]
-    from sagas.definition import registry
+    from sagas.definition.discovery import register_all_in
     from sagas.journal import sql
 
     sql.is_postgresql.cache_clear()
     for name in job.imports:
-        registry.register_all_in(import_module(name))
+        register_all_in(import_module(name))
 
 
 def work(pipe: "Connection[Any, Any]", job: Job) -> None:
@@ -115,7 +115,7 @@ def work(pipe: "Connection[Any, Any]", job: Job) -> None:
 
 def _work(pipe: "Connection[Any, Any]", job: Job) -> None:
     set_up(job)
-    from sagas.definition.hooks import call_start_hooks
+    from sagas.definition.registry import call_start_hooks
     from sagas.run import attempts
     from sagas.worker import executor
 

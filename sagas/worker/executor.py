@@ -24,7 +24,8 @@ from saga_runtime.waits import until_set
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_place
 from sagas.definition.hooks import Ending, SagaOutcome
-from sagas.definition.registry import SagaType, max_concurrent, saga_type
+from sagas.definition.registry import max_concurrent, saga_type
+from sagas.definition.saga_types import SagaType
 from sagas.errors import LeaseLost, Suspended, WorkerUnwell
 from sagas.failures import stand_in
 from sagas.journal import claims

@@ -16,7 +16,8 @@ from saga_runtime.correlation import current, taken_or_made
 from saga_runtime.database_errors import AWAY
 from saga_runtime.text import is_storable
 from sagas.definition.current_step import current_place
-from sagas.definition.registry import AnySaga, SagaType, registered_type
+from sagas.definition.discovery import AnySaga, registered_type
+from sagas.definition.saga_types import SagaType
 from sagas.errors import (
     CannotRunHere,
     SagaFailed,

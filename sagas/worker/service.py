@@ -9,7 +9,7 @@ from django.db import connection
 
 from brokers import Broker
 from saga_runtime.logs import get_logger
-from sagas.definition.hooks import call_start_hooks
+from sagas.definition.registry import call_start_hooks
 from sagas.inbox.consumer import SagaConsumer
 from sagas.worker.executor import GRACE, Executor
 

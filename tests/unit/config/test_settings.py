@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from config import environment
-from sagas.apps import check_keys
+from sagas.definition.sagaz_configuration import check_keys
 from tests import processes
 from tests.processes import ROOT, refusal
 

@@ -12,7 +12,7 @@ from brokers.errors import BrokerError
 from config import environment
 from orders.payments.urls import gateway_from_url
 from saga_runtime.urls import redacted
-from sagas.apps import check_storage_url
+from sagas.definition.sagaz_configuration import check_storage_url
 from sagas.worker.service import pool_size
 
 SPECIAL = [*"/?#@:[]%$ \\&=;+\n\t", "://", "%2", "@@", "/@"]

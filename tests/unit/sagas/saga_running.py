@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 from sagaz import Saga as SagaClass
 
-from sagas.definition import registry
-from sagas.definition.hooks import Hook, _finish_hooks, _park_hooks
+from sagas.definition import discovery, registry
+from sagas.definition.hooks import Hook
 from sagas.definition.identity import saga_id
+from sagas.definition.registry import Registry
 from sagas.journal import codec
 from sagas.models import ACTIVE, Saga, SagaStep
 from sagas.run import attempts
@@ -27,27 +28,27 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch) -> Register:
+def register(saga_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Register:
     """Makes these saga classes the only ones there are; backoff is short."""
-    monkeypatch.setattr(registry, "_types", {})
+    saga_registry.types.clear()
     monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.001)
     monkeypatch.setattr(executor, "LONGEST_POLL", 0.05)
 
     def registering(*classes: type[SagaClass]) -> None:
         for saga_class in classes:
-            registry.register(saga_class)
+            discovery.register(saga_class)
 
     return registering
 
 
 @pytest.fixture
-def on_finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Hook], None]:
-    return lambda name, hook: monkeypatch.setitem(_finish_hooks, name, hook)
+def on_finish(saga_registry: Registry) -> Callable[[str, Hook], None]:
+    return saga_registry.hooks.add_finish
 
 
 @pytest.fixture
-def on_park(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Hook], None]:
-    return lambda name, hook: monkeypatch.setitem(_park_hooks, name, hook)
+def on_park(saga_registry: Registry) -> Callable[[str, Hook], None]:
+    return saga_registry.hooks.add_park
 
 
 def begin(name: str, *, key: str = "K-1", **context: Any) -> UUID:

@@ -10,6 +10,7 @@ from django.db import OperationalError
 from sagaz import Saga as SagaClass
 from sagaz import action
 
+from sagas.definition import registry
 from sagas.journal import claims
 from sagas.models import Saga, SagaStatus
 from tests.processes import manage, refusal
@@ -84,24 +85,20 @@ class TestUnfinishedSagas:
         assert "1 saga has" in error.msg
         assert "'submarine'" in error.msg
 
-    def test_with_other_steps_than_those_they_began_with(
-        self, register: Register, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_with_other_steps_than_those_they_began_with(self, register: Register) -> None:
         begun("B-1")
         begin("boat", key="B-2")  # takes the new steps
-        redeploy(ChangedBoat, register=register, monkeypatch=monkeypatch)
+        redeploy(ChangedBoat, register=register)
         (error,) = found()
         assert (error.id, error.is_serious()) == ("sagas.E002", True)
         for part in ("1 saga has", "'boat'", "version 1", "'B-1'"):
             assert part in error.msg
         assert "ChangedBoat the version 2" in str(error.hint)
 
-    def test_with_other_steps_that_have_ended(
-        self, register: Register, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_with_other_steps_that_have_ended(self, register: Register) -> None:
         begun("B-1")
         Saga.objects.update(status="rolled_back")
-        redeploy(ChangedBoat, register=register, monkeypatch=monkeypatch)
+        redeploy(ChangedBoat, register=register)
         assert found() == []
 
     def test_are_looked_for_before_a_deploy_alone(self) -> None:
@@ -128,12 +125,8 @@ class TestUnfinishedSagas:
         assert "the server is away" in warning.msg
 
 
-def redeploy(
-    saga_class: type[SagaClass], *, register: Register, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sagas.definition import registry
-
-    monkeypatch.setattr(registry, "_types", {})
+def redeploy(saga_class: type[SagaClass], *, register: Register) -> None:
+    registry.current().types.clear()
     register(saga_class)
 
 

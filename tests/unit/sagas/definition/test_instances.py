@@ -7,7 +7,7 @@ from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 from sagaz.core.decorators import forward_recovery
 
-from sagas.definition.instances import Pattern
+from sagas.definition.instances import InstanceFactory
 from tests.unit.sagas.saga_running import Context
 
 
@@ -56,14 +56,14 @@ def told(saga: SagaClass) -> list[dict[str, Any]]:
 
 
 def test_is_as_the_class_makes_it() -> None:
-    made = Pattern(Trip).new()
+    made = InstanceFactory(Trip).new()
     assert type(made) is Trip
     assert told(made) == told(Trip())
     assert vars(made).keys() == vars(Trip()).keys()
 
 
 def test_shares_nothing_with_another() -> None:
-    pattern = Pattern(Trip)
+    pattern = InstanceFactory(Trip)
     first, second = pattern.new(), pattern.new()
     for step in first.get_steps():
         step.forward_fn, step.timeout_seconds = dict, None
@@ -79,7 +79,7 @@ _FOR_ALL = {"_forward_recovery_handlers", "_instance_listeners"}
 
 @pytest.mark.parametrize("saga_class", [Counted, Recovering])
 def test_of_another_kind_is_made_by_its_class(saga_class: type[SagaClass]) -> None:
-    pattern = Pattern(saga_class)
+    pattern = InstanceFactory(saga_class)
     before = Counted.made
     made = pattern.new()
     assert Counted.made == before + (saga_class is Counted)

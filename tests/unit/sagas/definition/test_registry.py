@@ -6,9 +6,11 @@ from sagaz import Saga, action, compensate
 from sagaz.core.triggers import trigger
 
 from orders.sagas import OrderSaga
-from sagas.definition import cancel_rules, hooks, registry
-from sagas.definition.cancel_rules import cancel_on
-from sagas.definition.hooks import Hook, on_finish, on_park
+from sagas.definition import discovery, registry
+from sagas.definition.cross_checks import check_references
+from sagas.definition.hooks import Hook
+from sagas.definition.registry import Registry, cancel_on, on_finish, on_park
+from sagas.definition.triggers import trigger_for
 from sagas.errors import SagaDefinitionError
 from tests.unit.sagas.saga_running import Context, Register, register
 
@@ -29,13 +31,6 @@ class Travel(Saga):
     def sleep(self, ctx: Context) -> None: ...
 
 
-def described(*classes: type[Saga], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `discover` makes of classes that an app's `sagas.py` holds."""
-    monkeypatch.setattr(registry, "_types", {})
-    monkeypatch.setattr(registry, "_classes", lambda: iter(classes))
-    registry.discover()
-
-
 def test_those_of_the_apps_are_found() -> None:
     found = registry.saga_type("order")
     assert found is not None
@@ -45,22 +40,22 @@ def test_those_of_the_apps_are_found() -> None:
 
 def test_discovering_twice_changes_nothing() -> None:
     before = registry.saga_type("order")
-    registry.discover()
+    discovery.discover()
     assert registry.saga_type("order") == before
 
 
 def test_a_message_finds_its_saga(register: Register) -> None:
     register(Travel)
-    found = registry.trigger_for("travel.book")
+    found = trigger_for("travel.book")
     assert found is not None
     saga_type, trigger_ = found
     assert (saga_type.name, trigger_.method_name) == ("travel", "on_book")
-    assert registry.trigger_for("travel.other") is None
+    assert trigger_for("travel.other") is None
 
 
 def test_a_trigger_of_a_class_that_is_not_registered_starts_nothing(register: Register) -> None:
     register()
-    assert registry.trigger_for("travel.book") is None
+    assert trigger_for("travel.book") is None
 
 
 def test_without_a_name_it_has_that_of_its_class(register: Register) -> None:
@@ -74,7 +69,7 @@ def test_without_a_name_it_has_that_of_its_class(register: Register) -> None:
 
 class TestTheDefinitionHash:
     def hash_of(self, saga_class: type[Saga]) -> str:
-        return registry._described(saga_class).definition_hash
+        return discovery.describe(saga_class).definition_hash
 
     def test_stays_where_bodies_change(self) -> None:
         class Same(Saga):
@@ -122,25 +117,26 @@ class TestTheDefinitionHash:
         assert len({self.hash_of(saga_class) for saga_class in classes}) == len(classes)
 
 
+@pytest.mark.usefixtures("empty_registry")
 class TestRefusedAtStartUp:
-    def refusal(self, *classes: type[Saga], monkeypatch: pytest.MonkeyPatch) -> str:
+    def refusal(self, *classes: type[Saga]) -> str:
         with pytest.raises(SagaDefinitionError) as refused:
-            described(*classes, monkeypatch=monkeypatch)
+            discovery.replace_all(classes)
         return str(refused.value)
 
-    def test_two_with_one_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_with_one_name(self) -> None:
         class Twin(Saga):
             saga_name = "travel"
 
             @action("one")
             def one(self, ctx: Context) -> None: ...
 
-        text = self.refusal(Travel, Twin, monkeypatch=monkeypatch)
+        text = self.refusal(Travel, Twin)
         assert "Twin" in text
         assert "Travel" in text
         assert "'travel'" in text
 
-    def test_two_for_one_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_for_one_message(self) -> None:
         class Insurance(Saga):
             saga_name = "insurance"
 
@@ -150,17 +146,15 @@ class TestRefusedAtStartUp:
             @action("insure")
             def insure(self, ctx: Context) -> None: ...
 
-        text = self.refusal(Travel, Insurance, monkeypatch=monkeypatch)
+        text = self.refusal(Travel, Insurance)
         assert "'travel.book' would start travel.on_book and insurance.on_travel" in text
 
-    def test_a_message_that_starts_and_cancels(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cancel_rules, "_rules", {})
+    def test_a_message_that_starts_and_cancels(self) -> None:
         cancel_on("travel.book", saga="travel", idempotency_key="trip")
-        text = self.refusal(Travel, monkeypatch=monkeypatch)
+        text = self.refusal(Travel)
         assert "would start travel.on_book and cancel sagas too" in text
 
-    def test_two_rules_to_cancel(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cancel_rules, "_rules", {})
+    def test_two_rules_to_cancel(self) -> None:
         cancel_on("travel.off", saga="travel", idempotency_key="trip")
         with pytest.raises(SagaDefinitionError, match=r"'travel\.off' cancel travel already"):
             cancel_on("travel.off", saga="hotel", idempotency_key="trip")
@@ -168,16 +162,13 @@ class TestRefusedAtStartUp:
     @pytest.mark.parametrize("register_hook", [on_finish, on_park])
     def test_two_functions_for_one_end(
         self,
-        monkeypatch: pytest.MonkeyPatch,
         register_hook: Callable[[str], Callable[[Hook], Hook]],
     ) -> None:
-        monkeypatch.setattr(hooks, "_finish_hooks", {})
-        monkeypatch.setattr(hooks, "_park_hooks", {})
         register_hook("travel")(lambda _: None)
         with pytest.raises(SagaDefinitionError, match="at the end of travel already"):
             register_hook("travel")(lambda _: None)
 
-    def test_two_steps_with_one_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_steps_with_one_name(self) -> None:
         class Doubled(Saga):
             @action("pay")
             def one(self, ctx: Context) -> None: ...
@@ -185,17 +176,17 @@ class TestRefusedAtStartUp:
             @action("pay")
             def two(self, ctx: Context) -> None: ...
 
-        assert "two steps named 'pay'" in self.refusal(Doubled, monkeypatch=monkeypatch)
+        assert "two steps named 'pay'" in self.refusal(Doubled)
 
-    def test_an_unknown_dependency(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unknown_dependency(self) -> None:
         class Lost(Saga):
             @action("pay", depends_on=["reserve"])
             def pay(self, ctx: Context) -> None: ...
 
-        text = self.refusal(Lost, monkeypatch=monkeypatch)
+        text = self.refusal(Lost)
         assert "pay depends on 'reserve'" in text
 
-    def test_steps_in_a_circle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_steps_in_a_circle(self) -> None:
         class Circle(Saga):
             @action("a", depends_on=["b"])
             def a(self, ctx: Context) -> None: ...
@@ -203,9 +194,9 @@ class TestRefusedAtStartUp:
             @action("b", depends_on=["a"])
             def b(self, ctx: Context) -> None: ...
 
-        assert "circle" in self.refusal(Circle, monkeypatch=monkeypatch)
+        assert "circle" in self.refusal(Circle)
 
-    def test_a_compensation_for_no_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_compensation_for_no_step(self) -> None:
         class Mistyped(Saga):
             @action("pay")
             def pay(self, ctx: Context) -> None: ...
@@ -213,9 +204,9 @@ class TestRefusedAtStartUp:
             @compensate("pya")
             def refund(self, ctx: Context) -> None: ...
 
-        assert "refund undoes 'pya'" in self.refusal(Mistyped, monkeypatch=monkeypatch)
+        assert "refund undoes 'pya'" in self.refusal(Mistyped)
 
-    def test_two_compensations_for_one_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_compensations_for_one_step(self) -> None:
         class Twice(Saga):
             @action("pay")
             def pay(self, ctx: Context) -> None: ...
@@ -226,9 +217,9 @@ class TestRefusedAtStartUp:
             @compensate("pay")
             def repay(self, ctx: Context) -> None: ...
 
-        assert "both undo 'pay'" in self.refusal(Twice, monkeypatch=monkeypatch)
+        assert "both undo 'pay'" in self.refusal(Twice)
 
-    def test_a_step_that_sagaz_would_pass_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_step_that_sagaz_would_pass_over(self) -> None:
         class Hidden(Saga):
             @action("pay")
             def pay(self, ctx: Context) -> None: ...
@@ -236,41 +227,33 @@ class TestRefusedAtStartUp:
             @compensate("pay")
             def _refund(self, ctx: Context) -> None: ...
 
-        assert "_refund" in self.refusal(Hidden, monkeypatch=monkeypatch)
+        assert "_refund" in self.refusal(Hidden)
 
-    def test_no_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_steps(self) -> None:
         class Empty(Saga):
             pass
 
-        assert "no steps" in self.refusal(Empty, monkeypatch=monkeypatch)
+        assert "no steps" in self.refusal(Empty)
 
     @pytest.mark.parametrize("number", ["2", 0, 1.5, True])
-    def test_a_version_that_is_no_number(
-        self, number: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_version_that_is_no_number(self, number: Any) -> None:
         class Versioned(Saga):
             version = number
 
             @action("one")
             def one(self, ctx: Context) -> None: ...
 
-        assert "version" in self.refusal(Versioned, monkeypatch=monkeypatch)
+        assert "version" in self.refusal(Versioned)
 
     @pytest.mark.parametrize("name", ["travel:back", "", "n" * 256, 7])
-    def test_a_cancel_of_what_can_be_no_saga(
-        self, name: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(cancel_rules, "_rules", {})
+    def test_a_cancel_of_what_can_be_no_saga(self, name: Any) -> None:
         with pytest.raises(SagaDefinitionError, match=r"the saga that 'travel\.off' cancels is"):
             cancel_on("travel.off", saga=name, idempotency_key="trip")
 
     @pytest.mark.parametrize(
         "given", [{"idempotency_key": 7}, {"idempotency_key": ""}, {"reason": "r"}]
     )
-    def test_a_cancel_that_cannot_be_read(
-        self, given: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(cancel_rules, "_rules", {})
+    def test_a_cancel_that_cannot_be_read(self, given: Any) -> None:
         with pytest.raises(SagaDefinitionError, match="use a function of the payload"):
             cancel_on("travel.off", saga="travel", **{"idempotency_key": "trip", **given})
 
@@ -279,23 +262,20 @@ class TestWhatIsHungOntoNoSaga:
     """By a name that is mistyped: it would never be called, or cancel nothing."""
 
     @pytest.fixture(autouse=True)
-    def _none(self, monkeypatch: pytest.MonkeyPatch, register: Register) -> None:
-        monkeypatch.setattr(hooks, "_finish_hooks", {})
-        monkeypatch.setattr(hooks, "_park_hooks", {})
-        monkeypatch.setattr(cancel_rules, "_rules", {})
-        register(Travel)
+    def _one_saga(self, empty_registry: Registry) -> None:
+        empty_registry.types.add(discovery.describe(Travel))
 
     @pytest.mark.parametrize("register_hook", [on_finish, on_park])
     def test_a_function(self, register_hook: Callable[[str], Callable[[Hook], Hook]]) -> None:
         register_hook("travel")(lambda _: None)
-        registry.check_references()
+        check_references()
         register_hook("travle")(lambda _: None)
         with pytest.raises(SagaDefinitionError, match=r"on_park is for the saga 'travle'.*travel"):
-            registry.check_references()
+            check_references()
 
     def test_a_cancel(self) -> None:
         cancel_on("travel.off", saga="travel", idempotency_key="trip")
-        registry.check_references()
+        check_references()
         cancel_on("travel.away", saga="travle", idempotency_key="trip")
         with pytest.raises(SagaDefinitionError, match=r"cancel_on\('travel\.away'\) is for"):
-            registry.check_references()
+            check_references()

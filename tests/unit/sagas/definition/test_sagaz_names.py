@@ -31,7 +31,9 @@ from sagas import (
     checks,
     idempotency_key,
 )
-from sagas.definition import registry, sagaz_entry_points
+from sagas.definition import discovery, registry, sagaz_configuration, sagaz_entry_points
+from sagas.definition.sagaz_entry_points import original_of
+from sagas.definition.triggers import trigger_for
 from sagas.inbox import accepting
 from sagas.models import ACTIVE, SagaAttempt
 from sagas.models import Saga as SagaRow
@@ -106,7 +108,7 @@ def defined(**members: Any) -> None:
 
     def one(self: Saga, ctx: Context) -> None: ...
 
-    registry.register(type("Made", (Saga,), {"one": action("one")(one), **members}))
+    discovery.register(type("Made", (Saga,), {"one": action("one")(one), **members}))
 
 
 def step_with(**given: Any) -> None:
@@ -129,9 +131,7 @@ def own_config(self: Any) -> None:
 def in_a_module(value: Any) -> None:
     module = ModuleType("orders.sagas")
     vars(module)["value"] = value
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "import_module", lambda _: module)
-        list(registry._classes())
+    list(discovery.saga_classes_of(module, app="orders"))
 
 
 def checked(**settings: Any) -> None:
@@ -227,7 +227,7 @@ class TestOtherWaysIn:
             asyncio.run(saga.run({}) if isinstance(saga, Saga) else saga.execute())
 
     def test_a_view_that_was_imported_before(self) -> None:
-        view = sagaz_entry_points.opened(integration.sagaz_webhook_view)
+        view = original_of(integration.sagaz_webhook_view)
         with pytest.raises(NotJournalled, match=r"outbox\.enqueue"):
             view(request(), "orders.place")
 
@@ -242,18 +242,18 @@ class TestOtherWaysIn:
 
     def test_a_configuration_that_was_made_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ours = sagaz.get_config()  # type: ignore[attr-defined]
-        sagaz_entry_points.check_configuration(ours)
+        sagaz_configuration.check_unchanged(ours)
         other = SagaConfig(metrics=False, logging=False)
         monkeypatch.setattr("sagaz.core.config._global_config", other)
         with pytest.raises(SagaDefinitionError, match=r"settings\.SAGAZ"):
-            sagaz_entry_points.check_configuration(ours)
+            sagaz_configuration.check_unchanged(ours)
         other.storage = DjangoSagaStorage()
         with pytest.raises(SagaDefinitionError, match=r"settings\.SAGAZ"):
-            sagaz_entry_points.configure_once(ours)
+            sagaz_configuration.apply(ours)
 
     def test_closing_twice_closes_once(self) -> None:
         before = Saga.run
-        sagaz_entry_points.close_doors()
+        sagaz_entry_points.disable()
         assert Saga.run is before
 
 
@@ -361,7 +361,7 @@ def names_of(levels: list[list[Any]]) -> list[list[str]]:
 
 
 def is_found(_: Seen) -> bool:
-    found = registry.trigger_for("all.go")
+    found = trigger_for("all.go")
     return found is not None and found[1].metadata.idempotency_key == "n"
 
 

@@ -15,7 +15,8 @@ from sagaz.core.execution.graph import CompensationType
 from sagaz.core.hooks import publish_on_success
 from sagaz.core.triggers import trigger
 
-from sagas.definition import registry
+from sagas.definition import discovery
+from sagas.definition.registry import Registry
 from sagas.errors import SagaDefinitionError
 from tests.unit.sagas.saga_running import Context
 
@@ -34,10 +35,9 @@ class Pay(Saga):
     async def refund(self, ctx: Context) -> None: ...
 
 
-def refusal(saga_class: type[Saga], monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(registry, "_types", {})
+def refusal(saga_class: type[Saga]) -> str:
     with pytest.raises(SagaDefinitionError) as refused:
-        registry.register(saga_class)
+        discovery.describe(saga_class)
     return str(refused.value)
 
 
@@ -46,12 +46,10 @@ def made(base: type[Saga] = Saga, **members: Any) -> type[Saga]:
     return type("Made", (base,), members)
 
 
-def found(monkeypatch: pytest.MonkeyPatch, *classes: type[Saga]) -> list[str]:
+def found(saga_registry: Registry, *classes: type[Saga]) -> list[str]:
     """The names of what start-up makes of these classes."""
-    monkeypatch.setattr(registry, "_types", {})
-    monkeypatch.setattr(registry, "_classes", lambda: iter(classes))
-    registry.discover()
-    return sorted(registry._types)
+    discovery.replace_all(classes)
+    return saga_registry.types.names()
 
 
 class TestAMethodWithoutItsDecorator:
@@ -63,51 +61,47 @@ class TestAMethodWithoutItsDecorator:
             ("on_pay", '@trigger(source="pay.now", …)'),
         ],
     )
-    def test_in_a_subclass(
-        self, name: str, decorator: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_in_a_subclass(self, name: str, decorator: str) -> None:
         async def override(self: Saga, ctx: Context) -> None: ...
 
-        text = refusal(made(Pay, saga_name="pay2", **{name: override}), monkeypatch)
+        text = refusal(made(Pay, saga_name="pay2", **{name: override}))
         assert f"Made.{name} overrides Pay.{name}" in text
         assert f"Write {decorator} above Made.{name} too" in text
 
-    def test_in_a_mixin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_a_mixin(self) -> None:
         class Loud:
             async def refund(self, ctx: Context) -> None: ...
 
         class Mixed(Loud, Pay):
             saga_name = "mixed"
 
-        text = refusal(Mixed, monkeypatch)
+        text = refusal(Mixed)
         assert "Loud.refund overrides Pay.refund" in text
 
     @pytest.mark.parametrize("value", [None, 7, property(len)])
-    def test_in_the_place_of_which_there_is_no_method(
-        self, value: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        text = refusal(made(Pay, saga_name="none", refund=value), monkeypatch)
+    def test_in_the_place_of_which_there_is_no_method(self, value: Any) -> None:
+        text = refusal(made(Pay, saga_name="none", refund=value))
         assert "Made.refund overrides Pay.refund" in text
         assert "derive from a class without it" in text
 
-    def test_in_a_subclass_of_a_subclass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_a_subclass_of_a_subclass(self) -> None:
         class Middle(Pay):
             saga_name = "middle"
 
             async def refund(self, ctx: Context) -> None: ...
 
-        text = refusal(made(Middle, saga_name="last"), monkeypatch)
+        text = refusal(made(Middle, saga_name="last"))
         assert "Middle.refund overrides Pay.refund" in text
 
-    def test_behind_an_attribute_of_the_instance(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_behind_an_attribute_of_the_instance(self) -> None:
         def initialise(self: Any) -> None:
             self.refund = None
             Pay.__init__(self)
 
         cls = made(Pay, saga_name="own", __init__=initialise)
-        assert "sets self.refund" in refusal(cls, monkeypatch)
+        assert "sets self.refund" in refusal(cls)
 
-    def test_behind_another_decorator(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_behind_another_decorator(self) -> None:
         def logged(function: Callable[..., Any]) -> Callable[..., Any]:
             async def call(*args: Any) -> Any:
                 return await function(*args)
@@ -124,22 +118,22 @@ class TestAMethodWithoutItsDecorator:
             @compensate("more")
             async def less(self, ctx: Context) -> None: ...
 
-        text = refusal(Logged, monkeypatch)
+        text = refusal(Logged)
         assert 'Logged.less: another decorator hides @compensate("more")' in text
 
-    def test_within_a_partial(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        text = refusal(made(Pay, saga_name="p", again=functools.partial(Pay.refund)), monkeypatch)
+    def test_within_a_partial(self) -> None:
+        text = refusal(made(Pay, saga_name="p", again=functools.partial(Pay.refund)))
         assert "another decorator hides" in text
 
-    def test_with_a_decorator_that_was_not_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_with_a_decorator_that_was_not_called(self) -> None:
         class Bare(Pay):
             saga_name = "bare"
 
             more = action(Pay.refund)  # type: ignore[arg-type]
 
-        assert "Bare.more: a decorator of sagaz wants a name" in refusal(Bare, monkeypatch)
+        assert "Bare.more: a decorator of sagaz wants a name" in refusal(Bare)
 
-    def test_is_fine_where_it_has_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_fine_where_it_has_one(self, saga_registry: Registry) -> None:
         def kept(function: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(function)
             async def call(*args: Any) -> Any:
@@ -158,11 +152,11 @@ class TestAMethodWithoutItsDecorator:
             charge=action("charge")(other_kind),
             refund=kept(compensate("charge")(again)),
         )
-        assert found(monkeypatch, other) == ["other"]
+        assert found(saga_registry, other) == ["other"]
 
 
 class TestABase:
-    def test_without_steps_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_steps_is_passed_over(self, saga_registry: Registry) -> None:
         class Common(Saga):
             def helper(self) -> None: ...
 
@@ -170,9 +164,9 @@ class TestABase:
             @action("one")
             def one(self, ctx: Context) -> None: ...
 
-        assert found(monkeypatch, Common, Real) == ["Real"]
+        assert found(saga_registry, Common, Real) == ["Real"]
 
-    def test_with_steps_that_says_so_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_with_steps_that_says_so_is_passed_over(self, saga_registry: Registry) -> None:
         class Common(Saga):
             abstract = True
 
@@ -183,9 +177,9 @@ class TestABase:
             @action("two", depends_on=["one"])
             def two(self, ctx: Context) -> None: ...
 
-        assert found(monkeypatch, Common, Real) == ["Real"]
+        assert found(saga_registry, Common, Real) == ["Real"]
 
-    def test_with_abstract_methods_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_with_abstract_methods_is_passed_over(self, saga_registry: Registry) -> None:
         from abc import ABC
 
         class Common(Saga, ABC):
@@ -199,9 +193,9 @@ class TestABase:
             def amount(self) -> int:
                 return 1
 
-        assert found(monkeypatch, Common, Real) == ["Real"]
+        assert found(saga_registry, Common, Real) == ["Real"]
 
-    def test_that_may_be_a_saga_too_has_to_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_that_may_be_a_saga_too_has_to_say_so(self, saga_registry: Registry) -> None:
         class Common(Saga):
             @action("one")
             def one(self, ctx: Context) -> None: ...
@@ -210,9 +204,9 @@ class TestABase:
             saga_name = "real"
 
         with pytest.raises(SagaDefinitionError, match="say `abstract = True` in it where"):
-            found(monkeypatch, Common, Real)
+            found(saga_registry, Common, Real)
 
-    def test_may_be_a_saga_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_may_be_a_saga_too(self, saga_registry: Registry) -> None:
         class Newer(Pay):
             version = 2
 
@@ -220,45 +214,46 @@ class TestABase:
             def on_later(self, event: Context) -> Context:
                 return event
 
-        assert found(monkeypatch, Pay, Newer) == ["pay"]
-        assert sorted(registry._types["pay"]) == [1, 2]
+        assert found(saga_registry, Pay, Newer) == ["pay"]
+        assert saga_registry.types.get("pay", 1) is not None
+        assert saga_registry.types.get("pay", 2) is not None
 
 
 class TestWhatCannotBeMade:
-    def test_for_want_of_an_argument(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_for_want_of_an_argument(self) -> None:
         def initialise(self: Any, gateway: object) -> None: ...
 
-        text = refusal(made(Pay, saga_name="a", __init__=initialise), monkeypatch)
+        text = refusal(made(Pay, saga_name="a", __init__=initialise))
         assert "Made() fails: TypeError: " in text
         assert "give each argument of __init__ a default" in text
 
-    def test_because_it_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_because_it_raises(self) -> None:
         def initialise(self: Any) -> None:
             raise OSError("no gateway")
 
-        text = refusal(made(Pay, saga_name="a", __init__=initialise), monkeypatch)
+        text = refusal(made(Pay, saga_name="a", __init__=initialise))
         assert "Made() fails: OSError: no gateway" in text
 
-    def test_for_a_dependency_that_is_no_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_for_a_dependency_that_is_no_list(self) -> None:
         class Texted(Pay):
             saga_name = "texted"
 
             @action("ship", depends_on="charge")  # type: ignore[arg-type]
             def ship(self, ctx: Context) -> None: ...
 
-        assert "Texted.ship: depends_on is 'charge'" in refusal(Texted, monkeypatch)
+        assert "Texted.ship: depends_on is 'charge'" in refusal(Texted)
 
 
 @pytest.mark.parametrize("name", ["order:refund", ":", "n" * 256, "a\0b", "\ud800", 7])
-def test_a_name_that_makes_no_safe_id(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Made.saga_name is " in refusal(made(Pay, saga_name=name), monkeypatch)
+def test_a_name_that_makes_no_safe_id(name: Any) -> None:
+    assert "Made.saga_name is " in refusal(made(Pay, saga_name=name))
 
 
 @pytest.mark.parametrize(
     "value", [timedelta.max, timedelta(days=36_501), timedelta(0), timedelta(-1), 60, "1h"]
 )
-def test_a_deadline_that_cannot_be_counted(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = refusal(made(Pay, saga_name="late", deadline=value), monkeypatch)
+def test_a_deadline_that_cannot_be_counted(value: Any) -> None:
+    text = refusal(made(Pay, saga_name="late", deadline=value))
     assert "Made.deadline is " in text
     assert "36,500 days at most" in text
 
@@ -267,26 +262,24 @@ def test_a_deadline_that_cannot_be_counted(value: Any, monkeypatch: pytest.Monke
     "value", [0, -1, float("inf"), float("nan"), 1e9, "5", True, timedelta(seconds=5)]
 )
 @pytest.mark.parametrize("decorator", [action, compensate])
-def test_a_timeout_that_is_none(
-    value: Any, decorator: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_timeout_that_is_none(value: Any, decorator: Callable[..., Any]) -> None:
     def method(self: Saga, ctx: Context) -> None: ...
 
     name = "charge" if decorator is action else "refund"
     members = {name: decorator("charge", timeout_seconds=value)(method)}
-    text = refusal(made(Pay, saga_name="t", **members), monkeypatch)
+    text = refusal(made(Pay, saga_name="t", **members))
     assert "Made.charge: timeout_seconds is " in text
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, None, "3"])
-def test_retries_that_are_no_number(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_that_are_no_number(value: Any) -> None:
     def charge(self: Saga, ctx: Context) -> None: ...
 
     members = {"charge": action("charge", max_retries=value)(charge)}
-    assert "max_retries is " in refusal(made(Pay, saga_name="r", **members), monkeypatch)
+    assert "max_retries is " in refusal(made(Pay, saga_name="r", **members))
 
 
-def test_a_step_that_yields(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_yields() -> None:
     def local(self: Saga, ctx: Context) -> Any:
         yield
 
@@ -296,7 +289,7 @@ def test_a_step_that_yields(monkeypatch: pytest.MonkeyPatch) -> None:
     step = made(Pay, saga_name="y", charge=action("charge")(local))
     undo = made(Pay, saga_name="y", refund=compensate("charge")(external))
     for saga_class in (step, undo):
-        assert "has a `yield`: nothing of it would ever run" in refusal(saga_class, monkeypatch)
+        assert "has a `yield`: nothing of it would ever run" in refusal(saga_class)
 
 
 class TestWhatNobodyWouldCarryOut:
@@ -311,13 +304,11 @@ class TestWhatNobodyWouldCarryOut:
         ],
         ids=lambda value: str(value)[:20],
     )
-    def test_of_a_step(
-        self, given: dict[str, Any], use: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_a_step(self, given: dict[str, Any], use: str) -> None:
         def charge(self: Saga, ctx: Context) -> None: ...
 
         members = {"charge": action("charge", **given)(charge)}
-        text = refusal(made(Pay, saga_name="s", **members), monkeypatch)
+        text = refusal(made(Pay, saga_name="s", **members))
         assert f"Made.charge: {next(iter(given))} " in text
         assert use in text
 
@@ -334,20 +325,18 @@ class TestWhatNobodyWouldCarryOut:
         ],
         ids=lambda value: str(value)[:20],
     )
-    def test_of_a_trigger(
-        self, given: dict[str, Any], use: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_a_trigger(self, given: dict[str, Any], use: str) -> None:
         def on_pay(self: Saga, event: Context) -> Context:
             return event
 
         values = {"source": "s.t", "idempotency_key": "n", **given}
         members = {"on_pay": trigger(**values)(on_pay)}
-        text = refusal(made(Pay, saga_name="t", **members), monkeypatch)
+        text = refusal(made(Pay, saga_name="t", **members))
         assert "Made.on_pay: " in text
         assert next(iter(given)) in text
         assert use in text
 
-    def test_of_an_asynchronous_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_an_asynchronous_key(self) -> None:
         async def key(_: Any) -> str:
             return "k"
 
@@ -355,22 +344,22 @@ class TestWhatNobodyWouldCarryOut:
             return event
 
         on = trigger(source="s.t", idempotency_key=key)(on_pay)  # type: ignore[arg-type]
-        assert "idempotency_key is" in refusal(made(Pay, saga_name="t", on_pay=on), monkeypatch)
+        assert "idempotency_key is" in refusal(made(Pay, saga_name="t", on_pay=on))
 
-    def test_forward_recovery(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_forward_recovery(self) -> None:
         @forward_recovery("charge")
         async def again(self: Saga, ctx: Context, error: Exception) -> None: ...
 
-        text = refusal(made(Pay, saga_name="f", again=again), monkeypatch)
+        text = refusal(made(Pay, saga_name="f", again=again))
         assert "Made.again: sagaz never calls what has @forward_recovery" in text
         assert "sagas retry" in text
 
-    def test_a_manual_compensation(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_manual_compensation(self) -> None:
         def refund(self: Saga, ctx: Context) -> None: ...
 
         manual: Any = {"compensation_type": CompensationType.MANUAL}
         members = {"refund": compensate("charge", **manual)(refund)}
-        assert "MANUAL" in refusal(made(Pay, saga_name="m", **members), monkeypatch)
+        assert "MANUAL" in refusal(made(Pay, saga_name="m", **members))
 
     @pytest.mark.parametrize(
         ("listeners", "text"),
@@ -381,48 +370,41 @@ class TestWhatNobodyWouldCarryOut:
         ],
         ids=["outbox", "class", "no list"],
     )
-    def test_listeners(self, listeners: Any, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert text in refusal(made(Pay, saga_name="l", listeners=listeners), monkeypatch)
+    def test_listeners(self, listeners: Any, text: str) -> None:
+        assert text in refusal(made(Pay, saga_name="l", listeners=listeners))
 
-    def test_a_configuration_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_configuration_of_its_own(self) -> None:
         def initialise(self: Any) -> None:
             Pay.__init__(self, config=SagaConfig(metrics=False, logging=False))
 
         cls = made(Pay, saga_name="c", __init__=initialise)
-        assert "use settings.SAGAZ" in refusal(cls, monkeypatch)
+        assert "use settings.SAGAZ" in refusal(cls)
 
-    def test_a_run_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_run_of_its_own(self) -> None:
         async def run(self: Saga, *_: Any, **__: Any) -> None: ...
 
-        assert "Made.run is never called" in refusal(made(Pay, saga_name="r", run=run), monkeypatch)
+        assert "Made.run is never called" in refusal(made(Pay, saga_name="r", run=run))
 
 
 class TestWhatAnAppsModuleHolds:
-    def classes_in(self, monkeypatch: pytest.MonkeyPatch, **members: Any) -> list[type[Saga]]:
+    def classes_in(self, **members: Any) -> list[type[Saga]]:
         module = ModuleType("orders.sagas")
         vars(module).update(members)
-        monkeypatch.setattr(
-            registry,
-            "import_module",
-            lambda name: module if name == "orders.sagas" else ModuleType(name),
-        )
-        return list(registry._classes())
+        return list(discovery.saga_classes_of(module, app="orders"))
 
-    def test_an_instance_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_instance_is_refused(self) -> None:
         with pytest.raises(
             SagaDefinitionError, match=r"orders\.sagas\.trip is a saga made by hand"
         ):
-            self.classes_in(monkeypatch, trip=Saga(name="trip"))
+            self.classes_in(trip=Saga(name="trip"))
 
-    def test_one_of_the_older_kind_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_of_the_older_kind_too(self) -> None:
         from sagaz.core.saga import Saga as Imperative
 
         with pytest.raises(SagaDefinitionError, match="made by hand"):
-            self.classes_in(monkeypatch, trip=Imperative(name="trip"))  # type: ignore[call-arg]
+            self.classes_in(trip=Imperative(name="trip"))  # type: ignore[call-arg]
 
-    def test_a_class_of_another_module_of_the_app_counts(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_class_of_another_module_of_the_app_counts(self) -> None:
         own = made(Pay, saga_name="own", __module__="orders.workflows")
         foreign = made(Pay, saga_name="foreign", __module__="stranger.sagas")
-        assert self.classes_in(monkeypatch, own=own, foreign=foreign) == [own]
+        assert self.classes_in(own=own, foreign=foreign) == [own]

@@ -18,9 +18,9 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
-from sagas.definition import cancel_rules
-from sagas.definition.cancel_rules import CancelRule, cancel_on
+from sagas.definition.cancel_rules import CancelRule
 from sagas.definition.identity import saga_id
+from sagas.definition.registry import cancel_on
 from sagas.errors import SagaDefinitionError
 from sagas.inbox import accepting
 from sagas.inbox.consumer import SagaConsumer
@@ -156,9 +156,9 @@ class TestWhatAnAppsFunctionRaises:
         assert name in reason or (source, name) == ("async", "StopIteration")
         assert ("not in the payload" if source == "key" else "cannot read it") in reason
 
+    @pytest.mark.usefixtures("saga_registry")
     @pytest.mark.parametrize("name", RAISED)
-    def test_of_a_cancel_too(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cancel_rules, "_rules", {})
+    def test_of_a_cancel_too(self, name: str) -> None:
         cancel_on(
             "travel.off", saga="travel", idempotency_key="trip", reason=lambda _: raising(name)
         )

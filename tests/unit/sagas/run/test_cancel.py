@@ -19,7 +19,6 @@ from orders.models import Product
 from saga_runtime.text import LONGEST_ERROR, cut
 from sagas import Ending, SagaOutcome, StepRejected, call_in_thread, cancel_on
 from sagas.crash_points import Point, observe
-from sagas.definition import cancel_rules
 from sagas.definition.hooks import Hook
 from sagas.definition.identity import saga_id
 from sagas.errors import CancelRefused, HookFailed, UnknownSaga
@@ -781,13 +780,12 @@ class TestTheInbox:
     """Cancels as commands, by the rule that `cancel_on` makes."""
 
     @pytest.fixture(autouse=True)
-    def _rules(self, register: Register, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _rules(self, register: Register, script: Script) -> None:
         def on_place(_self: Any, event: Context) -> Context:
             return dict(event)
 
         placing = trigger(source="tours.place", idempotency_key="tour")(on_place)
         register(script.saga("tour", Part("fly"), on_place=placing))
-        monkeypatch.setattr(cancel_rules, "_rules", {})
         cancel_on("tours.cancel", saga="tour", idempotency_key="tour", reason=lambda p: p["reason"])
 
     def record(

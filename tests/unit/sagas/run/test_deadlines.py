@@ -14,7 +14,7 @@ from sagaz.core.triggers import trigger
 
 from brokers import Record
 from sagas import Ending, SagaDefinitionError, SagaOutcome, StepRejected, call_in_thread
-from sagas.definition import registry
+from sagas.definition import discovery
 from sagas.definition.hooks import Hook
 from sagas.definition.identity import saga_id
 from sagas.inbox import accepting
@@ -265,7 +265,7 @@ class TestDeclaring:
     )
     def test_what_is_none_is_refused_at_start_up(self, deadline: object, script: Script) -> None:
         with pytest.raises(SagaDefinitionError, match=r"deadline is .* use a timedelta"):
-            registry._described(script.saga("tour", Part("fly"), deadline=deadline))
+            discovery.describe(script.saga("tour", Part("fly"), deadline=deadline))
 
     def test_a_rejection_is_not_mistaken_for_one(self, register: Register, script: Script) -> None:
         register(script.saga("tour", Part("fly")))

@@ -28,7 +28,7 @@ from saga_runtime.database_threads import Threads
 from saga_runtime.text import LONGEST_ERROR, bounded
 from sagas import NeedsAttention, StepRejected
 from sagas.definition.hooks import SagaOutcome
-from sagas.definition.instances import Pattern
+from sagas.definition.instances import InstanceFactory
 from sagas.failures import LONGEST_TRACEBACK, failure_of, raisable, stand_in, traceback_of
 from sagas.journal import group_commit
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
@@ -399,7 +399,7 @@ def test_a_class_of_which_no_instance_can_be_made_parks_its_saga_alone(
 ) -> None:
     saga = begin("tour")
     with monkeypatch.context() as patch:
-        patch.setattr(Pattern, "new", lambda _: raising(SystemExit(3))({}))
+        patch.setattr(InstanceFactory, "new", lambda _: raising(SystemExit(3))({}))
         parked = run_to_end(saga)
     assert parked.status == "parked"
     assert parked.park_reason == "its saga cannot be made: SystemExit: 3"

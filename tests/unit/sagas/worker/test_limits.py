@@ -12,7 +12,7 @@ from django.utils import timezone
 from sagaz.core.triggers import trigger
 
 from sagas import SagaDefinitionError, call_in_thread
-from sagas.definition import registry
+from sagas.definition import discovery, registry
 from sagas.journal import claims
 from sagas.models import ACTIVE, Saga
 from sagas.run import attempts
@@ -287,7 +287,7 @@ class TestDeclaring:
     @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2"])
     def test_what_is_none_is_refused_at_start_up(self, limit: object, script: Script) -> None:
         with pytest.raises(SagaDefinitionError, match="max_concurrent must be 1 or more"):
-            registry._described(script.saga("tour", Part("fly"), **triggers(limit)))
+            discovery.describe(script.saga("tour", Part("fly"), **triggers(limit)))
 
     def test_a_new_version_brings_its_own(self, register: Register, script: Script) -> None:
         register(
