@@ -199,7 +199,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "get_webhook_status": (lambda: integration.get_webhook_status("c"), "sagas.models.Saga"),
     "SagaDjangoMiddleware": (
         lambda: checked(MIDDLEWARE=["sagaz.integrations.django.SagaDjangoMiddleware"]),
-        "saga_runtime.correlation_middleware.CorrelationMiddleware",
+        "outbox.middleware.CorrelationMiddleware",
     ),
 }
 
