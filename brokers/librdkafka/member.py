@@ -5,21 +5,20 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from operator import methodcaller
-from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from brokers.base import Headers, Record
+from brokers.base import Record
 from brokers.errors import BrokerError, BrokerUnusable
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.broken_partitions import BrokenPartitions, Place
 from brokers.kafka.faults import Fault
-from brokers.kafka.membership import NOT_UTF8, MemberLost
+from brokers.kafka.membership import MemberLost
 from brokers.kafka.outcomes import late_answer, no_answer
 from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming, milliseconds
 from brokers.librdkafka.connecting import make_client
 from brokers.librdkafka.faults import explain, fault_of, kafka_error, unavailable
+from brokers.librdkafka.records import record_of
 from brokers.librdkafka.statistics import is_connected, partition_counts
 
 STATISTICS_INTERVAL_MS = 500
@@ -46,12 +45,6 @@ _UNREADABLE = frozenset(
         KafkaError.INVALID_MSG,
     }
 )
-
-
-# confluent-kafka returns a message's headers with an error set where it could not make one of them.
-# Python notices that, and raises SystemError, only where the call goes by its general way: a call
-# that stands in the code is made faster once it is hot, and hands out a list with holes.
-_read_headers = methodcaller("headers")
 
 
 class LibrdkafkaMember:
@@ -206,7 +199,7 @@ class LibrdkafkaMember:
             elif error is not None:
                 self._raise_or_note(error)
             elif place not in broken:
-                records.append(_record(message))
+                records.append(record_of(message))
         return records
 
     def _raise_or_note(self, error: KafkaError) -> None:
@@ -261,30 +254,3 @@ def consumer_config(group: str, timing: KafkaTiming) -> dict[str, object]:
         "topic.metadata.refresh.interval.ms": milliseconds(timing.refresh),
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,
     }
-
-
-def _record(message: Message) -> Record:
-    headers, unreadable = _headers(message)
-    return Record(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=message.key(),
-        value=message.value(),
-        headers=headers,
-        unreadable=unreadable,
-    )
-
-
-def _headers(message: Message) -> tuple[Headers, str]:
-    """Read the headers, and say why they cannot be read where they cannot.
-
-    confluent-kafka raises SystemError where one header's name is not UTF-8, and hands out none.
-    """
-    try:
-        headers = cast("list[tuple[str, bytes | None]]", _read_headers(message) or [])
-    except SystemError:
-        return (), f"{NOT_UTF8}; this client keeps none of its headers"
-    except Exception as error:  # noqa: BLE001 - whatever it is, the record must be stepped over
-        return (), f"its headers cannot be read: {explain(error)}"
-    return tuple((name, value or b"") for name, value in headers), ""
