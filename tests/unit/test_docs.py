@@ -94,3 +94,16 @@ def test_the_glossary_has_each_term_once_in_order() -> None:
     page = (ROOT / "docs/glossary.md").read_text()
     terms = re.findall(r"^\*\*(.+?)\.\*\*", page, re.MULTILINE)
     assert terms == sorted(set(terms), key=str.lower)
+
+
+def test_blocks_in_lists_are_indented_as_the_site_wants_it() -> None:
+    """By four spaces, after a blank line: GitHub takes two or three as well, the site does not."""
+    for page in (ROOT / "docs").glob("**/*.md"):
+        assert re.search(r"^ {1,3}```", page.read_text(), re.MULTILINE) is None, page.name
+        is_in_list = is_after_blank = False
+        for line in prose(page).split("\n"):
+            is_item = re.match(r"(\d+\.|-) ", line) is not None
+            is_in_list = is_item or (is_in_list and (not line or line.startswith(" ")))
+            if is_in_list and is_after_blank:
+                assert re.match(r" {2,3}\S", line) is None, f"{page.name}: {line}"
+            is_after_blank = not line
