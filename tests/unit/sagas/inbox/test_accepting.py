@@ -18,7 +18,6 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
-from sagas.definition.cancel_rules import CancelRule
 from sagas.definition.identity import saga_id
 from sagas.definition.registry import cancel_on
 from sagas.errors import SagaDefinitionError
@@ -377,11 +376,9 @@ class TestMalformed:
         accept(other, first)
         assert RefusedCommand.objects.count() == 2
 
-    def test_a_cancel_of_nothing_at_a_place_that_is_taken(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        rule = CancelRule(saga_name="travel", key="trip", reason=lambda _: "")
-        monkeypatch.setattr(accepting, "cancel_rule", {"travel.cancel": rule}.get)
+    @pytest.mark.usefixtures("saga_registry")
+    def test_a_cancel_of_nothing_at_a_place_that_is_taken(self) -> None:
+        cancel_on("travel.cancel", saga="travel", idempotency_key="trip")
         accept(record(raw=b"{"))
         cancel = record({"trip": "T-9"}, ce_type="travel.cancel")
         accept(cancel)
