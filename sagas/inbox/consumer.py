@@ -1,3 +1,5 @@
+"""Receive commands from the broker until told to stop."""
+
 import threading
 from collections.abc import Callable, Sequence
 
@@ -14,18 +16,24 @@ from sagas.inbox.undecided import CommandUndecided, Undecided
 logger = get_logger(__name__)
 
 RECEIVE_TIMEOUT = 0.25
+"""Seconds to wait for records; also how long a stop may take."""
 BATCH_SIZE = 500
+"""Records that are accepted in one transaction, at most."""
 
 
 class SagaConsumer:
-    """Receives commands and puts them into the inbox, until told to stop.
+    """Receive commands and put them into the inbox, until told to stop.
 
     Args:
         broker: where the commands come from.
-        topics, group: what to receive, shared with the other consumers of the group.
-        on_new: called after a batch that made new sagas.
+        topics: the topics to receive.
+        group: the consumer group, whose members share the topics' partitions.
+        on_new: called after a batch that has given a worker something to do.
         alive: called in each round.
-        undecided: how long a command is tried that cannot be judged.
+        undecided: the commands that could not be judged, with the time and tries they have.
+
+    Attributes:
+        is_joined: whether the group has taken this consumer in, so that commands reach it.
     """
 
     def __init__(
@@ -46,12 +54,11 @@ class SagaConsumer:
         self._sequences = Sequences()
         self._undecided = undecided or Undecided()
         self.is_joined = False
-        """Its group has taken it in, so that commands reach it."""
         self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
         self._database_outage = Outage("the database", logger=logger)
 
     def run(self, stop: threading.Event) -> None:
-        """Receive until `stop` is set. An outage pauses, and the batch is received again."""
+        """Receive until `stop` is set; an outage pauses, and the batch is received again."""
         subscription: Subscription | None = None
         try:
             while not stop.is_set():
@@ -65,6 +72,7 @@ class SagaConsumer:
                     stop.wait(self._broker_outage.failed(error))
                 except CommandUndecided as error:
                     logger.warning("%s", error)
+                    # The broker delivers again to a new subscription only.
                     _close(subscription)
                     subscription = None
                     stop.wait(error.pause)
@@ -91,6 +99,7 @@ class SagaConsumer:
             undecided=self._undecided,
         )
         self._database_outage.over()
+        # Only now: what is delivered twice changes nothing, what is committed is never seen again.
         subscription.commit(records)
         logger.debug("accepted %d record(s), %d new saga(s)", len(records), new)
         if new:

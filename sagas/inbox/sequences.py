@@ -1,8 +1,8 @@
-"""Does a key's order hold? `ce_sequence` only rises within a subject of a source, so every consumer
-can see for itself.
+"""Count messages that come out of order, by their `ce_sequence`.
 
-Only what is new to the inbox is looked at: a message that comes again, after a crash or to another
-consumer, is out of no order.
+The sequence only rises within a key (a subject of a source), so each consumer can see for itself
+whether the order holds. Only messages that are new to the inbox are looked at: one that comes
+again, after a crash or to another consumer, is not out of order.
 """
 
 from collections import OrderedDict
@@ -15,13 +15,14 @@ from sagas.inbox import counters
 logger = get_logger(__name__)
 
 MOST_KEYS = 50_000
+"""Keys that a consumer remembers; the one that was seen longest ago is forgotten first."""
 
 
 class Sequences:
-    """The highest sequence accepted of each key that was seen lately.
+    """Remember the highest sequence accepted of each key that was seen lately.
 
     Args:
-        most: how many keys it remembers.
+        most: how many keys to remember.
     """
 
     def __init__(self, *, most: int = MOST_KEYS) -> None:
@@ -32,8 +33,11 @@ class Sequences:
         return len(self._highest)
 
     def note(self, accepted: Iterable[CloudEvent]) -> int:
-        """Messages that the inbox has accepted for the first time, in the order in which they came;
-        returns how many were out of order."""
+        """Note messages that the inbox has accepted for the first time, in the order of arrival.
+
+        Returns:
+            How many of the messages were out of order.
+        """
         return sum(map(self._is_out_of_order, accepted))
 
     def _is_out_of_order(self, event: CloudEvent) -> bool:

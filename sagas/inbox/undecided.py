@@ -1,9 +1,10 @@
-"""Commands that cannot be judged although our database answers.
+"""Limit how often a command is received again because its trigger cannot ask our database.
 
-Where a trigger's question to our own database fails as in an outage, its command is received again:
-nothing is refused because the database is away or overloaded. But a question that fails each time
-(it always takes too long, it asks a foreign server that is away) would hold its partition for ever.
-So such a command has a number of tries and a time; when both are spent it is refused, and kept.
+Where a trigger's query to our own database fails as in an outage, the command is received again:
+nothing is refused because the database is away or overloaded. But a query that fails each time
+(because it always takes too long, or asks a foreign server that is away) would hold its partition
+for ever. So such a command has a number of tries and a time; when both are spent, the command is
+refused and kept.
 """
 
 import time
@@ -16,14 +17,15 @@ from brokers import Record
 
 MOST_TRIES = 5
 PATIENCE = 30.0
-"""Seconds from its first try on in which a command is not refused, however often it was tried."""
+"""Seconds from a command's first try in which it is not refused, however often it is tried."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _MOST_KNOWN = 1_000
 
 
 class CommandUndecided(Exception):  # noqa: N818 - states the fact
-    """Raised for a command that is to be received again: our database answers, but not what the
-    command's trigger asks it.
+    """Raised for a command that is to be received again, because its trigger's query fails.
+
+    Our database answers other queries, so this is no outage.
 
     Attributes:
         pause: seconds to wait before it is received again.
@@ -41,12 +43,12 @@ class _Tried:
 
 
 class Undecided:
-    """Remembers how often commands could not be judged; for one consumer.
+    """Remember how often commands could not be judged, for one consumer.
 
     Args:
-        most_tries: after so many a command is refused,
+        most_tries: tries after which a command is refused,
         patience: but not before so many seconds have passed since the first.
-        clock: seconds that only rise.
+        clock: a clock of seconds that only rise.
     """
 
     def __init__(
@@ -62,14 +64,15 @@ class Undecided:
         self._tried: dict[str, _Tried] = {}
 
     def check(self, record: Record, error: Error, text: str) -> None:
-        """Note one more try of a command; return where it is to be refused.
+        """Note one more try of a command; return where the command is to be refused.
 
         Args:
-            error: what our database raised. Raised again where the database does not answer.
+            record: the command.
+            error: what our database raised; raised again where the database does not answer.
             text: the error for people.
 
         Raises:
-            CommandUndecided: it is to be tried again.
+            CommandUndecided: the command is to be tried again.
             Error: the database is away.
         """
         if not _answers():
