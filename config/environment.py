@@ -1,4 +1,4 @@
-"""Reads the settings' environment variables; a value that cannot be read names its variable."""
+"""Read the settings' environment variables, and name the variable of an unreadable value."""
 
 import math
 import os
@@ -14,11 +14,11 @@ from saga_runtime.urls import redacted, scheme_of
 
 SECRET_KEY_FILE = ".secret-key"  # noqa: S105 - a file name
 POSTGRES_SCHEMES = ("postgres", "postgresql", "psql", "pgsql")
-POOL_TIMEOUT_SECONDS = 5
+POOL_TIMEOUT_SECONDS = 5  # to get a connection, from the pool or from the server
 IDLE_IN_TRANSACTION_SECONDS = 10
 
 SQLITE_OPTIONS = {
-    # Writers wait for each other from BEGIN on, and readers for nobody.
+    # Writers wait for each other from BEGIN on, and readers never wait.
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL",
@@ -31,17 +31,32 @@ OFF = ("false", "off", "no", "0", "")
 
 
 class Environment(environ.Env):
-    """django-environ, strictly: left to itself it takes DEBUG=maybe for false and 1h for 1.0."""
+    """Read variables strictly: plain django-environ takes DEBUG=maybe for false and 1h for 1.0."""
 
     def bool(self, var: str, default: Any = environ.Env.NOTSET) -> Any:
+        """Read a switch: true, on, yes, 1, or false, off, no, 0."""
         return self.get_value(var, cast=_switch, default=default)
 
     def float(
         self, var: str, default: Any = environ.Env.NOTSET, *, at_least: Any = -math.inf
     ) -> Any:
+        """Read a finite number.
+
+        Args:
+            var: the variable.
+            default: used where the variable is not set.
+            at_least: the lowest allowed value.
+        """
         return self._number(var, _finite, default, at_least)
 
     def int(self, var: str, default: Any = environ.Env.NOTSET, *, at_least: Any = -math.inf) -> Any:
+        """Read a whole number.
+
+        Args:
+            var: the variable.
+            default: used where the variable is not set.
+            at_least: the lowest allowed value.
+        """
         return self._number(var, int, default, at_least)
 
     def _number(self, var: str, cast: Any, default: Any, at_least: Any) -> Any:
@@ -51,11 +66,18 @@ class Environment(environ.Env):
         return number
 
     def log_level(self, var: str, default: str) -> Any:
+        """Read the name of a log level, in any case."""
         return self.get_value(var, cast=_log_level, default=default)
 
     def get_value(self, var: Any, *args: Any, **kwargs: Any) -> Any:
-        """A value that begins with `$` is taken as it is: django-environ would take it for the name
-        of another variable, and a key of that kind for one that is not set."""
+        """Read a value; a leading `$` is taken literally.
+
+        django-environ takes `$NAME` for the name of another variable, and so a key of this kind for
+        a variable that is not set.
+
+        Raises:
+            ImproperlyConfigured: the value cannot be read.
+        """
         if os.environ.get(var, "").startswith("$"):
             return self.parse_value(os.environ[var], kwargs.get("cast", args[0] if args else None))
         try:
@@ -90,10 +112,15 @@ def database(
     base_dir: Path,
     idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS,
 ) -> dict[str, Any]:
-    """Django's settings for the database that DATABASE_URL names.
+    """Build Django's settings for the database in DATABASE_URL.
+
+    Args:
+        env: the environment.
+        base_dir: folder of the SQLite file where DATABASE_URL is not set.
+        idle_in_transaction_seconds: after which PostgreSQL ends a transaction that does nothing.
 
     Raises:
-        ImproperlyConfigured: neither SQLite nor PostgreSQL, or unreadable.
+        ImproperlyConfigured: the URL is unreadable, or names neither SQLite nor PostgreSQL.
     """
     url = env.str("DATABASE_URL", default=f"sqlite:///{base_dir / 'db.sqlite3'}")
     scheme = scheme_of(url)
@@ -115,11 +142,12 @@ def database(
 
 
 def _check_quoting(url: str) -> None:
-    """A `/`, `?` or `#` in a password ends the host's part of the URL early: the password's first
-    half would be taken for a port, and be printed as one.
+    """Refuse a password with a raw `/`, `?` or `#`, which ends the URL's host part early.
+
+    Otherwise the password's first half would be taken for a port, and be printed as a port.
 
     Raises:
-        ValueError: it looks like that.
+        ValueError: the URL looks like that.
     """
     parts = urlsplit(url)
     if parts.fragment or "@" in f"{parts.path}{parts.query}":
@@ -145,7 +173,7 @@ def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
 def _postgresql(
     config: dict[str, Any], env: Environment, idle_in_transaction_seconds: int
 ) -> dict[str, Any]:
-    """psycopg 3 with a pool for each process; statements and waits for locks have their limits."""
+    """Build the settings of psycopg 3: a pool per process, limits for statements and locks."""
     statement = env.float("DATABASE_STATEMENT_TIMEOUT", default=15.0, at_least=0)
     lock = env.float("DATABASE_LOCK_TIMEOUT", default=5.0, at_least=0.1)
     limits = (
@@ -169,10 +197,13 @@ def _postgresql(
 
 
 def direct_url(env: Environment) -> str:
-    """PostgreSQL past its pooler, as libpq takes it; empty where there is none.
+    """Read DATABASE_DIRECT_URL: PostgreSQL past its pooler.
+
+    Returns:
+        A URL for libpq; empty where the variable is not set.
 
     Raises:
-        ImproperlyConfigured: not PostgreSQL, or unreadable.
+        ImproperlyConfigured: the URL is unreadable, or not PostgreSQL's.
     """
     url: str = env.str("DATABASE_DIRECT_URL", default="")
     scheme, separator, rest = url.partition("://")
@@ -191,13 +222,13 @@ def direct_url(env: Environment) -> str:
 
 
 def secret_key_file(database: dict[str, Any], *, base_dir: Path) -> Path:
-    """Where `manage.py up` keeps the key that it makes: beside the SQLite file."""
+    """Return the path of the key that `manage.py up` makes: beside the SQLite file."""
     is_file = database["ENGINE"] == "config.sqlite"
     return (Path(database["NAME"]).parent if is_file else base_dir) / SECRET_KEY_FILE
 
 
 def secret_key(env: Environment, file: Path) -> str:
-    """SECRET_KEY, or the key in that file, or nothing: Django refuses to serve with none."""
+    """Read SECRET_KEY, else the key file; empty where there is neither."""
     key: str = env.str("SECRET_KEY", default="")
     if not key and file.is_file():
         key = file.read_text().strip()

@@ -1,4 +1,4 @@
-"""gunicorn's settings, explained in docs/how-to/serve-the-web.md."""
+"""Configure gunicorn (`gunicorn -c python:config.gunicorn`); docs/deploy.md explains the values."""
 
 import os
 import signal
@@ -24,12 +24,16 @@ _SUPERVISED = bool(os.environ.get("SUPERVISED"))
 
 
 def when_ready(_server: Any) -> None:
-    """Under `manage.py up`, Ctrl-C reaches every process; only SIGTERM lets requests finish."""
+    """Leave Ctrl-C to `manage.py up`, and stop when its process is gone.
+
+    Ctrl-C reaches every process of the terminal, but only SIGTERM lets requests finish.
+    """
     if _SUPERVISED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         on_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def post_worker_init(_worker: Any) -> None:
+    """Leave Ctrl-C to `manage.py up`, in each worker."""
     if _SUPERVISED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

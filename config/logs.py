@@ -1,4 +1,4 @@
-"""How log lines look: each carries the correlation id of the request or message it is about."""
+"""Configure log lines: each carries the correlation id of its request or message."""
 
 import logging
 from http import HTTPStatus
@@ -8,16 +8,24 @@ FORMAT = "{asctime} {levelname} {name} [{correlation_id}] {message}"
 
 
 class ToldFilter(logging.Filter):
-    """Leaves out Django's own line for an answer of 503: who answers it has written one, with its
-    reason, under the correlation id that is gone when Django's is written."""
+    """Drop Django's own line for an answer of 503.
+
+    The code that answers 503 has written a line already, with the reason and the correlation id,
+    which is gone when Django writes.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record but the line for an answer of 503 without an exception."""
         is_503 = getattr(record, "status_code", None) == HTTPStatus.SERVICE_UNAVAILABLE
         return not is_503 or record.exc_info is not None
 
 
 def logging_config(*, level: str) -> dict[str, Any]:
-    """Django's LOGGING. The root handler also keeps sagaz, which calls basicConfig, quiet."""
+    """Build Django's LOGGING; its root handler also keeps sagaz quiet, which calls `basicConfig`.
+
+    Args:
+        level: the lowest level to be written, such as `INFO`.
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -47,9 +55,9 @@ def logging_config(*, level: str) -> dict[str, Any]:
             "stripe": {"level": "WARNING"},  # two lines for each request otherwise
             # kafka-python writes twenty lines for each broker that is away; we write one.
             "kafka": {"level": "CRITICAL"},
-            # It tells of each try to connect; what that means is told by whoever needed one.
+            # One line for each try to connect; the caller who needs a connection writes its own.
             "psycopg.pool": {"level": "ERROR"},
-            # It tells of each request that waits for a thread.
+            # One line for each request that waits for a thread.
             "waitress.queue": {"level": "ERROR"},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR", "filters": ["told"]},

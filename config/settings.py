@@ -1,4 +1,4 @@
-"""Every setting comes from an environment variable; docs/settings.md describes each."""
+"""Read every setting from an environment variable; docs/settings.md describes each."""
 
 from pathlib import Path
 from typing import Any

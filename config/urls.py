@@ -1,3 +1,5 @@
+"""Map paths to views: the home page, the admin, the API."""
+
 from django.contrib import admin
 from django.urls import path
 

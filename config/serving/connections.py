@@ -1,4 +1,4 @@
-"""One client's connection: no thread belongs to it until its request has arrived as a whole."""
+"""Handle one client's connection: a thread serves a request only after all of it has arrived."""
 
 import socket
 import time
@@ -37,9 +37,10 @@ class Limits:
 
 
 class ProblemTask(ErrorTask):
-    """Answers a request that never reaches Django with a problem, as Django would."""
+    """Answer a request that never reaches Django with a problem, as Django would."""
 
     def execute(self) -> None:
+        """Write the problem, and close the connection."""
         error = self.request.error
         code = error.code if error is not None else HTTPStatus.INTERNAL_SERVER_ERROR
         with correlated(taken_or_made(id=None, traceparent=None)) as correlation:
@@ -55,7 +56,11 @@ class ProblemTask(ErrorTask):
 
 
 class Connection(HTTPChannel):
-    """Reads requests and writes answers as the client allows, all in the server's own loop."""
+    """Read requests and write answers at the client's pace, all in the server's own loop.
+
+    Three marks, in Unix time: since when a request has been arriving, when the last answer was
+    made, and until when the connection lingers after its last answer.
+    """
 
     parser_class = StrictParser
     error_task_class = ProblemTask
@@ -64,12 +69,13 @@ class Connection(HTTPChannel):
     _lingers_until: float | None = None
 
     def readable(self) -> bool:
+        """Tell the loop whether to wait for bytes of the client."""
         if self._lingers_until is not None:
             return not self.will_close
         return bool(super().readable())
 
     def handle_read(self) -> None:
-        """Take what the client has sent. Its end, in the middle of a body, is answered too."""
+        """Take the client's bytes; an end in the middle of a body is answered, too."""
         try:
             data = self.socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -84,7 +90,7 @@ class Connection(HTTPChannel):
             self.handle_close()
 
     def handle_write(self) -> None:
-        """Send what is ready; after the last answer wait for the client's end, for a while."""
+        """Send what is ready; after the last answer wait a while for the client's end."""
         if not self.close_when_flushed:
             super().handle_write()
             return
@@ -95,11 +101,15 @@ class Connection(HTTPChannel):
             self._linger()
 
     def handle_expt(self) -> None:
-        """Hang up on urgent data, which HTTP has not: the loop would be woken by it for ever."""
+        """Hang up on urgent data, which HTTP has not: unread, it wakes the loop again and again."""
         self.handle_close()
 
     def refuse(self, status: int, detail: str) -> bool:
-        """Answer a request whose body does not come; False where there is none to answer."""
+        """Answer a request whose body does not come.
+
+        Returns:
+            Whether a request was there to be answered.
+        """
         with self.requests_lock:
             request = self.request
             if request is None or not request.headers_finished or self.requests:
@@ -110,8 +120,8 @@ class Connection(HTTPChannel):
         self.server.add_task(self)
         return True
 
-    def tend(self, now: float) -> None:
-        """End what takes too long.
+    def enforce_limits(self, now: float) -> None:
+        """End what takes too long: an idle connection, a slow request, a lingering end.
 
         Args:
             now: Unix time in seconds.
@@ -128,18 +138,18 @@ class Connection(HTTPChannel):
             self.will_close = True
 
     def service(self) -> None:
-        """Answer the request that has arrived, in a thread."""
+        """Answer the request that has arrived; called in a thread."""
         super().service()
         self._answered_at = time.time()
 
     @property
     def is_served(self) -> bool:
-        """Whether an answer to it is being made or sent."""
+        """Whether an answer is being made or sent."""
         return bool(self.requests or self.total_outbufs_len)
 
     @property
     def held_since(self) -> float:
-        """When it was opened, or last answered, in Unix time."""
+        """When the connection was opened, or last answered, in Unix time."""
         return self._answered_at or self.creation_time
 
     @property
@@ -148,12 +158,14 @@ class Connection(HTTPChannel):
         return limits
 
     def _note_arrival(self) -> None:
+        """Note when the current request began to arrive, or that there is none."""
         if self.request is None:
             self._arriving_since = None
         elif self._arriving_since is None:
             self._arriving_since = time.time()
 
     def _linger(self) -> None:
+        """Close our side, and go on reading for a while so that the client can read its answer."""
         self.close_when_flushed = False
         self._lingers_until = time.time() + self._limits.linger_seconds
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Reads a request's head strictly: what two servers could understand differently is refused.
+"""Read a request's head strictly: refuse all that two servers could understand differently.
 
-waitress's parser refuses bad header lines, bare line breaks and lengths that are no number. What it
-would take in good faith, and we do not, is refused here, with a status and a sentence.
+waitress's parser refuses bad header lines, bare line breaks and lengths that are no number. What
+waitress takes in good faith, and we do not, is refused here, with a status and a sentence.
 """
 
 from http import HTTPStatus
@@ -13,11 +13,11 @@ VERSIONS = ("1.0", "1.1")
 
 
 class Refusal(Error):  # noqa: N818 - it is never raised
-    """An error that the server answers itself, without the application.
+    """Describe an error that the server answers itself, without the application.
 
     Args:
         code: HTTP status.
-        body: what is wrong, for the client.
+        body: a sentence for the client.
     """
 
     def __init__(self, code: int, body: str) -> None:
@@ -26,14 +26,18 @@ class Refusal(Error):  # noqa: N818 - it is never raised
 
 
 class StrictParser(HTTPRequestParser):
-    """A request as it comes in; where it is refused, it is complete and `error` says why."""
+    """Collect a request; once refused, the request is complete, and `error` holds the refusal."""
 
     path = ""
     command = ""
     _has_line = False
 
     def received(self, data: bytes) -> int:
-        """Take in what has come; returns how many bytes of it belong to this request."""
+        """Take in bytes of the client.
+
+        Returns:
+            How many of the bytes belong to this request.
+        """
         self._has_line = self._has_line or b"\n" in data
         consumed = super().received(data)
         if self.error is not None and not isinstance(self.error, Refusal):
@@ -44,7 +48,7 @@ class StrictParser(HTTPRequestParser):
         """Read the head, without its body.
 
         Raises:
-            ParsingError: it is not HTTP.
+            ParsingError: the bytes are not HTTP.
         """
         if b"\n " in header_plus or b"\n\t" in header_plus:
             raise ParsingError("a header goes on in the next line")
@@ -58,6 +62,7 @@ class StrictParser(HTTPRequestParser):
             self.body_rcv, self.content_length = None, 0
 
     def _framing_refusal(self) -> Refusal | None:
+        """Refuse a version or a framing that is not supported; None where all is well."""
         if self.version not in VERSIONS:
             return Refusal(505, f"HTTP/{self.version or '0.9'} is not spoken here; use HTTP/1.1")
         is_chunked = self.chunked or "TRANSFER_ENCODING" in self.headers
@@ -70,6 +75,7 @@ class StrictParser(HTTPRequestParser):
         return None
 
     def _refusal(self, error: Error) -> Refusal:
+        """Turn an error of waitress into a status and a sentence of ours."""
         if error.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
             if not self._has_line:
                 return Refusal(414, "the address is too long")

@@ -1,3 +1,5 @@
+"""Make a secret key where none is given."""
+
 import os
 from contextlib import suppress
 
@@ -7,12 +9,12 @@ from django.core.management.utils import get_random_secret_key
 
 
 def make_secret_key() -> None:
-    """Where SECRET_KEY is not given, make one and keep it in a file that only its owner reads.
+    """Make SECRET_KEY where it is not set, in a file for its owner's eyes only.
 
     Raises:
         ImproperlyConfigured: the file cannot be written.
     """
-    with suppress(ImproperlyConfigured):  # what Django raises where there is none
+    with suppress(ImproperlyConfigured):  # raised by Django where there is no key
         if settings.SECRET_KEY:
             return
     try:

@@ -1,7 +1,7 @@
-"""Web server, relay and consumer as processes of their own, over a broker that they share.
+"""Run web server, relay and consumers as processes of their own, over a shared broker.
 
-Their lines are printed with their names before them. One that dies is started again, after a pause
-that doubles from half a second to ten while it keeps dying.
+Each line of their output is printed behind the part's name. A part that dies is started again,
+after a pause that doubles from half a second to ten while the part keeps dying.
 """
 
 import os
@@ -19,7 +19,7 @@ from saga_runtime.text import visible
 
 RESTARTS = Backoff(first=0.5, longest=10.0)
 STEADY_SECONDS = 30.0  # after which a part that dies counts as having worked
-STOP_TIMEOUT = 45.0  # over the longest that a part takes to finish what runs
+STOP_TIMEOUT = 45.0  # more than a part needs to finish its work
 POLL_SECONDS = 0.05
 
 Say = Callable[[str], None]
@@ -27,7 +27,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process to keep running. `ready`: the line by which it says that it works, if it does."""
+    """Describe a process to keep running.
+
+    Attributes:
+        name: stands before each line of output.
+        command: program and arguments.
+        ready: the line by which the process says that it works; empty where it does not say so.
+    """
 
     name: str
     command: Sequence[str]
@@ -35,7 +41,13 @@ class Part:
 
 
 def parts(*, host: str, port: int, consumers: int) -> list[Part]:
-    """What makes up the service, in the order in which it stops: no new orders first."""
+    """List the processes of the service, in the order of their stops: no new orders first.
+
+    Args:
+        host: address to serve.
+        port: port to serve.
+        consumers: number of consumer processes.
+    """
     manage = [sys.executable, os.path.abspath(sys.argv[0])]  # noqa: PTH100 - keeps links as they are
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn"]
@@ -48,50 +60,57 @@ def parts(*, host: str, port: int, consumers: int) -> list[Part]:
 
 
 class Supervisor:
-    """Keeps each part running until told to stop.
+    """Keep each part running until `stop()`.
 
     Args:
-        parts: what to run.
+        parts: processes to run.
         say: prints one line.
     """
 
     def __init__(self, parts: Sequence[Part], *, say: Say) -> None:
         width = max(len(part.name) for part in parts)
-        self._over = threading.Event()
+        self._stop_requested = threading.Event()
         self._children = [
-            _Child(part, say=_prefixed(say, part.name.ljust(width)), over=self._over)
+            _ChildProcess(
+                part,
+                say=_prefixed(say, part.name.ljust(width)),
+                stop_requested=self._stop_requested,
+            )
             for part in parts
         ]
 
     def stop(self) -> None:
-        """Not to be called from a signal handler."""
-        self._over.set()
+        """Request the end of `join()`. Not to be called from a signal handler."""
+        self._stop_requested.set()
 
     def start(self) -> None:
+        """Start every part."""
         for child in self._children:
             child.start()
 
     def unready(self) -> list[str]:
-        """List the parts that have not yet said that they work, of those that say so."""
+        """List the parts that have still to say that they work."""
         return [child.name for child in self._children if not child.has_worked]
 
     def join(self) -> None:
         """Wait for `stop()`, then stop the parts one after the other."""
-        while not self._over.wait(POLL_SECONDS):
-            pass  # a wait without end might not notice a signal
+        while not self._stop_requested.wait(POLL_SECONDS):
+            pass  # a wait without a timeout might not notice a signal
         web, relay, *consumers = self._children
-        for together in ([web], [relay], consumers):
-            for child in together:
+        for group in ([web], [relay], consumers):
+            for child in group:
                 child.terminate()
-            for child in together:
+            for child in group:
                 child.join()
 
 
-class _Child:
-    def __init__(self, part: Part, *, say: Say, over: threading.Event) -> None:
+class _ChildProcess:
+    """Keep one process running, from a thread of its own."""
+
+    def __init__(self, part: Part, *, say: Say, stop_requested: threading.Event) -> None:
         self._part = part
         self._say = say
-        self._over = over
+        self._stop_requested = stop_requested
         self.name = part.name
         self.has_worked = not part.ready
         self._stopping = threading.Event()
@@ -100,9 +119,11 @@ class _Child:
         self._keeper = threading.Thread(target=self._keep_running, name=part.name)
 
     def start(self) -> None:
+        """Start the thread, which starts the process."""
         self._keeper.start()
 
     def terminate(self) -> None:
+        """Send SIGTERM, and start the process no more."""
         with self._lock:
             self._stopping.set()
             process = self._process
@@ -110,7 +131,7 @@ class _Child:
             process.terminate()
 
     def join(self) -> None:
-        """Wait until it has ended; SIGKILL where SIGTERM was not enough."""
+        """Wait for the process to end; send SIGKILL where SIGTERM was not enough."""
         self._keeper.join(STOP_TIMEOUT)
         if self._keeper.is_alive() and self._process is not None:
             self._say(f"did not stop within {STOP_TIMEOUT:.0f} s, killed")
@@ -118,6 +139,7 @@ class _Child:
             self._keeper.join()
 
     def _keep_running(self) -> None:
+        """Start the process again and again, until the end is requested."""
         failures = 0
         while True:
             began = time.monotonic()
@@ -125,22 +147,23 @@ class _Child:
             if process is None:
                 return
             code = self._follow(process)
-            if self._stopping.is_set() or self._over.is_set():
+            if self._stopping.is_set() or self._stop_requested.is_set():
                 return
             was_steady = time.monotonic() - began > STEADY_SECONDS
             failures = 1 if was_steady else failures + 1
             pause = RESTARTS.pause(failures)
-            self._say(f"{_died(code)}, starting it again in {pause:.1f} s")
-            if self._over.wait(pause):
+            self._say(f"{_how_it_ended(code)}, starting it again in {pause:.1f} s")
+            if self._stop_requested.wait(pause):
                 return
 
     def _spawn(self) -> subprocess.Popen[str] | None:
+        """Start the process; None once it shall stop."""
         with self._lock:
             if self._stopping.is_set():
                 return None
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 self._part.command,
-                # Never written to: it closes when this process is killed, and the part stops.
+                # Never written to: killing this process closes the pipe, which stops the part.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -151,7 +174,11 @@ class _Child:
             return self._process
 
     def _follow(self, process: subprocess.Popen[str]) -> int:
-        """Print what it says until it ends; returns its exit code."""
+        """Print the output until the process ends.
+
+        Returns:
+            The exit code; negative for a signal.
+        """
         output: IO[str] | None = process.stdout
         if output is not None:
             with output:
@@ -165,13 +192,13 @@ class _Child:
 
 
 def _environment() -> dict[str, str]:
-    """gunicorn finds our modules only from where it runs, so it is told where they are."""
+    """Build the environment; PYTHONPATH lets gunicorn find our modules from any folder."""
     project = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     return os.environ | {"SUPERVISED": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
-def _died(code: int) -> str:
+def _how_it_ended(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 

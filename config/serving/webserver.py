@@ -1,6 +1,6 @@
-"""The web server, on waitress: requests are read by one loop, answered by threads.
+"""Serve HTTP on waitress: one loop reads requests, threads answer them.
 
-A connection costs a socket and what has arrived of its request. A thread is taken when a request
+A connection costs a socket and the bytes of its request so far. A thread is taken when a request
 has arrived as a whole, and freed when its answer has been made; slow and idle clients hold none.
 The server runs alone under `manage.py up`, and in each of gunicorn's workers.
 """
@@ -30,13 +30,13 @@ TEND_SECONDS = 1
 STOP_SECONDS = 35.0  # over the longest `Prefer: wait`
 MAX_HEADER_BYTES = 65_536
 BUFFERED_BYTES = 65_536
-"""What is kept of a body in memory; the rest of it goes to a temporary file."""
+"""Bytes of a body kept in memory; the rest goes to a temporary file."""
 _OTHER_FILES = 512  # sockets and files of the process that are no client's connection
 _PROBE = "/health/"
 
 
-class _Threads(ThreadedTaskDispatcher):
-    """Threads that answer, and one beside them for what needs no database: liveness, refusals.
+class _AnsweringThreads(ThreadedTaskDispatcher):
+    """Answer in threads, with an extra one for answers without a database: liveness and refusals.
 
     Args:
         count: threads that run the application.
@@ -49,6 +49,7 @@ class _Threads(ThreadedTaskDispatcher):
         self._quick.set_thread_count(1)
 
     def add_task(self, task: Connection) -> None:
+        """Hand a request to the extra thread or to the others."""
         request = task.requests[0]
         if request.error is not None or request.path == _PROBE:
             self._quick.add_task(task)
@@ -56,22 +57,25 @@ class _Threads(ThreadedTaskDispatcher):
             super().add_task(task)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:  # noqa: FBT001, FBT002 - waitress's own signature
+        """Stop all threads."""
         self._quick.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
 
 
-class _Keeper:
-    """What TCP and Unix listeners have in common: they look after their connections."""
+class _LimitedListener:
+    """Look after a listener's connections; both kinds of listener have this in common."""
 
     channel_class: type[HTTPChannel] = Connection
     active_channels: dict[int, Connection]
     limits = Limits()
 
     def maintenance(self, now: float) -> None:
+        """End what takes too long; called by waitress every second."""
         for connection in list(self.active_channels.values()):
-            connection.tend(now)
+            connection.enforce_limits(now)
 
     def handle_accept(self) -> None:
+        """Accept a client; at the limit, the connection answered longest ago makes room."""
         idle = (each for each in self.active_channels.values() if not each.is_served)
         if len(self.active_channels) >= self.limits.connections:
             oldest = min(idle, key=lambda each: each.held_since, default=None)
@@ -80,20 +84,20 @@ class _Keeper:
         super().handle_accept()  # type: ignore[misc] # of the listener beside it
 
 
-class _TcpListener(_Keeper, TcpWSGIServer):
-    pass
+class _TcpListener(_LimitedListener, TcpWSGIServer):
+    """Listen on a TCP socket."""
 
 
-class _UnixListener(_Keeper, UnixWSGIServer):
-    pass
+class _UnixListener(_LimitedListener, UnixWSGIServer):
+    """Listen on a Unix socket."""
 
 
 class Server:
-    """Serves the WSGI application on bound sockets.
+    """Serve the WSGI application on bound sockets.
 
     Args:
-        sockets: bound; they are listened on from here on.
-        application: what answers.
+        sockets: bound; the server listens on them from here on.
+        application: answers the requests.
         threads: how many requests are answered at a time.
         limits: what clients are allowed; connections are at most as many as the process may open.
     """
@@ -106,9 +110,9 @@ class Server:
         threads: int,
         limits: Limits | None = None,
     ) -> None:
-        self._limits = _possible(limits or Limits())
+        self._limits = _within_open_files(limits or Limits())
         self._map: dict[int, Any] = {}
-        self._threads = _Threads(threads)
+        self._threads = _AnsweringThreads(threads)
         self._listeners = [self._listen(each, application) for each in sockets]
 
     def _listen(self, bound: socket.socket, application: WSGIHandler) -> Any:
@@ -125,19 +129,23 @@ class Server:
         listener.limits = self._limits
         return listener
 
-    def turn(self, seconds: float = LOOP_SECONDS) -> None:
-        """Handle what clients send and take, or wait for it that long."""
+    def run_once(self, seconds: float = LOOP_SECONDS) -> None:
+        """Handle what clients send and take.
+
+        Args:
+            seconds: how long to wait where there is nothing to do.
+        """
         wasyncore.loop(timeout=seconds, map=self._map, use_poll=True, count=1)
 
     def wake(self) -> None:
-        """End a wait in `turn` (from any thread, or a signal handler)."""
+        """End a wait in `run_once()`, from any thread or a signal handler."""
         self._listeners[0].pull_trigger()
 
     def stop(self, *, within: float, alive: Callable[[], object] = lambda: None) -> None:
         """Take no more connections, finish what is being answered, close.
 
         Args:
-            within: seconds until what is not finished is dropped.
+            within: seconds until unfinished answers are dropped.
             alive: called again and again meanwhile.
         """
         deadline = time.monotonic() + within
@@ -146,16 +154,20 @@ class Server:
             listener.del_channel()
             listener.socket.close()
         try:
-            self.turn(0)  # what had arrived already
+            self.run_once(0)  # what had arrived already
             while self._close_unserved() and time.monotonic() < deadline:
                 alive()
-                self.turn()
+                self.run_once()
         finally:
             self._threads.shutdown(timeout=0.5)
             wasyncore.close_all(self._map)
 
     def _close_unserved(self) -> int:
-        """Close the connections that wait for nothing of ours; returns how many are left."""
+        """Close the connections that wait for no answer.
+
+        Returns:
+            How many are left.
+        """
         left = 0
         for listener in self._listeners:
             for connection in list(listener.active_channels.values()):
@@ -167,17 +179,17 @@ class Server:
 
 
 class WebServer:
-    """The server of `manage.py up`.
+    """Serve for `manage.py up`.
 
     Args:
         host: address to serve.
         port: its port; 0 takes a free one.
-        application: what answers.
+        application: answers the requests.
         threads: how many requests are answered at a time.
         limits: what clients are allowed.
 
     Raises:
-        OSError: the address is taken or not ours.
+        OSError: the address is taken, or not of this machine.
     """
 
     def __init__(
@@ -203,7 +215,7 @@ class WebServer:
         )
         try:
             while not stop.is_set():
-                server.turn()
+                server.run_once()
         finally:
             server.stop(within=STOP_SECONDS)
 
@@ -228,7 +240,7 @@ def _adjustments() -> Adjustments:
     )
 
 
-def _possible(limits: Limits) -> Limits:
+def _within_open_files(limits: Limits) -> Limits:
     """Lower the number of connections to what the process may open."""
     files = _open_files(limits.connections + _OTHER_FILES)
     return replace(limits, connections=min(limits.connections, max(64, files - _OTHER_FILES)))

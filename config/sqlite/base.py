@@ -1,10 +1,9 @@
-"""Django's SQLite backend with one addition: the threads of a process queue for the write lock.
+"""Extend Django's SQLite backend: the threads of a process queue for the write lock.
 
 SQLite lets waiting writers sleep and look again, up to 100 ms apart and in no order. With a web
-server, a relay and a consumer in one process most of the time nobody holds the lock and everybody
-sleeps: 20 clients got 6 orders a second in, and some waited for seconds. A lock of the process's
-own wakes the next writer at once (96 orders a second). Writers of other processes still meet
-SQLite's own lock.
+server, a relay and a consumer in one process, the lock is free most of the time while all writers
+sleep: 20 clients got 6 orders a second in, and some waited for seconds. A lock of the process wakes
+the next writer at once (96 orders a second). Writers of other processes still meet SQLite's lock.
 """
 
 import threading
@@ -16,7 +15,9 @@ from django.db.backends.sqlite3 import base
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # one for each file
+    """Hold the process's write lock from BEGIN until the transaction ends."""
+
+    _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by file
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,10 +45,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self._release_write_lock()
 
     def close(self) -> None:
+        """Close the connection, and release the write lock of a transaction cut short."""
         try:
             super().close()
         finally:
-            # Closed within a transaction, the file is let go too; one in memory stays open.
+            # A file is released even within a transaction; a database in memory stays open.
             if self.closed_in_transaction or not self.in_atomic_block:
                 self._release_write_lock()
 

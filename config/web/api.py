@@ -1,4 +1,4 @@
-"""The HTTP API: health here, orders from their app, every error a problem."""
+"""Put the HTTP API together: health, orders, and every error as a problem."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from ninja.errors import HttpError, ValidationError
 from config.version import version
 from config.web import health
 from config.web.openapi import ProblemApi
-from config.web.origins import guarded
+from config.web.origins import refuse_foreign_changes
 from config.web.parsing import StrictJSONParser
-from config.web.problems import problem, too_big, unavailable
+from config.web.problems import body_too_big, database_unavailable, problem
 from orders.api import router
 from saga_runtime.problems import Problem
 
@@ -25,7 +25,7 @@ api = ProblemApi(
     openapi_url="/api/openapi.json",
     parser=StrictJSONParser(),
 )
-api.add_decorator(guarded, mode="view")  # before anything of the request is read
+api.add_decorator(refuse_foreign_changes, mode="view")  # before anything of the request is read
 api.add_router("/orders", router)
 
 _PARAMETER_PLACES = ("body", "query", "path", "header", "form")
@@ -34,7 +34,7 @@ _MAX_ERRORS = 20
 
 @api.get("/health/", url_name="health", tags=["health"])
 def get_health(request: HttpRequest) -> dict[str, str]:
-    """This process answers."""
+    """Tell that this process answers."""
     return {"status": "healthy"}
 
 
@@ -45,9 +45,11 @@ def get_health(request: HttpRequest) -> dict[str, str]:
     response=health.Readiness,
 )
 def get_ready(request: HttpRequest) -> health.Readiness | HttpResponse:
-    """Whether orders can be taken and are on their way: database, migrations, whether it takes
-    writes, age of the outbox.
-    503 with the reason, and each check, where not."""
+    """Tell whether orders can be taken, and are on their way.
+
+    Checked are the database, its migrations, whether it takes writes, and the age of the outbox.
+    503 names the reason and each check.
+    """
     readiness = health.readiness()
     if readiness.status == "ready":
         return readiness
@@ -56,11 +58,13 @@ def get_ready(request: HttpRequest) -> health.Readiness | HttpResponse:
 
 @api.exception_handler(Problem)
 def _problem(request: HttpRequest, error: Problem) -> HttpResponse:
+    """Answer with the problem that was raised."""
     return problem(error.status, error.detail, errors=error.errors)
 
 
 @api.exception_handler(ValidationError)
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    """Answer 422, with each field at fault."""
     errors = [{"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors[:_MAX_ERRORS]]
     fields = ", ".join(dict.fromkeys(e["field"] for e in errors))
     return problem(422, f"not valid: {fields}", errors=errors)
@@ -68,7 +72,7 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
 
 @api.exception_handler(HttpError)
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
-    # Ninja hides what our parser raised behind an error of its own.
+    """Answer an error of the framework; a problem raised by our parser is its cause."""
     if isinstance(error.__cause__, Problem):
         return _problem(request, error.__cause__)
     return problem(error.status_code, str(error))
@@ -76,7 +80,7 @@ def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 @api.exception_handler(RequestDataTooBig)
 def _too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-    return too_big()
+    return body_too_big()
 
 
 @api.exception_handler(UnreadablePostError)
@@ -88,12 +92,19 @@ def _unreadable(request: HttpRequest, error: UnreadablePostError) -> HttpRespons
 @api.exception_handler(InterfaceError)
 @api.exception_handler(InternalError)
 def _unavailable(request: HttpRequest, error: Exception) -> HttpResponse:
-    return unavailable(error)
+    return database_unavailable(error)
 
 
 def _field(loc: tuple[Any, ...]) -> str:
-    """`("body", "body", "items", 0, "id")`, where the second is our parameter's name, is
-    `items[0].id`; the whole body is `body`."""
+    """Name a field as clients know it.
+
+    Args:
+        loc: where the framework saw it, as in `("body", "body", "items", 0, "id")`, the second part
+            being our parameter's name.
+
+    Returns:
+        As in `items[0].id`; for a whole place its name, as in `body`.
+    """
     parts = list(loc)
     place = str(parts[0]) if parts else ""
     if parts and parts[0] in _PARAMETER_PLACES:

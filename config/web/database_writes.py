@@ -1,4 +1,4 @@
-"""Whether the database takes writes: asked of it, and remembered of the last that were tried."""
+"""Find out whether the database takes writes, and remember the last refusal."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from typing import NamedTuple
 from django.db import DatabaseError, connection
 
 REMEMBERED_SECONDS = 30.0
-"""How long a refused write makes this process unready, where no later one has been tried: without
-traffic nobody would find out that the disk has room again."""
-LEAST_FREE_BYTES = 1_048_576
+"""How long a refused write makes this process unready. After that, readiness lets a write be tried:
+without traffic, room on the disk would never be noticed."""
+MIN_FREE_BYTES = 1_048_576
 
 _REFUSED_STATES = ("25006", "53100", "58030")  # read-only transaction, disk full, I/O error
 _REFUSED_TEXTS = re.compile(
@@ -29,7 +29,7 @@ _last_refused: _Refused | None = None
 
 
 def is_refused_write(error: BaseException) -> bool:
-    """Tell whether the database answers, and takes no writes at present."""
+    """Tell whether the database answers, but takes no writes at present."""
     state = getattr(error.__cause__, "sqlstate", None)
     return state in _REFUSED_STATES or bool(
         isinstance(error, DatabaseError) and _REFUSED_TEXTS.search(str(error))
@@ -41,7 +41,7 @@ def note_refused(reason: str, *, remembered_seconds: float = REMEMBERED_SECONDS)
 
     Args:
         reason: why, in one line.
-        remembered_seconds: how long that makes this process unready.
+        remembered_seconds: how long the refusal makes this process unready.
     """
     global _last_refused  # noqa: PLW0603 - of the process, as its connections are
     _last_refused = _Refused(time.monotonic() + remembered_seconds, reason)
@@ -54,10 +54,13 @@ def note_taken() -> None:
 
 
 def why_no_writes() -> str:
-    """Say why the database takes no writes; empty where it does.
+    """Say why the database takes no writes.
+
+    Returns:
+        The reason; empty where writes are taken.
 
     Raises:
-        DatabaseError: it does not answer.
+        DatabaseError: the database does not answer.
     """
     on_a_server = connection.vendor == "postgresql"
     reason = _why_not_on_postgresql() if on_a_server else _why_not_on_sqlite()
@@ -67,6 +70,7 @@ def why_no_writes() -> str:
 
 
 def _why_not_on_postgresql() -> str:
+    """Ask whether the server is a replica or read-only, and whether our role may insert."""
     from orders.models import Order  # late: gunicorn imports this before Django is set up
     from outbox.models import OutboxMessage
 
@@ -87,6 +91,7 @@ def _why_not_on_postgresql() -> str:
 
 
 def _why_not_on_sqlite() -> str:
+    """Look whether the file can be written, and its disk has room."""
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA query_only")
         if cursor.fetchone()[0]:
@@ -94,6 +99,6 @@ def _why_not_on_sqlite() -> str:
     file = Path(connection.settings_dict["NAME"])
     if not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
         return f"{file} and its folder are not both writable"
-    if shutil.disk_usage(file.parent).free < LEAST_FREE_BYTES:
+    if shutil.disk_usage(file.parent).free < MIN_FREE_BYTES:
         return f"the disk of {file} is full"
     return ""

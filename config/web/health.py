@@ -1,4 +1,4 @@
-"""Readiness: can orders be taken, and are they on their way?"""
+"""Check readiness: can orders be taken, and are they on their way?"""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,20 @@ _was_ready = True
 
 
 class Check(Schema):
+    """Hold the result of one check."""
+
     name: str
     ok: bool
     detail: str
 
 
 class Readiness(Schema):
-    """`status` is `ready`, or `unavailable` where a check is not ok."""
+    """Hold the result of all checks.
+
+    Attributes:
+        status: `ready`, or `unavailable` where a check is not ok.
+        detail: the reasons of all failed checks; empty where ready.
+    """
 
     status: str
     detail: str
@@ -32,7 +39,7 @@ class Readiness(Schema):
 
 
 def readiness() -> Readiness:
-    """Every check, up to the first that keeps the others from being made."""
+    """Run the checks; a database that does not answer ends them."""
     checks: list[Check] = []
     try:
         checks.extend(_checks())
@@ -48,7 +55,7 @@ def readiness() -> Readiness:
 
 
 def _log_change(failed: str) -> None:
-    """One line when readiness is lost, another when it is back: probes come every few seconds."""
+    """Log a line when readiness is lost, and a line when it returns; most probes log none."""
     global _was_ready  # noqa: PLW0603 - of the process
     if failed and _was_ready:
         logger.warning("not ready: %s", failed)
@@ -76,8 +83,10 @@ def _writes() -> Check:
 
 
 def _migrations() -> Check:
-    """Every migration of this code must be applied: the newest one says nothing of those before it.
-    Those that only the database knows are fine: it is migrated before the new code starts."""
+    """Check for missing migrations: the newest alone says nothing of the others.
+
+    Migrations known to the database alone are fine: it is migrated before new code starts.
+    """
     loader = MigrationLoader(connection)
     missing = sorted(key for key in loader.graph.nodes if key not in loader.applied_migrations)
     if missing:

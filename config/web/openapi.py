@@ -1,4 +1,4 @@
-"""The OpenAPI document: with the problems that every route can answer."""
+"""Describe the API in OpenAPI, with the problems that every route can answer."""
 
 from http import HTTPStatus
 from typing import Any
@@ -36,9 +36,10 @@ _CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 class ProblemApi(NinjaAPI):
-    """An API whose document lists, beside each route's own statuses, those that all can answer."""
+    """Add to each route's own statuses those that all routes can answer."""
 
     def get_openapi_schema(self, **kwargs: Any) -> OpenAPISchema:
+        """Build the document, with the schema of problems."""
         schema = super().get_openapi_schema(**kwargs)
         schema["components"]["schemas"]["Problem"] = _PROBLEM
         for path in schema["paths"].values():
@@ -48,6 +49,12 @@ class ProblemApi(NinjaAPI):
 
 
 def _document(method: str, operation: dict[str, Any]) -> None:
+    """Add the common error statuses to an operation, and the problem body to each error.
+
+    Args:
+        method: HTTP method in lower case.
+        operation: its OpenAPI object, changed in place.
+    """
     responses = operation["responses"]
     statuses = {*_ALWAYS, *(_ON_CHANGES if method != "get" else ())}
     if "requestBody" in operation or any(p["in"] == "query" for p in operation["parameters"]):

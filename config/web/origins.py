@@ -1,7 +1,7 @@
-"""Which requests may change something: those of our own pages, and of clients that are no browser.
+"""Refuse changes that a page of another site could have caused.
 
-A page of another site can have a browser send a form, or nothing, to any address, without asking.
-It cannot have `application/json` sent without a CORS preflight, which is not answered here.
+Such a page can have a browser send a form, or an empty body, to any address, without asking. It
+cannot have `application/json` sent without a CORS preflight, which is not answered here.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,24 @@ from django.utils.http import is_same_domain
 from config.web.problems import problem
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-BODY_TYPES = ("application/json", "")  # the second: no Content-Type, as curl sends with no body
+BODY_TYPES = ("application/json", "")  # "": no Content-Type, as curl sends without a body
 _FOREIGN_SITES = ("cross-site", "same-site")
 
-Run = Callable[..., Any]
+Operation = Callable[..., Any]
 
 
-def guarded(run: Run) -> Run:
-    """Refuse changes that a page of another site could have caused (a decorator of operations)."""
+def refuse_foreign_changes(run: Operation) -> Operation:
+    """Wrap an operation: answer 403 or 415 to a change that a foreign page could have caused."""
 
     @wraps(run)
-    def run_guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def run_unless_foreign(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return _refusal(request) or run(request, *args, **kwargs)
 
-    return run_guarded
+    return run_unless_foreign
 
 
 def _refusal(request: HttpRequest) -> HttpResponse | None:
+    """Build the answer to a foreign change; None where the request may go on."""
     if request.method in SAFE_METHODS:
         return None
     if _is_foreign(request):
@@ -46,8 +47,11 @@ def _refusal(request: HttpRequest) -> HttpResponse | None:
 
 
 def _is_foreign(request: HttpRequest) -> bool:
-    """Whether a browser says that a page of another origin has sent it. Browsers send `Origin` with
-    every POST; `Sec-Fetch-Site` speaks where something has removed it."""
+    """Tell whether a browser says that the request comes from a page of another origin.
+
+    Browsers send `Origin` with every POST; `Sec-Fetch-Site` counts where `Origin` was removed on
+    the way.
+    """
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
         return request.META.get("HTTP_SEC_FETCH_SITE") in _FOREIGN_SITES
@@ -56,7 +60,7 @@ def _is_foreign(request: HttpRequest) -> bool:
 
 
 def _is_trusted(origin: str) -> bool:
-    """As Django reads CSRF_TRUSTED_ORIGINS: whole origins, and `https://*.example.com`."""
+    """Tell whether CSRF_TRUSTED_ORIGINS has the origin, whole or as `https://*.example.com`."""
     if origin in settings.CSRF_TRUSTED_ORIGINS:
         return True
     scheme, _, host = origin.partition("://")

@@ -1,4 +1,4 @@
-"""Reads request bodies: strict JSON, numbers with a fraction as Decimal."""
+"""Read request bodies: strict JSON, numbers with a fraction as Decimal."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -13,9 +13,14 @@ _MAX_DIGITS = 100
 
 
 class StrictJSONParser(Parser):
-    """Answers 400 or 415 to a body that cannot be read, before it is validated."""
+    """Answer 400 or 415 to an unreadable body, before the body is validated."""
 
     def parse_body(self, request: HttpRequest) -> Any:
+        """Read the body as JSON.
+
+        Raises:
+            Problem: 415 for another content type, 400 for a body that is not strict JSON.
+        """
         if request.content_type != "application/json":
             raise Problem(415, "send Content-Type: application/json")
         try:
@@ -25,7 +30,7 @@ class StrictJSONParser(Parser):
 
 
 def _integer(text: str) -> int | Decimal:
-    """Python refuses to read very long integers; as a Decimal it fails the check of its field."""
+    """Read an integer; a very long one becomes a Decimal, which then fails its field's check."""
     return int(text) if len(text) <= _MAX_DIGITS else Decimal(text)
 
 

@@ -1,3 +1,5 @@
+"""Run the whole service on one machine."""
+
 import argparse
 import socket
 import threading
@@ -27,9 +29,12 @@ THREADS = WAITERS + 16
 
 
 class Command(ProcessCommand):
+    """Prepare the database, then run all parts as threads or, over Kafka, as processes."""
+
     help = "Runs everything on this machine: database, sample stock, web server, relay, consumer."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the address and the number of consumers."""
         parser.add_argument("--host", default="127.0.0.1", help="address to serve (127.0.0.1)")
         parser.add_argument("--port", type=_port, default=8000, help="port to serve (8000)")
         parser.add_argument(
@@ -37,6 +42,7 @@ class Command(ProcessCommand):
         )
 
     def handle(self, *, host: str, port: int, consumers: int, **_: Any) -> None:
+        """Run until told to stop; threads or processes, as the broker allows."""
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         await_broker(broker, topics=())
         make_secret_key()
@@ -50,6 +56,7 @@ class Command(ProcessCommand):
         self.say("Stopped.")
 
     def _embedded(self, broker: Broker, host: str, port: int) -> None:
+        """Run the parts as threads of this process."""
         from config.wsgi import application
 
         settings.MAX_WAITING_REQUESTS = WAITERS
@@ -67,6 +74,7 @@ class Command(ProcessCommand):
             raise CommandError(f"stopped, because this part died: {', '.join(died)}")
 
     def _supervised(self, broker: Broker, host: str, port: int, consumers: int) -> None:
+        """Run the parts as processes."""
         with only_relay(NAME):  # no second `up` on one file; later the relay holds it
             self._prepare()
         self.say(f"Looking for the topics at {broker.name}")
@@ -83,10 +91,10 @@ class Command(ProcessCommand):
     def _all_work(
         self, supervisor: Supervisor, over: threading.Event, host: str, port: int
     ) -> bool:
-        """Wait until every part works, and say now and then which one is waited for.
+        """Wait until every part works, and say now and then which part is waited for.
 
         Returns:
-            False where it was told to stop first.
+            False where the command was told to stop first.
         """
         signs = SignsOfLife(self.say)
         web = False
@@ -111,13 +119,13 @@ class Command(ProcessCommand):
 
 
 def _url(host: str, port: int) -> str:
-    """Where to reach it from this machine."""
+    """Build the address under which this machine reaches the service."""
     host = _WILDCARDS.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether a request is answered: a port takes connections before there is anybody to answer."""
+    """Tell whether a request is answered: a port takes connections before the server answers."""
     client = HTTPConnection(_WILDCARDS.get(host, host), port, timeout=ANSWER_SECONDS)
     try:
         client.request("GET", "/health/")
@@ -133,6 +141,11 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S10
 
 
 def _check_free(host: str, port: int) -> None:
+    """Look whether the address can be served.
+
+    Raises:
+        CommandError: the address is taken, or not of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -312,7 +312,7 @@ def test_a_failure_is_told_from_being_stopped(monkeypatch: pytest.MonkeyPatch) -
         raise ZeroDivisionError
 
     server = WebServer("127.0.0.1", 0, WSGIHandler())
-    monkeypatch.setattr(webserver.Server, "turn", fail)
+    monkeypatch.setattr(webserver.Server, "run_once", fail)
     stop = threading.Event()
     with ThreadPoolExecutor() as pool:
         running = pool.submit(server.run, stop)
