@@ -68,17 +68,43 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether an entry is in the journal, and the reason of a cancel that waits, if one does.
-    `is_busy`: it is not, because another transaction had the saga's row just then. `is_refused`: it
-    is not, because the journal does not allow that end."""
+class Written:
+    """Say that an entry is in the journal.
 
-    is_written: bool
+    Attributes:
+        cancel_reason: why the cancel that waits was asked for; empty where no cancel waits.
+    """
+
     cancel_reason: str = ""
-    is_busy: bool = False
-    is_refused: bool = False
 
 
-FENCED = Verdict(is_written=False)
-REFUSED = Verdict(is_written=False, is_refused=True)
-BUSY = Verdict(is_written=False, is_busy=True)
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Say that an entry is not written: it was to be written unless a cancel waits, and one does.
+
+    Attributes:
+        reason: why the cancel was asked for.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Say that an entry is not written: another worker has claimed the saga, another attempt at the
+    step has begun, or the saga is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Say that an entry is not written: another transaction held the saga's row just then. The same
+    entry may be written later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Say that an entry is not written: the journal does not allow the saga to end so."""
+
+
+Verdict = Written | Cancelled | Fenced | Busy | Refused
+"""What has become of an entry."""

@@ -11,7 +11,16 @@ from saga_runtime.text import bounded
 from sagas.definition.hooks import Ending
 from sagas.definition.identity import step_key
 from sagas.journal import end_conditions, sql, statements
-from sagas.journal.entries import REFUSED, BeginPivot, End, Entry, Verdict
+from sagas.journal.entries import (
+    BeginPivot,
+    Cancelled,
+    End,
+    Entry,
+    Fenced,
+    Refused,
+    Verdict,
+    Written,
+)
 from sagas.models import StepStatus
 
 _TYPES = {
@@ -80,8 +89,14 @@ def write(entries: Sequence[Entry]) -> list[Verdict | None]:
     ids = "{" + ",".join({str(entry.saga.id) for entry in entries}) + "}"
     verdicts: list[Verdict | None] = [None] * len(entries)
     for n, is_held, reason, is_written, is_refused in sql.run(_STATEMENT, [given, ids]):
-        is_heeded = is_held and (is_written or entries[n].unless_cancelled)
-        verdicts[n] = REFUSED if is_refused else Verdict(is_written, reason if is_heeded else "")
+        if is_refused:
+            verdicts[n] = Refused()
+        elif is_written:
+            verdicts[n] = Written(reason)
+        elif is_held and entries[n].unless_cancelled and reason:
+            verdicts[n] = Cancelled(reason)
+        else:
+            verdicts[n] = Fenced()
     return verdicts
 
 

@@ -15,7 +15,19 @@ from django.db import transaction
 from saga_runtime.text import bounded
 from sagas.journal import end_conditions, one_statement, sql, statements
 from sagas.journal.claims import record
-from sagas.journal.entries import BUSY, FENCED, REFUSED, BeginPivot, End, Entry, Fail, Verdict, Wait
+from sagas.journal.entries import (
+    BeginPivot,
+    Busy,
+    Cancelled,
+    End,
+    Entry,
+    Fail,
+    Fenced,
+    Refused,
+    Verdict,
+    Wait,
+    Written,
+)
 from sagas.journal.records import Claimed, StepRecord
 from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
 
@@ -33,16 +45,20 @@ def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
     with transaction.atomic():
         verdicts = _admit(entries)
         admitted = [
-            entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict.is_written
+            entry
+            for entry, verdict in zip(entries, verdicts, strict=True)
+            if isinstance(verdict, Written)
         ]
         current = _write_steps([entry for entry in admitted if entry.step])
         refused = _write_changes([e for e in admitted if e.step is None or _key(e) in current])
-    outcomes = []
+    outcomes: list[Verdict] = []
     for entry, verdict in zip(entries, verdicts, strict=True):
-        if verdict.is_written and entry.step and _key(entry) not in current:
-            outcomes.append(FENCED)
+        if isinstance(verdict, Written) and entry.step and _key(entry) not in current:
+            outcomes.append(Fenced())
+        elif any(entry is each for each in refused):
+            outcomes.append(Refused())
         else:
-            outcomes.append(REFUSED if any(entry is each for each in refused) else verdict)
+            outcomes.append(verdict)
     return outcomes
 
 
@@ -94,11 +110,13 @@ def _verdict(
 ) -> Verdict:
     saga = entry.saga
     if saga.id in busy:
-        return BUSY if busy[saga.id][0] == saga.epoch else FENCED
+        return Busy() if busy[saga.id][0] == saga.epoch else Fenced()
     epoch, cancel_reason = found.get(saga.id, (None, ""))
     if epoch != saga.epoch:
-        return FENCED
-    return Verdict(not (entry.unless_cancelled and cancel_reason), cancel_reason)
+        return Fenced()
+    if entry.unless_cancelled and cancel_reason:
+        return Cancelled(cancel_reason)
+    return Written(cancel_reason)
 
 
 def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:

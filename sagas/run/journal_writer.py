@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, assert_never
 
 from saga_runtime.abandoned_calls import current_step
 from saga_runtime.database_errors import AWAY, is_conflict, is_outage, keeps_waiting
@@ -15,7 +15,18 @@ from saga_runtime.text import describe_error, one_line_error
 from saga_runtime.waits import until_set
 from sagas.errors import CancelRequested, EndRefused, LeaseLost, Suspended
 from sagas.journal import sql
-from sagas.journal.entries import BeginPivot, Change, Entry, StepEntry, Verdict
+from sagas.journal.entries import (
+    BeginPivot,
+    Busy,
+    Cancelled,
+    Change,
+    Entry,
+    Fenced,
+    Refused,
+    StepEntry,
+    Verdict,
+    Written,
+)
 from sagas.journal.group_commit import GroupCommit
 from sagas.run.state import RunState
 
@@ -118,22 +129,26 @@ class Writer:
             else:
                 self._outage.over()
                 self._given_up = 0
-                if not verdict.is_busy:
+                if not isinstance(verdict, Busy):
                     self._heed(verdict)
                     return
                 await self.rest(BUSY_PAUSE)
             written = self._group.put(entry)
 
-    def _heed(self, verdict: Verdict) -> None:
-        self._state.note_cancel(verdict.cancel_reason)
-        if verdict.is_written:
-            return
-        if verdict.is_refused:
-            raise EndRefused
-        if verdict.cancel_reason:
-            raise CancelRequested
-        saga = self._state.claimed
-        raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+    def _heed(self, verdict: Written | Cancelled | Fenced | Refused) -> None:
+        match verdict:
+            case Written(cancel_reason):
+                self._state.note_cancel(cancel_reason)
+            case Cancelled(reason):
+                self._state.note_cancel(reason)
+                raise CancelRequested
+            case Refused():
+                raise EndRefused
+            case Fenced():
+                saga = self._state.claimed
+                raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+            case _:
+                assert_never(verdict)
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call something that may be called again in a thread, while the database is away too."""

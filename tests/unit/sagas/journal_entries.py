@@ -8,7 +8,7 @@ from django.utils import timezone
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import LeaseLost
 from sagas.journal import codec, final_transaction, local_step, writing
-from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
+from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry, Written
 from sagas.journal.records import Claimed
 from sagas.models import StepStatus
 
@@ -79,5 +79,5 @@ def _entry(
 
 def _write(saga: Claimed, step: StepEntry, *changes: Change) -> None:
     (verdict,) = writing.write([Entry(saga=saga, step=step, changes=changes)])
-    if not verdict.is_written:
+    if not isinstance(verdict, Written):
         raise LeaseLost

@@ -13,7 +13,7 @@ from sagas import StepRejected
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import EndRefused
 from sagas.journal import end_conditions, writing
-from sagas.journal.entries import REFUSED, End, Entry, Fail, Verdict, Wait
+from sagas.journal.entries import End, Entry, Fail, Refused, Wait, Written
 from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep, StepKind
 from sagas.operations import interventions
@@ -35,7 +35,7 @@ __all__ = ["on_finish", "register"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STEPS = ("reserve", "charge", "ship")
-WRITTEN = Verdict(is_written=True)
+WRITTEN, REFUSED = Written(), Refused()
 Rows = dict[str, str]  # the status by step and kind, as `charge:F`
 
 

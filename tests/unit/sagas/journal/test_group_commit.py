@@ -17,16 +17,19 @@ from sagas.definition.hooks import Ending
 from sagas.journal import group_commit, writing
 from sagas.journal.cancelling import request_cancel
 from sagas.journal.entries import (
-    BUSY,
-    FENCED,
     BeginPivot,
+    Busy,
+    Cancelled,
     Change,
     End,
     Entry,
     Fail,
+    Fenced,
+    Refused,
     StepEntry,
     Verdict,
     Wait,
+    Written,
 )
 from sagas.journal.group_commit import GroupCommit
 from sagas.journal.records import Claimed
@@ -37,7 +40,7 @@ from tests.unit.waiting import TIMEOUT, in_thread, until
 
 __all__ = ["register"]
 
-WRITTEN = Verdict(is_written=True)
+WRITTEN, FENCED, BUSY, REFUSED = Written(), Fenced(), Busy(), Refused()
 STEPS = ("fly", "stay")
 
 
@@ -206,7 +209,7 @@ class TestWriting:
     def test_a_wait_where_a_cancel_waits_is_none(self) -> None:
         (saga,) = claimed(1)
         request_cancel(saga.id, who="ann", reason="rain")
-        verdict = Verdict(is_written=True, cancel_reason="rain")
+        verdict = Written("rain")
         assert writing.write([Entry(saga=saga, changes=(Wait(100.0),))]) == [verdict]
         assert row(saga).next_run_at <= timezone.now()
 
@@ -225,14 +228,14 @@ class TestWriting:
             for saga in (first, second)
         ]
         verdicts = writing.write(group)
-        assert verdicts == [Verdict(is_written=False, cancel_reason="rain"), WRITTEN]
+        assert verdicts == [Cancelled("rain"), WRITTEN]
         assert steps() == {"K-1 stay": ("started", 1)}
         assert [row(saga).past_pivot for saga in (first, second)] == [False, True]
 
     def test_otherwise_the_cancel_is_only_told(self) -> None:
         (saga,) = claimed(1)
         request_cancel(saga.id, who="ann", reason="rain")
-        verdict = Verdict(is_written=True, cancel_reason="rain")
+        verdict = Written("rain")
         assert writing.write([started(saga)]) == [verdict]
 
     def test_a_pivot_does_not_begin_where_a_cancel_waits(self) -> None:
@@ -334,7 +337,7 @@ def test_together_is_as_one_after_the_other(
         before, last = model.get(key, ("", 0))
         may_follow = attempt > last or (attempt == last and before in ("started", status.value))
         is_current = n not in lost and may_follow
-        assert verdict.is_written == is_current
+        assert isinstance(verdict, Written) == is_current
         if is_current:
             model[key] = (status.value, attempt)
     assert steps() == model
@@ -413,9 +416,9 @@ class TestGroups:
             lose(sagas[n])
         request_cancel(sagas[7].id, who="ann", reason="rain")
         answers = together([started(saga) for saga in sagas], Recorder())
-        wanted = [WRITTEN] * 9
+        wanted: list[Verdict] = [WRITTEN] * 9
         wanted[2] = wanted[5] = FENCED
-        wanted[7] = Verdict(is_written=True, cancel_reason="rain")
+        wanted[7] = Written("rain")
         assert answers == wanted
 
     def test_one_that_breaks_the_statement_fails_alone(self) -> None:
@@ -429,7 +432,7 @@ class TestGroups:
         answers = together(entries, write)
         sagas = [entry.saga for entry in entries]
         assert [type(answer) for answer in answers] == [
-            Verdict if n != 3 else type(answers[3]) for n in range(6)
+            Written if n != 3 else type(answers[3]) for n in range(6)
         ]
         assert isinstance(answers[3], Exception)
         assert write.sizes == [6, 1, 1, 1, 1, 1, 1]

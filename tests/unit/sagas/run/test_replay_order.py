@@ -17,7 +17,7 @@ from orders.models import Product
 from sagas import StepRejected, call_in_thread
 from sagas.crash_points import Point
 from sagas.journal import writing
-from sagas.journal.entries import Entry, StepEntry
+from sagas.journal.entries import Entry, StepEntry, Written
 from sagas.journal.final_context import final_context
 from sagas.journal.records import StepRecord
 from sagas.models import Saga, SagaStep, StepStatus
@@ -207,6 +207,6 @@ def test_ends_that_are_written_together_stay_apart(register: Register) -> None:
         )
         for name, end in zip(["right", "left"], ends, strict=True)
     ]  # fmt: skip
-    assert all(verdict.is_written for verdict in writing.write(group))
+    assert all(isinstance(verdict, Written) for verdict in writing.write(group))
     rows = SagaStep.objects.order_by("finished_at").values_list("step", "finished_at")
     assert list(rows) == [("right", ends[0]), ("left", ends[1])]
