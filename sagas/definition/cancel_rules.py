@@ -1,4 +1,4 @@
-"""Keep which messages cancel which sagas, as the apps declare the rules."""
+"""Keep the rules by which messages cancel sagas."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from sagas.definition.identity import check_name
 from sagas.errors import SagaDefinitionError
 
 KeyRule = str | Callable[[Any], str]
-"""A field of the payload, or a function of the payload, that gives the business key."""
+"""How to find a business key: a field of the payload, or a function of the payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class CancelRule:
 
 
 class CancelRules:
-    """Keep cancel rules, at most one for each type of message."""
+    """Keep cancel rules, for each type of message one rule at most."""
 
     def __init__(self) -> None:
         self._by_type: dict[str, CancelRule] = {}
@@ -61,15 +61,15 @@ class CancelRules:
         self._by_type[message_type] = CancelRule(saga_name, key, reason or _no_reason)
 
     def get(self, message_type: str) -> CancelRule | None:
-        """Return how messages of that type cancel, if they do."""
+        """Return the rule for messages of this type, or None."""
         return self._by_type.get(message_type)
 
     def saga_names(self) -> dict[str, str]:
-        """Map each type of message that cancels to the name of the saga that it cancels."""
+        """Map each type of message with a rule to the name of the cancelled saga."""
         return {message_type: rule.saga_name for message_type, rule in self._by_type.items()}
 
     def copy(self) -> "CancelRules":
-        """Return rules of their own, with the same ones in them."""
+        """Return an independent copy."""
         copied = CancelRules()
         copied._by_type = dict(self._by_type)
         return copied

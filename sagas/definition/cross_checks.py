@@ -1,4 +1,4 @@
-"""Check declarations against each other: what one class cannot see for itself."""
+"""Check declarations against each other, beyond a single class."""
 
 from sagas.definition import registry
 from sagas.definition.triggers import message_types, started_by
@@ -6,20 +6,20 @@ from sagas.errors import SagaDefinitionError
 
 
 def check_message_types() -> None:
-    """Check that each type of message starts one saga at most, or cancels sagas.
+    """Check that messages of a type start a single saga, or cancel sagas, and never both.
 
     Raises:
-        SagaDefinitionError: a type starts two, or starts one and cancels others.
+        SagaDefinitionError: a type starts two sagas, or starts and cancels.
     """
     for message_type in message_types():
         _check_message_type(message_type)
 
 
 def check_references() -> None:
-    """Check that hooks and cancel rules name sagas that are registered.
+    """Check that hooks and cancel rules name registered sagas.
 
     Raises:
-        SagaDefinitionError: one names a saga that is not.
+        SagaDefinitionError: a name is unknown, so that a hook would never be called.
     """
     found = registry.current()
     hook = "a function of sagas.on_finish or sagas.on_park"

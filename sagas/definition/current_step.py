@@ -1,4 +1,4 @@
-"""What a running step may ask of the executor around it."""
+"""Tell a running step its idempotency key, and let it call blocking functions."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,14 +13,13 @@ R = TypeVar("R")
 
 current_key: ContextVar[str] = ContextVar("idempotency_key")
 current_place: ContextVar[str] = ContextVar("place")
-"""What of a saga runs here, as a person says it: `a saga` (its steps, hooks and listeners), `a
-trigger`."""
+"""What runs here, in words for a person: `a saga` (steps, hooks and listeners) or `a trigger`."""
 current_allowance: ContextVar[Allowance] = ContextVar("allowance", default=Allowance(None))  # noqa: B039 - without a limit, it keeps nothing
 current_threads: ContextVar[Threads] = ContextVar("threads")
 
 
 def idempotency_key() -> str:
-    """The key of the step that is running: `{saga id}:{step}:{F or C}`, the same for each attempt.
+    """Return the running step's key, `{saga id}:{step}:{F or C}`: the same for each attempt.
 
     Raises:
         RuntimeError: no step is running.
@@ -32,12 +31,25 @@ def idempotency_key() -> str:
 
 
 def forward_key() -> str:
-    """In a compensation: the idempotency key of the step that it undoes."""
+    """Return, in a compensation, the idempotency key of the step to undo.
+
+    Raises:
+        RuntimeError: no step is running.
+    """
     return f"{idempotency_key().rpartition(':')[0]}:F"
 
 
 async def call_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a blocking function, such as a provider's client or the ORM, from an `async def` step."""
+    """Run a blocking function, such as a provider's client or the ORM, from an `async def` step.
+
+    Args:
+        function: the function, which runs in a thread.
+        *args: the function's arguments.
+        **kwargs: the function's keyword arguments.
+
+    Returns:
+        What the function returns; what it raises is raised.
+    """
     threads = current_threads.get(None)
     if threads is None:
         return await asyncio.to_thread(function, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Find the apps' saga classes at start-up, and register those that can be run safely."""
+"""Find the apps' saga classes at start-up, check each class, and register it."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from sagas.definition.unsupported_features import is_made_by_hand
 from sagas.errors import SagaDefinitionError
 
 AnySaga = type[SagaClass] | SagaClass
-"""A saga class, or an instance that stands for its class."""
+"""A saga class, or an instance in the place of its class."""
 
 
 def discover() -> None:
@@ -34,9 +34,9 @@ def discover() -> None:
 
 
 def replace_all(classes: Iterable[type[SagaClass]]) -> None:
-    """Register these saga classes in the place of those that were registered.
+    """Register saga classes, and forget all that were registered before.
 
-    Classes that are only a base of others are left out.
+    Base classes, which are no sagas of their own, are left out.
 
     Raises:
         SagaDefinitionError: two sagas share a name or a message, or a class cannot be run.
@@ -60,7 +60,7 @@ def register(saga_class: type[SagaClass]) -> SagaType:
 
 
 def register_all_in(module: ModuleType) -> None:
-    """Register the saga classes that a module defines, but for those that are registered already.
+    """Register the saga classes that a module defines and that are not registered yet.
 
     Raises:
         SagaDefinitionError: a class cannot be run, or its name and version are another's.
@@ -72,7 +72,7 @@ def register_all_in(module: ModuleType) -> None:
 
 
 def registered_type(saga: AnySaga) -> SagaType:
-    """Return what is registered of a saga's class, or of the class of an instance.
+    """Return the registered type of a saga class, or of an instance's class.
 
     Raises:
         SagaDefinitionError: the class is not registered; the text says what to do.
@@ -94,13 +94,13 @@ def registered_type(saga: AnySaga) -> SagaType:
 
 
 def _type_of(saga_class: type[SagaClass]) -> SagaType | None:
-    """Return what is registered of this class; None where name and version are another class's."""
+    """Return the registered type of a class; None where the class is not registered."""
     found = registry.saga_type(name_of(saga_class), getattr(saga_class, "version", 1))
     return found if found is not None and found.saga_class is saga_class else None
 
 
 def describe(saga_class: type[SagaClass]) -> SagaType:
-    """Check a saga class, and return what the other rooms need to know of it.
+    """Check a saga class, and describe the class for the other rooms.
 
     Raises:
         SagaDefinitionError: the class cannot be run safely.
@@ -133,14 +133,14 @@ def saga_classes() -> Iterator[type[SagaClass]]:
 
 
 def saga_classes_of(module: ModuleType, *, app: str) -> Iterator[type[SagaClass]]:
-    """List the saga classes in an app's module, without those that are another app's.
+    """List an app's own saga classes in a module.
 
     Args:
         module: the app's `sagas.py`.
         app: the app's name, such as `orders`.
 
     Raises:
-        SagaDefinitionError: the module holds a saga that was made by hand.
+        SagaDefinitionError: the module holds a saga made by hand, as `Saga(name=…)`.
     """
     for name, value in vars(module).items():
         if is_made_by_hand(value):
@@ -158,7 +158,7 @@ def _is_saga_class(value: Any) -> bool:
 
 
 def _definition_hash(saga: SagaClass) -> str:
-    """Return a digest of what a half-done saga depends on: names, order, kinds and pivot."""
+    """Return a digest of the parts that a half-done saga depends on: names, order, kinds, pivot."""
     definition = sorted(
         (step.step_id, sorted(step.depends_on), is_external(step.forward_fn), step.pivot)
         for step in saga.get_steps()

@@ -1,8 +1,8 @@
-"""Find steps, compensations and triggers that sagaz does not see any more: hidden by a subclass, by
-another decorator, or by an attribute of the instance.
+"""Refuse steps, compensations and triggers that are hidden from sagaz.
 
-sagaz looks for the mark that its decorators leave on a function. A method without the mark is no
-step to it, and a compensation without the mark undoes nothing.
+A method may be hidden by a subclass, by a second decorator, or by an attribute of the instance.
+sagaz looks for the mark that `@action` and the like leave on a function: a method without the mark
+is no step to sagaz, and a compensation without the mark undoes nothing.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ _MARKS = {
     "_saga_compensation_meta": lambda meta: f'@compensate("{meta.for_step}")',
     "_trigger_metadata": lambda meta: f'@trigger(source="{meta.source}", …)',
 }
-"""What sagaz's decorators leave on a function, and how the decorator is written."""
+"""The marks that sagaz's decorators leave on a function, and how each decorator is written."""
 
 
 def check_overrides(saga_class: type[SagaClass]) -> None:
-    """Refuse a class of which a step, a compensation or a trigger is hidden from sagaz.
+    """Refuse a class in which a step, a compensation or a trigger is hidden from sagaz.
 
     Raises:
-        SagaDefinitionError: one is; the text names class and method, and says what to write.
+        SagaDefinitionError: a method is hidden; the text names the method, and says what to write.
     """
     for name, found in _members(saga_class).items():
         _check_override(name, found)
@@ -35,10 +35,10 @@ def check_overrides(saga_class: type[SagaClass]) -> None:
 
 
 def check_attributes(saga: SagaClass) -> None:
-    """Refuse a saga that has an attribute in the place of a step, a compensation or a trigger.
+    """Refuse a saga in which an attribute hides a step, a compensation or a trigger.
 
     Raises:
-        SagaDefinitionError: it has.
+        SagaDefinitionError: an attribute does; the text names the attribute.
     """
     saga_class = type(saga)
     for name in vars(saga):
@@ -50,13 +50,13 @@ def check_attributes(saga: SagaClass) -> None:
 
 
 def marks_of(member: Any) -> dict[str, Any]:
-    """Return what sagaz's decorators have left on a member of a class, by the mark's name."""
+    """Return the marks that sagaz's decorators have left on a class's member, by name."""
     kept = getattr(getattr(member, "__func__", member), "__dict__", {})
     return {mark: kept[mark] for mark in _MARKS if mark in kept}
 
 
 def _members(saga_class: type) -> dict[str, list[tuple[type, Any]]]:
-    """List each name's definitions in the class and its bases, the one that counts first."""
+    """List the definitions of each name in a class and its bases, the nearest first."""
     found: dict[str, list[tuple[type, Any]]] = {}
     for owner in saga_class.__mro__:
         if owner is not SagaClass and owner is not object:
@@ -103,7 +103,7 @@ def _check_hidden(where: str, member: Any) -> None:
 
 
 def _wrapped(member: Any) -> Iterator[Any]:
-    """List the functions that a decorator has kept in what it returned."""
+    """List the functions that a decorator's result keeps: in a partial, or in a closure."""
     if isinstance(member, partial | partialmethod):
         yield member.func
     function = getattr(member, "__func__", member)

@@ -1,4 +1,4 @@
-"""Describe how a saga ended, and keep the functions that an app wants called then."""
+"""Describe how a saga ended, and keep the functions that apps want called at an end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class SagaOutcome:
     """Tell how a saga ended.
 
     Attributes:
-        saga_id: the saga's id, as `sagas.saga_id(name, key)` makes it.
+        saga_id: the saga's id, as returned by `sagas.saga_id(name, key)`.
         name: the saga's name.
-        key: its business key.
-        ending: how it ended.
-        context: its final context.
-        reason: what failed the saga, as the journal has it; empty where the saga completed.
-        cancelled: whether it was rolled back because somebody asked for that.
+        key: the saga's business key.
+        ending: completed, rolled back or parked.
+        context: the saga's final context.
+        reason: the failure's text, as in the journal; empty where the saga completed.
+        cancelled: whether a cancel was asked for, and is why the saga was rolled back.
     """
 
     saga_id: UUID
@@ -41,7 +41,7 @@ class SagaOutcome:
     cancelled: bool = False
 
     def __post_init__(self) -> None:
-        """Cut the reason to what the journal keeps."""
+        """Cut the reason to the length in the journal."""
         object.__setattr__(self, "reason", bounded(self.reason))
 
 
@@ -51,8 +51,8 @@ Hook = Callable[[SagaOutcome], None]
 class Hooks:
     """Keep the functions that apps want called: at the end of a saga, and before a worker starts.
 
-    A saga's name has at most one function for its end, and one for being parked: they run in the
-    saga's last transaction, where two would depend on their order.
+    Each saga's name has a single function for the end, and a single function for being parked:
+    both run in the saga's last transaction, where the order of several would matter.
     """
 
     def __init__(self) -> None:
@@ -61,18 +61,18 @@ class Hooks:
         self._start: list[Callable[[], object]] = []
 
     def add_finish(self, saga_name: str, hook: Hook) -> None:
-        """Add the function for sagas of this name that complete or are rolled back.
+        """Add the function for completed and rolled back sagas of a name.
 
         Raises:
-            SagaDefinitionError: the name has another function already.
+            SagaDefinitionError: the name has a different function already.
         """
         _add(self._finish, saga_name, hook)
 
     def add_park(self, saga_name: str, hook: Hook) -> None:
-        """Add the function for sagas of this name that are parked.
+        """Add the function for parked sagas of a name.
 
         Raises:
-            SagaDefinitionError: the name has another function already.
+            SagaDefinitionError: the name has a different function already.
         """
         _add(self._park, saga_name, hook)
 
@@ -85,22 +85,22 @@ class Hooks:
         return {*self._finish, *self._park}
 
     def has(self, saga_name: str, ending: Ending) -> bool:
-        """Tell whether a function wants to take part in the transaction of this ending."""
+        """Tell whether a function is to be called for a saga of this name that ends so."""
         return saga_name in self._for(ending)
 
     def call(self, outcome: SagaOutcome) -> None:
-        """Call the function for this outcome, where the saga's name has one."""
+        """Call the function for an outcome, if there is one."""
         hook = self._for(outcome.ending).get(outcome.name)
         if hook is not None:
             hook(outcome)
 
     def call_start(self) -> None:
-        """Call each function that is to run before a worker starts, in the order of adding."""
+        """Call the functions for a worker's start, in the order of adding."""
         for hook in self._start:
             hook()
 
     def copy(self) -> "Hooks":
-        """Return hooks of their own, with the same functions in them."""
+        """Return an independent copy."""
         copied = Hooks()
         copied._finish = dict(self._finish)
         copied._park = dict(self._park)

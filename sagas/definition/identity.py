@@ -6,11 +6,13 @@ from saga_runtime.text import is_storable
 from sagas.errors import SagaDefinitionError
 
 NAMESPACE = uuid.UUID("5f0c6f0e-8f1d-5c0e-9f5e-3a5a6d1d6b0a")
+"""The namespace of all sagas' ids; with another one, every saga would begin again."""
 LONGEST_NAME = 255
+"""Characters of the name of a saga or a step."""
 
 
 def saga_id(saga_name: str, key: str) -> uuid.UUID:
-    """Return the id of the saga of that name with that business key: the same in every process.
+    """Return the id of a saga: the same in every process for the same name and business key.
 
     Raises:
         SagaDefinitionError: the name holds `:`, and the id could be another saga's.
@@ -26,9 +28,10 @@ def step_key(saga: uuid.UUID, step: str, kind: str) -> str:
 
 
 def key_of_message(source: str, message_id: str) -> str:
-    """Return the business key of a message whose trigger names none.
+    """Return the business key of a message whose trigger names no key.
 
-    Sources hold colons. Where an id does too, it is written so that the last colon parts the two.
+    Sources hold colons. An id's own colons are escaped, so that the last colon parts the two, and
+    no two messages share a key.
     """
     if ":" in message_id or "%" in message_id:
         message_id = message_id.replace("%", "%25").replace(":", "%3A")
@@ -39,10 +42,11 @@ def check_name(name: object, *, where: str) -> None:
     """Refuse a saga's name that makes no safe id.
 
     Args:
-        where: what is called so, for the sentence.
+        name: the name.
+        where: the place of the name in the code, for the error's text.
 
     Raises:
-        SagaDefinitionError: it is no text of 1 to 255 characters, or holds `:`.
+        SagaDefinitionError: the name is no text of 1 to 255 characters, or holds `:`.
     """
     if not name or not is_storable(name, longest=LONGEST_NAME):
         raise SagaDefinitionError(

@@ -1,4 +1,4 @@
-"""Instances of a saga class, one for each run, without collecting its steps anew each time."""
+"""Make an instance of a saga class for each run, without collecting the steps each time."""
 
 from types import MethodType
 from typing import Any
@@ -7,7 +7,8 @@ from sagaz import Saga as SagaClass
 from sagaz.core.decorators import SagaStepDefinition
 from sagaz.core.execution.graph import SagaExecutionGraph
 
-# What sagaz keeps in an instance; where it keeps something else too, its class makes each one.
+# What sagaz keeps in an instance. Where a class keeps anything else, it makes each instance itself:
+# a copy might share with another run what should be one run's own.
 _OF_A_RUN = {
     "_steps": list, "_step_registry": dict, "_compensation_graph": SagaExecutionGraph,
     "_context": dict, "_completed_pivots": set, "_tainted_steps": set,
@@ -19,7 +20,7 @@ _OF_THE_CLASS = {
 
 
 class InstanceFactory:
-    """A saga class with its steps."""
+    """Make instances of one saga class, by copying a first one where the class allows that."""
 
     def __init__(self, saga_class: type[SagaClass]) -> None:
         self._class = saga_class
@@ -33,7 +34,7 @@ class InstanceFactory:
         )
 
     def new(self) -> SagaClass:
-        """An instance that shares nothing with another run's."""
+        """Return an instance that shares nothing with another run's instance."""
         if not self._is_plain:
             return self._class()
         saga = object.__new__(self._class)
@@ -55,5 +56,5 @@ def _copied(definition: SagaStepDefinition, saga: SagaClass) -> SagaStepDefiniti
 
 
 def _bound(function: Any, saga: SagaClass) -> Any:
-    """A method of the model as one of this instance."""
+    """Return a method of the model as a method of this instance; another function as it is."""
     return MethodType(function.__func__, saga) if isinstance(function, MethodType) else function

@@ -1,8 +1,8 @@
-"""Hold what the apps declare: one registry for the process, and another one in a test.
+"""Hold the apps' declarations in a registry: a single registry, but for tests.
 
-The functions here are those that apps declare with, and those by which the other rooms ask; all go
-to the current registry. Django imports this module before there are models, and so it imports
-neither models nor sagaz.
+Apps declare by the functions here, and the other rooms ask by the functions here; all of them go to
+the current registry. Django imports this module before there are models, so neither models nor
+sagaz are imported here.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ class Registry:
     cancel_rules: CancelRules = field(default_factory=CancelRules)
 
     def copy(self) -> "Registry":
-        """Return a registry of its own, with the same declarations in it."""
+        """Return an independent copy."""
         return Registry(self.types.copy(), self.hooks.copy(), self.cancel_rules.copy())
 
 
@@ -34,13 +34,13 @@ _in_use = [Registry()]
 
 
 def current() -> Registry:
-    """Return the registry that is in use."""
+    """Return the registry in use."""
     return _in_use[-1]
 
 
 @contextmanager
 def using(registry: Registry) -> Iterator[Registry]:
-    """Use another registry until the block ends, in all threads: for tests."""
+    """Use a different registry until the block ends, in all threads: for tests."""
     _in_use.append(registry)
     try:
         yield registry
@@ -52,10 +52,10 @@ def on_finish(saga_name: str) -> Callable[[Hook], Hook]:
     """Call the decorated function in the transaction that completes or rolls back a saga.
 
     Args:
-        saga_name: the name of the sagas at whose end it is called.
+        saga_name: the name of the sagas.
 
     Raises:
-        SagaDefinitionError: the name has another function already.
+        SagaDefinitionError: the name has a different function already.
     """
 
     def register(hook: Hook) -> Hook:
@@ -69,10 +69,10 @@ def on_park(saga_name: str) -> Callable[[Hook], Hook]:
     """Call the decorated function in the transaction that parks a saga.
 
     Args:
-        saga_name: the name of the sagas that it is called for.
+        saga_name: the name of the sagas.
 
     Raises:
-        SagaDefinitionError: the name has another function already.
+        SagaDefinitionError: the name has a different function already.
     """
 
     def register(hook: Hook) -> Hook:
@@ -100,37 +100,37 @@ def cancel_on(
         reason: a function of the payload; its text is kept with the saga.
 
     Raises:
-        SagaDefinitionError: messages of that type cancel already, or one of these cannot be used.
+        SagaDefinitionError: the type has a rule already, or an argument cannot be used.
     """
     current().cancel_rules.add(source, saga_name=saga, key=idempotency_key, reason=reason)
 
 
 def saga_type(name: str, version: int | None = None) -> SagaType | None:
-    """Return the registered saga of that name and version; without a version, the newest."""
+    """Return the registered saga of a name and version; without a version, the newest."""
     return current().types.get(name, version)
 
 
 def max_concurrent() -> dict[str, int]:
-    """Map the names of sagas that have a limit to how many may run at a time: the newest's."""
+    """Map names of sagas to how many may run at a time; the newest version decides."""
     newest = current().types.newest()
     return {each.name: each.max_concurrent for each in newest if each.max_concurrent}
 
 
 def cancel_rule(message_type: str) -> CancelRule | None:
-    """Return how messages of that type cancel, if they do."""
+    """Return the cancel rule for messages of a type, or None."""
     return current().cancel_rules.get(message_type)
 
 
 def has_hook(saga_name: str, ending: Ending) -> bool:
-    """Tell whether an app wants to take part in the transaction of this ending."""
+    """Tell whether an app wants to take part in the transaction of a saga's ending."""
     return current().hooks.has(saga_name, ending)
 
 
 def call_hooks(outcome: SagaOutcome) -> None:
-    """Call the app's function for this outcome, where there is one."""
+    """Call the app's function for an outcome, if there is one."""
     current().hooks.call(outcome)
 
 
 def call_start_hooks() -> None:
-    """Call each function that is to run before a worker starts."""
+    """Call the apps' functions for a worker's start."""
     current().hooks.call_start()

@@ -1,4 +1,4 @@
-"""Keep the saga classes that are ready to run, by name and version."""
+"""Keep saga classes that are ready to run, by name and version."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,12 +17,12 @@ class SagaType:
     """Describe a saga class that is ready to run.
 
     Attributes:
-        name: the saga's name, which all versions share.
+        name: the saga's name, common to all versions.
         version: from 1 on; new sagas take the newest.
-        definition_hash: SHA-256 of the steps in hexadecimal digits: changes when they do.
-        saga_class: the class itself.
+        definition_hash: SHA-256 of names, order, kinds and pivot of the steps, in hexadecimal.
+        saga_class: the class.
         instances: makes an instance for each run.
-        deadline: how long a saga may take, counted from its command; None for no limit.
+        deadline: how long a saga may take, counted from the command; None for no limit.
         max_concurrent: how many may run at a time, among all workers; None for no limit.
     """
 
@@ -36,7 +36,7 @@ class SagaType:
 
 
 def name_of(saga_class: "type[SagaClass]") -> str:
-    """Return a saga's name: its `saga_name`, or that of its class."""
+    """Return a saga's name: its `saga_name`, or else the name of the class."""
     return saga_class.saga_name or saga_class.__name__
 
 
@@ -50,7 +50,7 @@ class SagaTypes:
         """Add a saga type.
 
         Raises:
-            SagaDefinitionError: its name and version are taken.
+            SagaDefinitionError: name and version are taken.
         """
         versions = self._by_name.setdefault(saga_type.name, {})
         twin = versions.setdefault(saga_type.version, saga_type)
@@ -62,7 +62,7 @@ class SagaTypes:
             )
 
     def get(self, name: str, version: int | None = None) -> SagaType | None:
-        """Return the saga type of that name and version; without a version, the newest."""
+        """Return the saga type of a name and version; without a version, the newest."""
         versions = self._by_name.get(name, {})
         return versions.get(max(versions, default=0) if version is None else version)
 
@@ -79,7 +79,7 @@ class SagaTypes:
         self._by_name.clear()
 
     def copy(self) -> "SagaTypes":
-        """Return saga types of their own, with the same ones in them."""
+        """Return an independent copy."""
         copied = SagaTypes()
         copied._by_name = {name: dict(versions) for name, versions in self._by_name.items()}
         return copied

@@ -1,4 +1,4 @@
-"""Configure sagaz from `settings.SAGAZ`, and keep anybody else from doing so."""
+"""Configure sagaz from `settings.SAGAZ`, and refuse any other configuration."""
 
 from typing import Any
 
@@ -60,20 +60,20 @@ def apply(configuration: SagaConfig) -> None:
 
 
 def check_unchanged(configuration: SagaConfig) -> None:
-    """Check that sagaz still has this configuration, after the apps' modules are imported.
+    """Check, after the apps' modules are imported, that none of them has configured sagaz.
 
     Raises:
-        SagaDefinitionError: it has another one.
+        SagaDefinitionError: sagaz has a different configuration.
     """
     if config.get_config() is not configuration:
         raise SagaDefinitionError(_CONFIGURED_ELSEWHERE)
 
 
 def check_keys(sagaz: dict[str, Any]) -> None:
-    """Refuse a key of `settings.SAGAZ` that nothing reads.
+    """Refuse unknown keys of `settings.SAGAZ`.
 
     Raises:
-        ImproperlyConfigured: there is one.
+        ImproperlyConfigured: a key is unknown; the text names the known keys.
     """
     for key in sagaz:
         if key not in KEYS:

@@ -1,7 +1,7 @@
-"""Disable sagaz's own ways of running a saga, which would run it in memory, without a journal.
+"""Disable sagaz's own ways to run a saga: in memory, without a journal.
 
-Each of these functions raises `NotJournalled` from then on, with what to use in its place. sagaz's
-engine stays as it is: `sagas.run.saga_run` drives it, and the journal with it.
+Each disabled function raises `NotJournalled`, with a text that names the right way. sagaz's engine
+stays: `sagas.run.saga_run` drives the engine, and the journal with it.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from sagaz.integrations import django as integration
 from sagas.errors import NotJournalled
 
 _ORIGINAL = "sagas_original"
-"""The attribute of a disabled function that keeps the original."""
+"""The attribute in which a disabled function keeps the original."""
 
 _RUN = (
     "would run the saga in memory, without a journal: a crash would lose it. Call "
@@ -69,7 +69,7 @@ def disable() -> None:
 
 
 def original_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a disabled function of sagaz was; any other function as it is."""
+    """Return the original of a disabled function of sagaz; any other function as it is."""
     found: Callable[..., Any] = getattr(function, _ORIGINAL, function)
     return found
 

@@ -1,4 +1,4 @@
-"""Check a saga's steps: their names, order, limits and compensations."""
+"""Check a saga's steps: names, order, limits and compensations."""
 
 import inspect
 import math
@@ -17,10 +17,10 @@ LONGEST_TIMEOUT = 2_000_000
 
 
 def check_steps(saga: SagaClass) -> None:
-    """Refuse a saga whose steps cannot be run, or undone, as they are written.
+    """Refuse a saga with steps that cannot be run, or undone, as written.
 
     Raises:
-        SagaDefinitionError: its text says what to change.
+        SagaDefinitionError: a step is wrong; the text says what to change.
     """
     saga_class = type(saga)
     steps = saga.get_steps()
@@ -96,10 +96,10 @@ def _check_order(saga: SagaClass) -> None:
 
 
 def _check_roots(saga: SagaClass, steps: list[Any]) -> None:
-    """Refuse two first steps for which no later step waits.
+    """Refuse two first steps without a later step that waits for both.
 
-    sagaz runs steps that depend on nothing side by side. Where a later step waits for both, that
-    is meant; where none does, somebody has left out `depends_on`.
+    sagaz runs steps side by side that depend on nothing. Two such steps are meant where a later
+    step waits for both; otherwise `depends_on` has been forgotten.
     """
     if getattr(saga, "parallel_roots", False):
         return
@@ -119,7 +119,7 @@ def _check_roots(saga: SagaClass, steps: list[Any]) -> None:
 
 
 def _check_compensations(saga: SagaClass, names: list[str]) -> None:
-    """Refuse compensations that sagaz would pass over: for no step, or second ones for a step."""
+    """Refuse compensations that sagaz would pass over: for no step, or for a step a second time."""
     undone: dict[str, str] = {}
     for attribute in dir(type(saga)):
         method = getattr(type(saga), attribute)

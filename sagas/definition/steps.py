@@ -1,4 +1,4 @@
-"""What the executor needs to know of a step, forward or compensating."""
+"""Describe a step, forward or compensating, as the executor needs it."""
 
 import inspect
 from collections.abc import Callable
@@ -13,8 +13,17 @@ from sagas.models import StepKind
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`timeout`: seconds. `is_pivot`: from its start on the saga cannot be undone. `label`: as
-    `charge:F`."""
+    """Describe one function of a saga: a step, or the compensation of a step.
+
+    Attributes:
+        name: the step's name, which its compensation shares.
+        kind: forward or compensation.
+        function: takes the context; returns what is to be added to the context, or None.
+        is_external: whether the function is `async def`, and calls something outside the database.
+        max_retries: attempts after the first one.
+        timeout: seconds for an attempt; None for no limit.
+        is_pivot: whether the saga cannot be undone any more once this step has begun.
+    """
 
     name: str
     kind: StepKind
@@ -26,47 +35,49 @@ class Step:
 
     @property
     def label(self) -> str:
+        """Return name and kind, as `charge:F`."""
         return f"{self.name}:{self.kind}"
 
     @property
-    def told(self) -> str:
-        """The step as log lines name it."""
+    def log_name(self) -> str:
+        """Return the name for log lines, as `charge` or `undoing charge`."""
         return self.name if self.kind is StepKind.FORWARD else f"undoing {self.name}"
 
 
-def forward(definition: SagaStepDefinition) -> Step:
+def forward_step(definition: SagaStepDefinition) -> Step:
+    """Describe a step."""
     return Step(
-        definition.step_id,
-        StepKind.FORWARD,
-        definition.forward_fn,
-        is_external(definition.forward_fn),
-        definition.max_retries,
-        definition.timeout_seconds,
-        definition.pivot,
+        name=definition.step_id,
+        kind=StepKind.FORWARD,
+        function=definition.forward_fn,
+        is_external=is_external(definition.forward_fn),
+        max_retries=definition.max_retries,
+        timeout=definition.timeout_seconds,
+        is_pivot=definition.pivot,
     )
 
 
-def backward(definition: SagaStepDefinition) -> Step:
-    """What undoes the step; nothing where it declares no compensation."""
+def compensation_step(definition: SagaStepDefinition) -> Step:
+    """Describe the compensation of a step; a step that declares none is undone by doing nothing."""
     undo = definition.compensation_fn or _nothing
     meta = getattr(undo, "_saga_compensation_meta", None)
     return Step(
-        definition.step_id,
-        StepKind.COMPENSATION,
-        undo,
-        is_external(undo),
-        meta.max_retries if meta else 0,
-        definition.compensation_timeout_seconds,
+        name=definition.step_id,
+        kind=StepKind.COMPENSATION,
+        function=undo,
+        is_external=is_external(undo),
+        max_retries=meta.max_retries if meta else 0,
+        timeout=definition.compensation_timeout_seconds,
     )
 
 
 def _nothing(_context: dict[str, Any]) -> None:
-    """Undoes a step that declares no compensation."""
+    """Undo a step without a compensation."""
 
 
 def is_external(function: Callable[..., Any]) -> bool:
-    """`async def` steps are external; `def` steps are local: exactly once, in a transaction."""
+    """Tell whether a step is external: `async def`. A `def` step is local, in a transaction."""
     return _is_coroutine_function(getattr(function, "__func__", function))
 
 
-_is_coroutine_function = cache(inspect.iscoroutinefunction)
+_is_coroutine_function = cache(inspect.iscoroutinefunction)  # it is asked for each run, and slow

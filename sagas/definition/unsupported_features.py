@@ -1,4 +1,4 @@
-"""Refuse what a saga class declares and nobody would carry out, with what to use in its place.
+"""Refuse declarations that nothing would carry out, with a text that names the right way.
 
 The whole table of sagaz's names is in docs/reference/sagaz-names.md.
 """
@@ -41,10 +41,10 @@ _HOOKS = ("on_enter", "on_success", "on_failure", "on_compensate")
 
 
 def check_declared(saga: SagaClass) -> None:
-    """Refuse what a saga class declares and nobody would carry out.
+    """Refuse a saga class with a declaration that nothing would carry out.
 
     Raises:
-        SagaDefinitionError: its text says what to use in its place.
+        SagaDefinitionError: there is such a declaration; the text says what to use instead.
     """
     where = type(saga).__qualname__
     for text in _refusals(saga):

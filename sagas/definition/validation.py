@@ -1,4 +1,4 @@
-"""Check a saga class at start-up: what could not be run safely is refused in a sentence."""
+"""Check a saga class at start-up, and refuse in a sentence a class that cannot run safely."""
 
 import inspect
 from datetime import timedelta
@@ -43,14 +43,13 @@ def make_instance(saga_class: type[SagaClass]) -> SagaClass:
 
 
 def is_base(saga_class: type[SagaClass]) -> bool:
-    """Tell whether a class is there for others to derive from, and is no saga of its own.
+    """Tell whether a class is only the base of other classes, and no saga.
 
-    A class is a base where it says `abstract = True` itself, has abstract methods, or is derived
-    from and has no steps.
+    A class is a base where its own body says `abstract = True`, where it has abstract methods, or
+    where it has subclasses and no steps.
 
     Raises:
-        SagaDefinitionError: the class has steps, others derive from it, and nothing says whether
-            it is a saga too.
+        SagaDefinitionError: the class has steps and subclasses, and may be meant as a saga too.
     """
     own = vars(saga_class)
     if own.get("abstract") is True or inspect.isabstract(saga_class):
@@ -73,7 +72,7 @@ def check_saga(saga: SagaClass) -> None:
     """Refuse a saga that cannot be run safely.
 
     Raises:
-        SagaDefinitionError: its text says what to change.
+        SagaDefinitionError: the saga cannot; the text says what to change.
     """
     saga_class = type(saga)
     check_name(name_of(saga_class), where=f"{saga_class.__qualname__}.saga_name")
@@ -86,7 +85,7 @@ def checked_version(saga_class: type[SagaClass]) -> int:
     """Return the class's version.
 
     Raises:
-        SagaDefinitionError: it is no whole number from 1 on.
+        SagaDefinitionError: the version is no whole number from 1 on.
     """
     version = getattr(saga_class, "version", 1)
     if type(version) is not int or version < 1:
@@ -97,7 +96,7 @@ def checked_version(saga_class: type[SagaClass]) -> int:
 
 
 def checked_deadline(saga_class: type[SagaClass]) -> timedelta | None:
-    """Return how long a saga of the class may take; None where it has no limit.
+    """Return how long a saga of the class may take; None for no limit.
 
     Raises:
         SagaDefinitionError: the deadline is no timedelta, or no moment can be counted with it.
@@ -117,7 +116,7 @@ def checked_max_concurrent(saga_class: type[SagaClass]) -> int | None:
     """Return `max_concurrent` of the class's triggers; of several, the lowest.
 
     Raises:
-        SagaDefinitionError: one is no whole number from 1 on.
+        SagaDefinitionError: a limit is no whole number from 1 on.
     """
     methods = (getattr(saga_class, name) for name in dir(saga_class))
     metadata = [marks_of(method).get("_trigger_metadata") for method in methods]

@@ -144,7 +144,7 @@ class Attempts:
         await self._stop_if_decided(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
-        named = current_step.set(f"{self._claimed.name} {self._claimed.key}: {step.told}")
+        named = current_step.set(f"{self._claimed.name} {self._claimed.key}: {step.log_name}")
         try:
             attempt = self._external if step.is_external else self._local
             result = await attempt(step, context, tries)
@@ -410,7 +410,7 @@ class Attempts:
         of = (
             self._claimed.name,
             self._claimed.key,
-            step.told,
+            step.log_name,
             tries.failures,
             step.max_retries + 1,
         )

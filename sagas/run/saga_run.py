@@ -19,7 +19,7 @@ from sagas.definition.current_step import current_threads
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import has_hook
 from sagas.definition.saga_types import SagaType
-from sagas.definition.steps import Step, backward, forward
+from sagas.definition.steps import Step, compensation_step, forward_step
 from sagas.errors import CancelRequested, Decided, EndRefused, LeaseLost
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.journal import end_conditions, writing
@@ -220,7 +220,7 @@ class SagaRun:
     def _wrap(self, definition: SagaStepDefinition) -> None:
         """Replace a step's functions with ones that journal; sagaz's timeouts are off, they would
         give up while a thread still commits."""
-        there, back = forward(definition), backward(definition)
+        there, back = forward_step(definition), compensation_step(definition)
         record = self._claimed.steps.get((there.name, there.kind))
         if there.is_pivot and record is not None and self._claimed.past_pivot:
             self._state.pivots_begun.add(there.name)

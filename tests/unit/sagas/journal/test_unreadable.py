@@ -207,7 +207,7 @@ def test_a_saga_whose_class_cannot_be_made_parks_and_ends_no_worker(
         raise OSError("no configuration")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sagas.definition.instances.Pattern.new", new)
+        patch.setattr("sagas.definition.instances.InstanceFactory.new", new)
         assert "its saga cannot be made: OSError: no configuration" in run_all(bad).park_reason
     interventions.retry(bad, by=By("a test", "it is there"))
     assert run_to_end(bad).status == "completed"
