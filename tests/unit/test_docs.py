@@ -2,10 +2,12 @@
 
 import pkgutil
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md"), *ROOT.glob("docs/**/*.md")})
@@ -107,3 +109,29 @@ def test_blocks_in_lists_are_indented_as_the_site_wants_it() -> None:
             if is_in_list and is_after_blank:
                 assert re.match(r" {2,3}\S", line) is None, f"{page.name}: {line}"
             is_after_blank = not line
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of each `manage.py` line that the page has its reader type."""
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        command = re.search(r"manage(?:\.py)? (.+)", line)
+        if command and "manage.py shell" not in line:
+            yield shlex.split(command[1], comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_takes_the_arguments_that_are_typed(page: Path) -> None:
+    commands = get_commands()
+    for name, *arguments in typed(page):
+        if name not in commands:
+            assert page.name == "tutorial.md", name  # of the project that it makes
+            continue
+        command = load_command_class(commands[name], name)
+        command.create_parser("manage.py", name).parse_args([a for a in arguments if a != "&"])
+
+
+def test_commands_are_found_in_the_pages() -> None:
+    assert ["sagas", "list", "--status", "parked"] in [
+        arguments for page in PAGES for arguments in typed(page)
+    ]
