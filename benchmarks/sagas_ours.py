@@ -19,6 +19,7 @@ from sagas.definition import discovery
 from sagas.definition.identity import saga_id
 from sagas.journal import codec
 from sagas.models import Saga, SagaStatus
+from sagas.run.timing import Timing
 from sagas.worker.executor import Executor
 
 Context = dict[str, Any]
@@ -157,7 +158,9 @@ class Durable(_Ours):
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE sagas_saga")
         self._stop.clear()
-        executor = Executor(concurrency=self._concurrency, lease=LEASE)
+        executor = Executor(
+            concurrency=self._concurrency, timing=Timing(lease=LEASE.total_seconds())
+        )
         self._thread = threading.Thread(target=executor.run, args=(self._stop,), daemon=True)
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs an event loop that ends also where foreign code does not."""
+"""Run an event loop that ends also where foreign code does not."""
 
 import asyncio
 import threading
@@ -9,16 +9,19 @@ from typing import Any, TypeVar
 R = TypeVar("R")
 
 LAST_SECONDS = 5.0
-"""Seconds that each may take at the loop's end: tasks to heed their cancel, asynchronous generators
-to close, functions in `asyncio.to_thread` to come back."""
 
 
-def run_loop(main: Coroutine[Any, Any, R]) -> R:
+def run_loop(main: Coroutine[Any, Any, R], *, last_seconds: float = LAST_SECONDS) -> R:
     """Run a coroutine in an event loop of its own, and close the loop.
 
     Like `asyncio.run`, which waits without end for each task that was cancelled, each generator
     and each thread of `asyncio.to_thread`: a step that catches every CancelledError, or whose call
     hangs, would hold the worker's end up for ever. Here it is left behind.
+
+    Args:
+        main: the coroutine.
+        last_seconds: how long each may take at the loop's end: tasks to heed their cancel,
+            asynchronous generators to close, functions in `asyncio.to_thread` to come back.
 
     Returns:
         What the coroutine returns.
@@ -31,30 +34,30 @@ def run_loop(main: Coroutine[Any, Any, R]) -> R:
         return loop.run_until_complete(main)
     finally:
         try:
-            _cancel_all(loop)
-            loop.run_until_complete(_within_last_seconds(loop.shutdown_asyncgens()))
+            _cancel_all(loop, last_seconds)
+            loop.run_until_complete(_within(last_seconds, loop.shutdown_asyncgens()))
         finally:
-            _shut_down(executor)
+            _shut_down(executor, last_seconds)
             asyncio.set_event_loop(None)
             loop.close()
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+def _cancel_all(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=LAST_SECONDS))
+        loop.run_until_complete(asyncio.wait(tasks, timeout=seconds))
 
 
-async def _within_last_seconds(closing: Awaitable[None]) -> None:
+async def _within(seconds: float, closing: Awaitable[None]) -> None:
     # `asyncio.wait_for` would wait for what it has cancelled.
-    await asyncio.wait([asyncio.ensure_future(closing)], timeout=LAST_SECONDS)
+    await asyncio.wait([asyncio.ensure_future(closing)], timeout=seconds)
 
 
-def _shut_down(executor: ThreadPoolExecutor) -> None:
+def _shut_down(executor: ThreadPoolExecutor, seconds: float) -> None:
     """Let no call begin any more, and wait a moment for those that run."""
     executor.shutdown(wait=False, cancel_futures=True)
     waiting = threading.Thread(target=executor.shutdown, name="executor-end", daemon=True)
     waiting.start()
-    waiting.join(LAST_SECONDS)
+    waiting.join(seconds)

@@ -1,12 +1,10 @@
-"""Tries a step until it is done, or the saga is decided by it.
+"""Attempt a step until it is done, or the saga is decided by it.
 
 A failure is decided, and a pivot begun, without an `await` in between: of steps that run side by
 side either the pivot sees the failure and does not begin, or the failure sees the pivot and parks.
 """
 
 import asyncio
-import random
-import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -37,29 +35,22 @@ from sagas.definition.steps import Step
 from sagas.errors import CancelRequested, Decided, LeaseLost, Suspended
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.journal import codec, local_step, writing
-from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry, Wait
+from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
 from sagas.models import StepKind, StepStatus
 from sagas.run.calling import call_external, call_local
-from sagas.run.journal_writer import Writer
+from sagas.run.journal_writer import JournalWriter
+from sagas.run.patience import Patience
+from sagas.run.resources import RunResources
+from sagas.run.resting import Resting
 from sagas.run.state import RunState
 from sagas.run.tries import Tries
 
 logger = get_logger(__name__)
 
-FIRST_BACKOFF = 0.2
-LONGEST_BACKOFF = 30.0
-LONGEST_REST = 1.0  # a saga that waits longer is nobody's meanwhile
-CONFLICT_PAUSE = 0.02
 MOST_EXCUSED = 5
 """Attempts in a row that spend no retry though the database answers again when it is asked."""
 
 Context = dict[str, Any]
-
-
-def backoff(failures: int, *, jitter: Callable[[], float] = random.random) -> float:
-    """Seconds to rest after so many failures."""
-    doubled = FIRST_BACKOFF * 2.0 ** min(failures - 1, 60)
-    return min(doubled, LONGEST_BACKOFF) * (0.5 + jitter())
 
 
 class _Conflict(Exception):  # noqa: N818 - states the fact
@@ -67,7 +58,12 @@ class _Conflict(Exception):  # noqa: N818 - states the fact
 
 
 class _Work:
-    """Calls a local step, and keeps what it raised: the journal's own errors are another matter."""
+    """Call a local step, and keep what it raised: the journal's own errors are another matter.
+
+    Attributes:
+        error: what the step itself has raised.
+        finished_at: when it ended, as the journal has it.
+    """
 
     def __init__(self, call: Callable[[], Any], finished_at: Callable[[], datetime]) -> None:
         self._call = call
@@ -83,34 +79,51 @@ class _Work:
             raise
 
     def finish(self) -> datetime:
-        """Note and return when it ended."""
+        """Note and return when the step ended."""
         self.finished_at = self._finished_at()
         return self.finished_at
 
 
 class Attempts:
-    """The attempts at the steps of one run.
+    """Make the attempts at the steps of one run.
 
     Args:
-        undo_too: called with a step that may have had its effect, where its saga is decided.
+        state: of the run.
+        writer: writes what becomes of an attempt.
+        patience: waits for the database.
+        resources: of the worker: timing, and chance.
+        undo_too: called with the name of a step that may have had its effect, where its saga is
+            decided.
     """
 
     def __init__(
         self,
         state: RunState,
-        writer: Writer,
+        writer: JournalWriter,
+        patience: Patience,
+        resources: RunResources,
         *,
         undo_too: Callable[[str], None],
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._state = state
         self._claimed = state.claimed
         self._writer = writer
+        self._patience = patience
+        self._resources = resources
+        self._timing = resources.timing
+        self._resting = Resting(state, writer, patience, longest=self._timing.longest_rest)
         self._undo_too = undo_too
-        self._jitter = jitter
 
     async def until_done(self, step: Step, context: Context, tries: Tries) -> Context:
-        """Returns what the step changed in the context, as the journal has it.
+        """Attempt a step until it is done.
+
+        Args:
+            step: forward or compensating.
+            context: of the saga; the step gets a copy.
+            tries: the attempts that were made before.
+
+        Returns:
+            What the step changed in the context, as the journal has it.
 
         Raises:
             Suspended: this run goes no further.
@@ -120,7 +133,7 @@ class Attempts:
         self._state.busy += 1
         try:
             while True:
-                result = await self._once(step, context, tries)
+                result = await self._attempt(step, context, tries)
                 if result is not None:
                     return result
         except (Suspended, Decided, StepFailed):
@@ -136,18 +149,22 @@ class Attempts:
         finally:
             self._state.busy -= 1
 
-    async def _once(self, step: Step, context: Context, tries: Tries) -> Context | None:
-        """One attempt; None where another one is to follow."""
+    async def _attempt(self, step: Step, context: Context, tries: Tries) -> Context | None:
+        """Make one attempt.
+
+        Returns:
+            What the step changed in the context; None where another attempt is to follow.
+        """
         if not step.is_external:
             await self._writer.settle()
-            self._state.stop_if_suspended()  # meanwhile
+            self._state.stop_if_suspended()  # it may have been while this waited
         await self._stop_if_decided(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
         named = current_step.set(f"{self._claimed.name} {self._claimed.key}: {step.log_name}")
         try:
-            attempt = self._external if step.is_external else self._local
-            result = await attempt(step, context, tries)
+            call = self._external if step.is_external else self._local
+            result = await call(step, context, tries)
         except (Suspended, LeaseLost):
             raise
         except (_Conflict, CancelRequested):
@@ -175,7 +192,7 @@ class Attempts:
         return result
 
     def _give_way(self, step: Step, error: BaseException) -> Suspended:
-        """A failure of the executor's own: nothing follows from it but that another run tries."""
+        """Suspend the run after a failure of our own: another run is to try."""
         reason = failure_of(error).text
         self._state.suspend(reason)
         logger.error(
@@ -186,7 +203,15 @@ class Attempts:
         return Suspended(reason)
 
     async def _stop_if_decided(self, step: Step, tries: Tries) -> None:
-        """Before an attempt: has a step beside it failed, a cancel come, the deadline passed?"""
+        """Look before an attempt whether it is still wanted, and begin the pivot.
+
+        A step beside it may have failed, a cancel come, the deadline passed. Between the last look
+        and the note that a pivot has begun nothing may be awaited: see the module.
+
+        Raises:
+            Decided: the saga is to be undone.
+            Suspended: the deadline has passed behind a pivot, and the saga is parked.
+        """
         if step.kind is StepKind.COMPENSATION:
             return
         left = self._state.seconds_left
@@ -205,6 +230,11 @@ class Attempts:
             self._state.pivots_begun.add(step.name)
 
     async def _decide(self, step: Step, tries: Tries, reason: str, *, cancelled: bool) -> None:
+        """Decide that the saga is to be undone, and write it.
+
+        Raises:
+            Decided: always, unless the decision cannot be written.
+        """
         self._state.failure = reason
         self._state.cancelled = cancelled
         await self._write_decision(Fail(reason, cancelled))
@@ -217,8 +247,19 @@ class Attempts:
             self._undo_too(step.name)
 
     async def _local(self, step: Step, context: Context, tries: Tries) -> Context:
-        """Exactly once: where the connection broke at the commit, the journal tells whether it was
-        made."""
+        """Make one attempt at a local step, exactly once.
+
+        Where the connection broke at the commit, the journal tells whether it was made.
+
+        Returns:
+            What the step changed in the context.
+
+        Raises:
+            _Conflict: another transaction was preferred, or the saga's row is held; try again.
+            CancelRequested: a cancel came before this pivot.
+            LeaseLost, Suspended: this run goes no further.
+            Exception: what the step has raised.
+        """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
         entry = Entry(
             saga=self._claimed,
@@ -240,17 +281,18 @@ class Attempts:
                 is_steps = error is work.error
                 if not is_steps and keeps_waiting(error):
                     # A statement of the journal's: it waited for the fence.
-                    await self._writer.give_time(error)
+                    await self._patience.wait_for_row(error)
                     raise _Conflict from error
                 # The server chooses the victim of a deadlock; NOWAIT is what a step asks for.
                 is_own = is_steps and (is_of_another(error) or is_lock_not_available(error))
                 if is_conflict(error) and not is_own:
                     # Not in a loop here: a cancel or the deadline may have come meanwhile.
-                    await self._writer.rest(CONFLICT_PAUSE * self._jitter())
+                    pause = self._timing.conflict_pause * self._resources.jitter()
+                    await self._patience.sleep(pause)
                     raise _Conflict from error
                 if is_steps or not is_outage(error):
                     raise  # judged as what an external step raises is
-                await self._writer.pause(error)
+                await self._patience.wait_out_outage(error)
             else:
                 self._state.note_cancel(cancel_reason)
                 reach(Point.STEP_DONE, step.label)
@@ -263,8 +305,19 @@ class Attempts:
                 return self._state.newest(record.result, record.finished_at)
 
     async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
+        """Make one attempt at an external step: its start is in the journal before it is called.
+
+        Returns:
+            What the step changed in the context. It may not be written yet, where no step runs
+            beside this one.
+
+        Raises:
+            CancelRequested: a cancel came before it began; it was not called.
+            LeaseLost, Suspended: this run goes no further.
+            Exception: what the step has raised.
+        """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
-        await self._writer.write(
+        await self._writer.append(
             *((BeginPivot(),) if begins else ()),
             step=tries.entry(step, StepStatus.STARTED),
             unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
@@ -275,24 +328,25 @@ class Attempts:
             context,
             undoes=step.kind is StepKind.COMPENSATION,
             allowance=self._allowance(step),
+            cancel_grace=self._timing.cancel_grace,
         )
         encoded = codec.encode(result)
         reach(Point.CALLED, step.label)
         at = self._state.finished_at()
         done = tries.entry(step, StepStatus.DONE, result=encoded, finished_at=at)
-        self._writer.post(step=done, then=partial(reach, Point.STEP_DONE, step.label))
-        if not self._state.is_alone:  # what comes next may take its time
+        self._writer.append_nowait(done)
+        if not self._state.is_alone:  # the next entry, which would settle this one, may be late
             await self._writer.settle()
         return self._state.newest(codec.decode(encoded), at)
 
     def _allowance(self, step: Step) -> Allowance:
-        """The step's timeout, or less where the deadline comes before it."""
+        """Return the time for an attempt: the step's timeout, or less before the deadline."""
         left = self._state.seconds_left
         has_no_deadline = step.kind is StepKind.COMPENSATION or self._state.has_begun_pivot
         return Allowance(step.timeout, at_most=None if has_no_deadline else left)
 
     async def _was_away(self, step: Step, tries: Tries, failure: Failure) -> bool:
-        """Whether the step failed because our own database was away: that spends no retry.
+        """Tell whether the step failed because our own database was away: that spends no retry.
 
         The database may answer again when it is asked; then the error tells whose it was. A step
         that breaks its own connection each time looks the same: it is not excused for ever.
@@ -302,7 +356,7 @@ class Attempts:
         is_nobodys = is_databases(error) and is_outage(error) and alias_of(error) is None
         if ours is None and not is_nobodys:
             return False
-        if await self._writer.had_to_wait():
+        if await self._patience.was_away():
             tries.excused = 0
             return True
         if ours is None or tries.excused >= MOST_EXCUSED:
@@ -312,7 +366,7 @@ class Attempts:
             "%s %s: the database was away while %s ran, trying again: %s",
             *(self._claimed.name, self._claimed.key, step.name, one_line_error(ours)),
         )
-        await self._writer.rest(self.backoff(tries.excused))
+        await self._patience.sleep(self._resources.retry_pause(tries.excused))
         return True
 
     async def _failed(self, step: Step, tries: Tries, failure: Failure) -> None:
@@ -336,7 +390,7 @@ class Attempts:
         self._log(step, tries, failure, is_last=is_last)
         if not is_last:
             reach(Point.ATTEMPT_FAILED, step.label)
-            await self._rest(step, self.backoff(tries.failures))
+            await self._resting.rest(step, self._resources.retry_pause(tries.failures))
             return
         if decides:
             reach(Point.FAILURE_DECIDED, step.label)
@@ -353,6 +407,18 @@ class Attempts:
     async def _journal_failure(
         self, step: Step, tries: Tries, text: str, *, decides: bool, kept: str
     ) -> None:
+        """Write a failed attempt, and with it what it decides.
+
+        Args:
+            step: that failed.
+            tries: with this attempt.
+            text: the failure, for people.
+            decides: the saga is to be undone for it.
+            kept: the traceback that is kept with the attempt.
+
+        Raises:
+            Suspended, LeaseLost: this run goes no further.
+        """
         status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
         entry = tries.entry(step, status, error=text, traceback=kept)
         changes: list[Fail | BeginPivot] = []
@@ -363,47 +429,19 @@ class Attempts:
         await self._write_decision(*changes, step=entry)
 
     async def _write_decision(self, *changes: Change, step: StepEntry | None = None) -> None:
-        """Nothing may follow from what the journal does not have."""
+        """Write what a run has decided: nothing may follow from what the journal does not have.
+
+        Raises:
+            Suspended, LeaseLost: it is not written.
+        """
         try:
-            await self._writer.write(*changes, step=step)
+            await self._writer.append(*changes, step=step)
         except (Suspended, LeaseLost):
             raise
         except Exception as unwritten:
             reason = failure_of(unwritten).text
             self._state.suspend(reason)
             raise Suspended(reason) from unwritten
-
-    async def _rest(self, step: Step, seconds: float) -> None:
-        """Until the next attempt. A saga of which every step waits for long is given up: it holds
-        no task and no worker, and is claimed again when it is due."""
-        left = self._state.seconds_left
-        if left is not None and step.kind is StepKind.FORWARD and not self._state.has_begun_pivot:
-            seconds = max(0.0, min(seconds, left))
-        due = time.monotonic() + seconds
-        self._state.resting[step.label] = due
-        self._state.busy -= 1
-        try:
-            while (left := due - time.monotonic()) > 0:
-                if not self._state.busy and self._first_due() > LONGEST_REST:
-                    await self._give_up()
-                await self._writer.rest(min(left, LONGEST_REST))
-        finally:
-            self._state.busy += 1
-            del self._state.resting[step.label]
-
-    def _first_due(self) -> float:
-        """Seconds until the first of the steps that rest is due."""
-        return min(self._state.resting.values()) - time.monotonic()
-
-    async def _give_up(self) -> None:
-        seconds = self._first_due()
-        await self._writer.write(Wait(seconds))
-        self._state.suspend(f"its next attempt is due in {seconds:.0f} s")
-        self._state.stop_if_suspended()
-
-    def backoff(self, failures: int) -> float:
-        """Seconds to rest after so many failures."""
-        return backoff(failures, jitter=self._jitter)
 
     def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
         """Warn of a failed attempt; of the last with the traceback, where nobody expected it."""

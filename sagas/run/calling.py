@@ -1,5 +1,7 @@
-"""A step's context: it gets a copy of its own, by way of the journal's encoder, and hands back what
-it changed there and what it returned."""
+"""Call steps: each gets a copy of the context, and hands back its changes and its result.
+
+The copy goes by way of the journal's encoder: a step sees what it would see behind a crash.
+"""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,16 +13,25 @@ from sagas.definition.current_step import current_allowance
 from sagas.errors import UnstorableValue
 from sagas.failures import raisable
 from sagas.journal import codec
-from sagas.run.own_task import apart
+from sagas.run.own_task import CANCEL_GRACE, call_apart
 
 
 def call_local(
     function: Callable[[dict[str, Any]], Any], context: dict[str, Any], *, undoes: bool = False
 ) -> dict[str, Any]:
-    """Call a step with a context of its own; returns what it changed there and what it returned.
+    """Call a local step with a context of its own.
 
     Args:
-        undoes: it is a compensation. A result of it that is no dict is passed over, as in sagaz.
+        function: the step, or its compensation.
+        context: of the saga; it stays as it is.
+        undoes: it is a compensation. A result that is no dict is passed over, as in sagaz.
+
+    Returns:
+        What the step changed in its context, and what it returned.
+
+    Raises:
+        UnstorableValue: the journal cannot keep that.
+        Exception: what the step has raised.
     """
     own, before = _own(context)
     try:
@@ -39,14 +50,31 @@ async def call_external(
     *,
     undoes: bool = False,
     allowance: Allowance | None = None,
+    cancel_grace: float = CANCEL_GRACE,
 ) -> dict[str, Any]:
-    """The same for an async step, called apart, within this allowance."""
+    """Call an external step with a context of its own, in a task of its own.
+
+    Args:
+        function: the step, or its compensation.
+        context: of the saga; it stays as it is.
+        undoes: it is a compensation.
+        allowance: the time that it may take; without one, as long as it takes.
+        cancel_grace: seconds that it may take to end after each cancel.
+
+    Returns:
+        What the step changed in its context, and what it returned.
+
+    Raises:
+        UnstorableValue: the journal cannot keep that.
+        TimeoutError: the time was up.
+        Exception: what the step has raised.
+    """
     context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
     own, before = _own(context)
     allowance = allowance or Allowance(None)
     token = current_allowance.set(allowance)
     try:
-        result = await apart(function, own, allowance=allowance)
+        result = await call_apart(function, own, allowance=allowance, cancel_grace=cancel_grace)
     finally:
         current_allowance.reset(token)
     return _merged(_returned(result, undoes=undoes), own, before, context)
@@ -80,7 +108,7 @@ _ATOMS = (str, int, bool, type(None))  # not to be changed, and kept by the jour
 
 
 def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A copy, and the journal's text of what in it can be changed."""
+    """Copy a context; return the copy, and the journal's text of each value that can be changed."""
     before = {k: codec.encode(value) for k, value in context.items() if type(value) not in _ATOMS}
     own = {k: codec.decode(before[k]) if k in before else v for k, v in context.items()}
     return own, before
@@ -89,6 +117,14 @@ def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def _merged(
     result: dict[str, Any], own: dict[str, Any], before: dict[str, str], context: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return what a step returned, and what it changed in its own context.
+
+    Args:
+        result: what it returned.
+        own: its context, afterwards.
+        before: the journal's text of the values in it that could be changed.
+        context: as it was before.
+    """
     changed = {
         key: value
         for key, value in own.items()
@@ -102,7 +138,7 @@ def _merged(
 
 
 def visible(context: dict[str, Any], steps: Iterable[str]) -> dict[str, Any]:
-    """Return the context without what sagaz keeps in it for itself, which it names after steps."""
+    """Return the context without the keys of sagaz's own, which it names after steps."""
     own = {key.format(step) for step in steps for key in _SAGAZ_KEYS}
     return {key: value for key, value in context.items() if key not in own}
 

@@ -1,4 +1,4 @@
-"""The end of a saga of which its app wants to be told: tried again, but not for ever.
+"""End a saga with its app's hook, or park it: tried again, but not for ever.
 
 What our own database being away costs a hook is no try of it. But a hook's own statement may fail
 like that each time although our database answers: it asks a foreign server that is away, or waits
@@ -6,7 +6,7 @@ for a lock that nobody lets go. That is excused for a number of tries and a time
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
@@ -15,28 +15,52 @@ from sagas.errors import HookFailed
 from sagas.failures import stand_in
 from sagas.journal import final_transaction
 from sagas.journal.records import Claimed
-from sagas.run.attempts import backoff
-from sagas.run.journal_writer import Writer
+from sagas.run.journal_writer import JournalWriter
+from sagas.run.patience import Patience
+from sagas.run.resources import RunResources
+from sagas.run.state import RunState
 
 logger = get_logger(__name__)
 
 HOOK_ATTEMPTS = 5
 MOST_EXCUSED = 5
-PATIENCE = 30.0
-"""Seconds from the first excused try on in which more are excused, however many there were."""
+"""Tries in a row that are excused, however long they take."""
 
 
 class Closing:
-    """Writes the last transaction of one saga, with its hook."""
+    """Write the last transaction of one saga, with its hook.
 
-    def __init__(self, claimed: Claimed, writer: Writer) -> None:
+    Args:
+        claimed: the saga.
+        writer: calls the hook in a thread.
+        patience: waits for the database, and between two tries.
+        resources: of the worker.
+        clock: seconds, as `time.monotonic()`.
+    """
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        writer: JournalWriter,
+        patience: Patience,
+        resources: RunResources,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._claimed = claimed
         self._writer = writer
+        self._patience = patience
+        self._resources = resources
+        self._clock = clock
         self._excused = 0
-        self._since = 0.0
+        self._excused_since = 0.0
 
     async def finish(self, outcome: SagaOutcome, *, steps: Collection[str]) -> str:
-        """Complete it or roll it back.
+        """Complete the saga or roll it back, as the outcome says.
+
+        Args:
+            outcome: what the hook is told.
+            steps: the names of all its forward steps.
 
         Returns:
             Why its hook keeps failing: nothing is written then. Empty where it has ended.
@@ -56,13 +80,14 @@ class Closing:
             )
             if failures == HOOK_ATTEMPTS:
                 return str(error)
-            await self._writer.rest(backoff(failures))
+            await self._patience.sleep(self._resources.retry_pause(failures))
         return ""
 
     async def park(self, outcome: SagaOutcome, *, with_hook: bool = True) -> None:
-        """Park it, in the end without its hook.
+        """Park the saga, in the end without its hook.
 
         Args:
+            outcome: what the hook is told.
             with_hook: call its app's function; not where that has cost workers.
 
         Raises:
@@ -85,6 +110,7 @@ class Closing:
         )
 
     async def _try(self, outcome: SagaOutcome, steps: Collection[str]) -> HookFailed | None:
+        """Write the last transaction once; return how its hook has failed, where it has."""
         try:
             await self._writer.call_at_the_end(
                 final_transaction.finish, self._claimed, outcome, steps=steps
@@ -94,20 +120,61 @@ class Closing:
         return None
 
     async def _is_excused(self, error: HookFailed, hook: str) -> bool:
-        """Whether our database may have been to blame; it answers when this returns."""
+        """Tell whether our database may have been to blame; it answers when this returns."""
         if not error.may_pass:
             return False
-        if await self._writer.had_to_wait():
+        if await self._patience.was_away():
             self._excused = 0
             return True
-        now = time.monotonic()
-        self._since = self._since if self._excused else now
-        if self._excused >= MOST_EXCUSED and now - self._since >= PATIENCE:
+        now = self._clock()
+        self._excused_since = self._excused_since if self._excused else now
+        is_long = now - self._excused_since >= self._resources.timing.hook_excuse
+        if self._excused >= MOST_EXCUSED and is_long:
             return False
         self._excused += 1
         logger.warning(
             "%s %s: the database answers, but not what its %s hook asks (try %d), trying again: %s",
             *(self._claimed.name, self._claimed.key, hook, self._excused, one_line(str(error))),
         )
-        await self._writer.rest(backoff(self._excused))
+        await self._patience.sleep(self._resources.retry_pause(self._excused))
         return True
+
+
+class Parking:
+    """Park one saga, by a state of its own: that of its run may be suspended by then.
+
+    Args:
+        claimed: the saga.
+        resources: of the worker.
+    """
+
+    def __init__(self, claimed: Claimed, resources: RunResources) -> None:
+        self._claimed = claimed
+        self._resources = resources
+        self._state = RunState(claimed)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether its hook has been given up, and may still commit."""
+        return self._state.hangs
+
+    def hurry(self) -> None:
+        """Wait for nothing any more, and leave the saga to another worker."""
+        self._state.hurry.set()
+
+    async def park(self, outcome: SagaOutcome, *, with_hook: bool = True) -> None:
+        """Park the saga.
+
+        Args:
+            outcome: what its hook is told.
+            with_hook: call its hook.
+
+        Raises:
+            LeaseLost, Suspended: nothing is written.
+        """
+        patience = Patience(
+            self._state, threads=self._resources.journal, timing=self._resources.timing
+        )
+        writer = JournalWriter(self._state, patience, self._resources)
+        closing = Closing(self._claimed, writer, patience, self._resources)
+        await closing.park(outcome, with_hook=with_hook)

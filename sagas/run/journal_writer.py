@@ -1,20 +1,18 @@
-"""How a run writes to the journal: again while the database is away, and heeding the verdict."""
+"""Write one run's entries into the journal: again while the database is away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar, assert_never
 
 from saga_runtime.abandoned_calls import current_step
 from saga_runtime.database_errors import AWAY, is_conflict, is_outage, keeps_waiting
-from saga_runtime.database_threads import CallHangs, Threads
+from saga_runtime.database_threads import CallHangs
 from saga_runtime.hang_watch import Watch
 from saga_runtime.logs import get_logger
-from saga_runtime.outage import Outage
-from saga_runtime.text import describe_error, one_line_error
-from saga_runtime.waits import until_set
+from saga_runtime.text import describe_error
+from sagas.crash_points import Point, reach
 from sagas.errors import CancelRequested, EndRefused, LeaseLost, Suspended
-from sagas.journal import sql
 from sagas.journal.entries import (
     BeginPivot,
     Busy,
@@ -27,48 +25,52 @@ from sagas.journal.entries import (
     Verdict,
     Written,
 )
-from sagas.journal.group_commit import GroupCommit
+from sagas.models import StepStatus
+from sagas.run.patience import Patience
+from sagas.run.resources import RunResources
 from sagas.run.state import RunState
 
 logger = get_logger(__name__)
-
-BUSY_PAUSE = 0.02  # seconds; a cancel or a person holds a saga's row for no longer
-LONGEST_BUSY_PAUSE = 1.0
-TOLD_EVERY = 10  # times that the database gave up
-STILL_MARGIN = 30.0
-"""Seconds beyond its limit that an app's code may go on in a thread without a statement. Longer
-than SQLite's writers wait for their turn, which is no statement."""
-STILL_AT_THE_END = 60.0
-"""The limit, in seconds, of the functions that an app has called at a saga's end."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Writer:
-    """Writes what happens in one run."""
+class JournalWriter:
+    """Write what happens in one run.
 
-    def __init__(self, state: RunState, *, group: GroupCommit, threads: Threads) -> None:
+    Args:
+        state: of the run; a cancel that the journal tells of is noted there.
+        patience: waits while the database is away.
+        resources: of the worker: group commit, threads for the journal, timing.
+    """
+
+    def __init__(self, state: RunState, patience: Patience, resources: RunResources) -> None:
         self._state = state
-        self._group = group
-        self._threads = threads
-        self._outage = Outage("the database", logger=logger)
-        self._given_up = 0
-        self._posted: list[tuple[Entry, asyncio.Future[Verdict], Callable[[], None]]] = []
+        self._patience = patience
+        self._group = resources.group
+        self._threads = resources.journal
+        self._timing = resources.timing
+        self._unconfirmed: list[tuple[Entry, asyncio.Future[Verdict]]] = []
 
-    async def write(
+    async def append(
         self, *changes: Change, step: StepEntry | None = None, unless_cancelled: bool = False
     ) -> None:
-        """Write an entry; a cancel that waits is noted in the run's state.
+        """Write an entry, and wait until it is in the journal.
+
+        Args:
+            changes: of the saga.
+            step: what became of an attempt.
+            unless_cancelled: do not write where a cancel waits.
 
         Raises:
-            LeaseLost: it is not written, the saga is another worker's.
-            CancelRequested: it is not written, where `unless_cancelled`.
+            LeaseLost: nothing is written, the saga is another worker's.
+            CancelRequested: nothing is written, where `unless_cancelled`.
             EndRefused: the journal does not allow that end.
             Suspended: nobody knows; the database is away, and the worker stopping.
         """
         if any(not isinstance(change, BeginPivot) for change in changes):
-            await self.settle()
+            await self.settle()  # a decision must not rest on an answer that gets lost
         entry = Entry(
             saga=self._state.claimed, step=step, changes=changes, unless_cancelled=unless_cancelled
         )
@@ -76,28 +78,27 @@ class Writer:
         try:
             await self.settle()
         except BaseException:
-            self._posted.append((entry, written, lambda: None))  # close() waits for it
+            self._unconfirmed.append((entry, written))  # close() waits for it
             raise
         await self._is_written(entry, written)
 
-    def post(self, *, step: StepEntry, then: Callable[[], None]) -> None:
-        """Hand in the answer of a call without waiting: it shares a transaction with the start of
-        the next one. Before anything is done that follows from it, `settle()` waits for it.
+    def append_nowait(self, step: StepEntry) -> None:
+        """Hand in the answer of a call without waiting until it is written.
 
-        Args:
-            then: called once it is written.
+        It shares a transaction with the start of the next call. Before anything is done that
+        follows from it, `settle()` waits for it.
         """
         entry = Entry(saga=self._state.claimed, step=step)
-        self._posted.append((entry, self._group.put(entry), then))
+        self._unconfirmed.append((entry, self._group.put(entry)))
 
     async def settle(self) -> None:
-        """Wait until what was posted is written.
+        """Wait until all is written that was handed in.
 
         Raises:
-            LeaseLost, Suspended: it is not, and nothing may follow from it.
+            LeaseLost, Suspended: something is not, and nothing may follow from it.
         """
-        while self._posted:
-            entry, written, then = self._posted.pop(0)
+        while self._unconfirmed:
+            entry, written = self._unconfirmed.pop(0)
             try:
                 await self._is_written(entry, written)
             except (LeaseLost, Suspended):
@@ -106,36 +107,47 @@ class Writer:
                 reason = describe_error(error)
                 self._state.suspend(reason)
                 raise Suspended(reason) from error
-            then()
+            if entry.step is not None and entry.step.status is StepStatus.DONE:
+                reach(Point.STEP_DONE, f"{entry.step.step}:{entry.step.kind}")
 
     async def close(self) -> None:
-        """Wait for what was posted, whatever becomes of it."""
-        posted = [written for _, written, _ in self._posted]
-        self._posted.clear()
-        if posted:
-            await asyncio.gather(*posted, return_exceptions=True)
+        """Wait for what was handed in, whatever becomes of it."""
+        unconfirmed = [written for _, written in self._unconfirmed]
+        self._unconfirmed.clear()
+        if unconfirmed:
+            await asyncio.gather(*unconfirmed, return_exceptions=True)
 
     async def _is_written(self, entry: Entry, written: "asyncio.Future[Verdict]") -> None:
+        """Wait for the verdict on an entry; hand it in again where nobody knows or a row was held.
+
+        Raises:
+            LeaseLost, CancelRequested, EndRefused, Suspended: as `append()`.
+        """
         while True:
             try:
                 verdict = await written
             except AWAY as error:
                 if keeps_waiting(error):
-                    await self.give_time(error)
+                    await self._patience.wait_for_row(error)
                 elif is_outage(error) or is_conflict(error):
-                    await self.pause(error)
+                    await self._patience.wait_out_outage(error)
                 else:
                     raise
             else:
-                self._outage.over()
-                self._given_up = 0
+                self._patience.note_answer()
                 if not isinstance(verdict, Busy):
                     self._heed(verdict)
                     return
-                await self.rest(BUSY_PAUSE)
+                await self._patience.wait_for_writer()
+            # Nobody knows whether the lost one is committed; an entry may be written twice.
             written = self._group.put(entry)
 
     def _heed(self, verdict: Written | Cancelled | Fenced | Refused) -> None:
+        """Note the cancel that a verdict tells of, and go on where the entry is written.
+
+        Raises:
+            LeaseLost, CancelRequested, EndRefused: it is not.
+        """
         match verdict:
             case Written(cancel_reason):
                 self._state.note_cancel(cancel_reason)
@@ -151,43 +163,37 @@ class Writer:
                 assert_never(verdict)
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call something that may be called again in a thread, while the database is away too."""
-        return await self._until_it_answers(partial(self._threads.run, function, *args, **kwargs))
+        """Call a function of the journal in a thread, and again while the database is away.
+
+        Raises:
+            Suspended: the worker is to stop.
+        """
+        do = partial(self._threads.run, function, *args, **kwargs)
+        return await self._patience.until_it_answers(do)
 
     async def call_at_the_end(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """The same for what calls an app's functions at the saga's end.
+        """Do the same for what calls an app's functions at the saga's end.
 
         Raises:
-            Suspended: one of them hangs.
+            Suspended: one of them hangs, or the worker is to stop.
         """
         saga = self._state.claimed
         token = current_step.set(f"{saga.name} {saga.key}: the function at its end")
         do = partial(function, *args, **kwargs)
         try:
-            return await self._until_it_answers(
-                partial(self.call_foreign, do, still_for=STILL_AT_THE_END)
+            return await self._patience.until_it_answers(
+                partial(self.call_foreign, do, still_for=self._timing.hook_limit)
             )
         finally:
             current_step.reset(token)
-
-    async def _until_it_answers(self, call: Callable[[], Awaitable[R]]) -> R:
-        """Call, and again while the database is away."""
-        while True:
-            try:
-                result = await call()
-            except AWAY as error:
-                await (self.give_time if keeps_waiting(error) else self.pause)(error)
-            else:
-                self._outage.over()
-                self._given_up = 0
-                return result
 
     async def call_foreign(self, function: Callable[[], R], *, still_for: float | None) -> R:
         """Call an app's code in a thread, once.
 
         Args:
+            function: the code, with the statements of the journal around it.
             still_for: seconds that it may go on without a statement; None for no limit.
 
         Raises:
@@ -195,8 +201,9 @@ class Writer:
         """
         if still_for is None:
             return await self._threads.run(function)
+        watch = Watch(still_for + self._timing.hang_margin)
         try:
-            return await self._threads.run_watched(Watch(still_for + STILL_MARGIN), function)
+            return await self._threads.run_watched(watch, function)
         except CallHangs as error:
             self._state.hangs = True
             self._state.suspend(str(error))
@@ -206,43 +213,3 @@ class Writer:
                 error,
             )
             raise Suspended(str(error)) from error
-
-    async def pause(self, error: Exception) -> None:
-        """The database is away."""
-        await self.rest(self._outage.failed(error))
-
-    async def give_time(self, error: Exception) -> None:
-        """Rest where our database answers, and has given up a statement of the journal: somebody
-        holds the saga's row, or it is overloaded. That is nothing against the step."""
-        if self._given_up % TOLD_EVERY == 0:
-            logger.warning(
-                "%s %s: the database gives up what the journal asks, trying on. Does somebody hold "
-                "the saga's row? %s",
-                *(self._state.claimed.name, self._state.claimed.key, one_line_error(error)),
-            )
-        pause = min(BUSY_PAUSE * 2.0 ** min(self._given_up, 10), LONGEST_BUSY_PAUSE)
-        self._given_up += 1
-        await self.rest(pause)
-
-    async def rest(self, seconds: float) -> None:
-        """Sleep; where the worker is to stop, leave the saga to another one instead.
-
-        Raises:
-            Suspended: it is left.
-        """
-        if await until_set(self._state.hurry, seconds):
-            self._state.suspend("the worker is stopping")
-        self._state.stop_if_suspended()
-
-    async def had_to_wait(self) -> bool:
-        """Whether the database was away just now; it is back when this returns."""
-        was_away = False
-        while True:
-            try:
-                await self._threads.run(sql.run, "SELECT 1", [])
-            except AWAY as error:
-                was_away = True
-                await self.pause(error)
-            else:
-                self._outage.over()
-                return was_away

@@ -1,4 +1,4 @@
-"""Awaits foreign code in a task of its own.
+"""Await foreign code in a task of its own.
 
 A step may cancel "its own task": async-timeout 4 does so from a timer, catches the CancelledError
 and never takes the cancel back. In the run's own task that would end whatever the run awaits next,
@@ -18,30 +18,43 @@ from sagas.failures import raisable
 
 logger = get_logger(__name__)
 
-GRACE = 5.0
-"""Seconds that a call may take to end after each of the two cancels that it gets."""
+CANCEL_GRACE = 5.0
+"""Seconds that a call may take to end after each of its two cancels, by default."""
 
 
 @dataclass(slots=True)
 class _End:
-    """How a call has ended. The task's own result does not tell: a cancel that comes behind the
-    last `await` takes its place."""
+    """Keep how a call has ended.
+
+    The task's own result does not tell: a cancel behind the last `await` takes its place.
+
+    Attributes:
+        result: what the call returned, where it has.
+        has_returned: it has.
+        error: what it raised instead.
+    """
 
     result: Any = None
     has_returned: bool = False
     error: BaseException | None = None
 
 
-async def apart(
+async def call_apart(
     function: Callable[..., Any],
     *arguments: Any,
     allowance: Allowance | None = None,
+    cancel_grace: float = CANCEL_GRACE,
 ) -> Any:
-    """Call a function, await what it returns if that can be awaited, and hand out the result.
+    """Call a function in a task of its own, and await what it returns where it can be awaited.
 
     Args:
         function: foreign code, `def` or `async def`.
+        arguments: of the function.
         allowance: when it is used up the call is cancelled, and its end is awaited for a while.
+        cancel_grace: seconds of that while, after each of two cancels.
+
+    Returns:
+        What the function has returned.
 
     Raises:
         TimeoutError: the time was up. A call that does not heed its cancel is left behind: what it
@@ -53,8 +66,8 @@ async def apart(
     task = asyncio.create_task(_note(function, arguments, end))
     try:
         running = not await _ends_within(task, allowance or Allowance(None))
-        if running and not await _heeds_cancel(task):
-            _leave_behind(task, getattr(function, "__qualname__", repr(type(function))))
+        if running and not await _heeds_cancel(task, cancel_grace):
+            _abandon(task, getattr(function, "__qualname__", repr(type(function))))
             raise TimeoutError
     except asyncio.CancelledError:
         task.cancel()
@@ -71,6 +84,7 @@ async def apart(
 
 
 async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool:
+    """Wait for a task until its time is up; tell whether it has ended."""
     while True:
         done, _ = await asyncio.wait([task], timeout=allowance.pause())
         left = allowance.left()
@@ -78,28 +92,34 @@ async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool
             return bool(done)
 
 
-async def _heeds_cancel(task: "asyncio.Task[None]") -> bool:
-    """Cancel, and once more: the first may have come into a block that catches everything."""
+async def _heeds_cancel(task: "asyncio.Task[None]", grace: float) -> bool:
+    """Cancel a task, twice if need be, and tell whether it has ended.
+
+    The first cancel may have come into a block that catches everything.
+    """
     for _ in range(2):
         task.cancel()
-        done, _pending = await asyncio.wait([task], timeout=GRACE)
+        done, _pending = await asyncio.wait([task], timeout=grace)
         if done:
             return True
     return False
 
 
-def _leave_behind(task: "asyncio.Task[None]", name: str) -> None:
+def _abandon(task: "asyncio.Task[None]", name: str) -> None:
     logger.error(
         "%s: %s does not heed that it is cancelled: its call is left behind",
         *(current_step.get(), name),
     )
-    left = current_abandoned_calls.get(None)
-    if left is not None:
-        left.add(task)
+    abandoned = current_abandoned_calls.get(None)
+    if abandoned is not None:
+        abandoned.add(task)
 
 
 async def _note(function: Callable[..., Any], arguments: tuple[Any, ...], end: _End) -> None:
-    """Nothing leaves this task: SystemExit and KeyboardInterrupt would end the event loop."""
+    """Note how a call ends; whatever it raises stays in this task.
+
+    SystemExit and KeyboardInterrupt would end the event loop.
+    """
     try:
         result = function(*arguments)
         end.result = await result if inspect.isawaitable(result) else result

@@ -1,4 +1,4 @@
-"""What an app's own sagaz hooks and listeners hear of a run: only what is new.
+"""Let an app's own sagaz hooks and listeners hear of a run only what is new.
 
 sagaz drives a saga that was interrupted through all its steps again, and takes one that is left for
 later for failed. Hooks and listeners have no part in a step's transaction: around a crash one may
@@ -17,7 +17,7 @@ from saga_runtime.text import one_line
 from sagas.errors import Decided, LeaseLost, Suspended
 from sagas.failures import StepFailed, failure_of, raisable
 from sagas.models import StepKind, StepStatus
-from sagas.run.own_task import apart
+from sagas.run.own_task import call_apart
 from sagas.run.state import RunState
 
 logger = get_logger(__name__)
@@ -31,24 +31,24 @@ _HOOKS = {
 """A step's hooks, and the listeners' methods that are called at the same moments."""
 
 _OVER = (StepStatus.DONE, StepStatus.SKIPPED)
-_TOLD_BY = {
+_ANNOUNCED = {
     "on_step_enter": (StepKind.FORWARD, tuple(StepStatus)),
     "on_step_success": (StepKind.FORWARD, _OVER),
     "on_compensation_start": (StepKind.COMPENSATION, tuple(StepStatus)),
     "on_compensation_complete": (StepKind.COMPENSATION, _OVER),
 }
-"""What the journal has of a step where an earlier run has told of it already."""
+"""Kind and statuses of the journal's row where an earlier run has told of that event already."""
 
 
 class ReplayFilter:
-    """Of one run."""
+    """Keep from the hooks and listeners of one run what an earlier run has told them."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
         self._claimed = state.claimed
 
     def silence_replays(self, saga: SagaClass) -> None:
-        """Let the hooks of its steps, and its listeners, hear only what is new."""
+        """Let the hooks of a saga's steps, and its listeners, hear only what is new."""
         for step in saga.get_steps():
             self._silence_step(step)
         if saga._instance_listeners:  # noqa: SLF001 - no public way
@@ -57,15 +57,15 @@ class ReplayFilter:
                 for each in saga._instance_listeners  # noqa: SLF001
             ]
 
-    def _is_news(self, event: str, arguments: tuple[Any, ...]) -> bool:
+    def _is_new(self, event: str, arguments: tuple[Any, ...]) -> bool:
         last = type(arguments[-1])  # an error may lie about its class
         if self._state.suspended or issubclass(last, Suspended | LeaseLost | Decided):
             return False
         if event == "on_saga_start":
             return not self._claimed.steps
-        if event not in _TOLD_BY:
+        if event not in _ANNOUNCED:
             return True
-        kind, statuses = _TOLD_BY[event]
+        kind, statuses = _ANNOUNCED[event]
         record = self._claimed.steps.get((arguments[1], kind))
         return record is None or record.status not in statuses
 
@@ -76,25 +76,30 @@ class ReplayFilter:
                 setattr(step, name, self.only_news(event, hook))
 
     def only_news(self, event: str, heard: Callable[..., Any]) -> Callable[..., Any]:
-        """That function, called where it shall hear it. Of a step, sagaz calls hooks with
-        `(context, step, …)` and listeners with `(saga, step, …)`, an error last in both."""
+        """Wrap a hook, or a listener's method, so that it is called where the event is new.
+
+        Of a step, sagaz calls hooks with `(context, step, …)` and listeners with
+        `(saga, step, …)`, an error last in both.
+        """
 
         async def call(*arguments: Any) -> None:
-            if self._is_news(event, arguments):
-                await self._tell(event, heard, arguments)
+            if self._is_new(event, arguments):
+                await self._call(event, heard, arguments)
 
         return call
 
-    async def _tell(
+    async def _call(
         self, event: str, heard: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> None:
-        """However it fails, nothing follows: sagaz would take the step that it is told of for
-        failed, or for done."""
+        """Call a hook; however it fails, nothing follows.
+
+        sagaz would take the step for failed, or for done.
+        """
         *others, last = arguments
         if isinstance(last, StepFailed):
             last = raisable(last.failure.error)
         try:
-            await apart(heard, *others, last)
+            await call_apart(heard, *others, last)
         except asyncio.CancelledError:  # with the loop
             self._state.suspend("the worker is ending")
             raise
@@ -106,7 +111,7 @@ class ReplayFilter:
 
 
 class _Listener:
-    """One of sagaz's listeners, behind the filter."""
+    """Stand in for one of sagaz's listeners, behind the filter."""
 
     def __init__(self, listener: Any, replay_filter: ReplayFilter) -> None:
         self._listener = listener

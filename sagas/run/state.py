@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,15 +19,41 @@ TICK = timedelta(microseconds=1)  # what both databases keep of a moment
 
 
 class RunState:
-    """One run of a saga: what has decided it, what it waits for, why it stops.
+    """Hold what has decided one run of a saga, what it waits for, and why it stops.
 
     Suspended (its lease lost, a compensation failed for good, the worker stopping), a run goes
     inert: every later step of it raises at once and writes nothing.
+
+    Args:
+        claimed: the saga, as it was claimed.
+        clock: seconds, as `time.monotonic()`; it tells what is left until the deadline.
+        now: the moment, as `timezone.now()`; it tells when a step has ended.
+
+    Attributes:
+        claimed: the saga, as it was claimed.
+        context: what the steps so far have left in it.
+        failure: what has decided that the saga is undone, for people; empty where nothing has.
+        cancelled: a cancel has decided it.
+        cancel_reason: of a cancel that the journal has told of; empty where there is none.
+        pivots_begun: the pivots that this run takes for begun, by name. The saga's own
+            `past_pivot` is what the journal has.
+        parked: why the saga needs a person; empty where it needs none.
+        suspended: why this run goes no further; empty where it does.
+        hangs: a call of this run in a thread does not come back, and may still commit.
+        hurry: set where the worker is to stop: it ends every wait.
+        busy: how many steps are at work, and not resting.
+        resting: when each step that rests is due, by its label; seconds of a monotonic clock.
     """
 
-    def __init__(self, claimed: Claimed) -> None:
+    def __init__(
+        self,
+        claimed: Claimed,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = timezone.now,
+    ) -> None:
         self.claimed = claimed
-        self.context: dict[str, Any] = claimed.context
+        self.context: Context = claimed.context
         self.failure = claimed.failure
         self.cancelled = claimed.cancelled
         self.cancel_reason = claimed.cancel_reason
@@ -34,23 +61,25 @@ class RunState:
         self.parked = ""
         self.suspended = ""
         self.hangs = False
-        """A call of this run in a thread does not come back, and may still commit."""
         self.hurry = asyncio.Event()
         self.busy = 0
         self.resting: dict[str, float] = {}
+        self._clock = clock
+        self._now = now
         ends = [step.finished_at for step in claimed.steps.values() if step.finished_at]
         self._last_end = max(ends, default=None)
-        self._clock = threading.Lock()
+        self._last_end_lock = threading.Lock()
         self._written_at: dict[str, datetime] = {}
-        self._deadline = (
-            None if claimed.seconds_left is None else time.monotonic() + claimed.seconds_left
-        )
+        self._deadline = None if claimed.seconds_left is None else clock() + claimed.seconds_left
 
     def finished_at(self) -> datetime:
-        """Return now as the end of an attempt: later than every other end of the saga, whatever
-        this machine's clock says, so that the ends tell the order. For any thread."""
-        with self._clock:
-            now = timezone.now()
+        """Return now as the end of an attempt.
+
+        It is later than every other end of the saga, whatever this machine's clock says, so that
+        the ends tell the order of the steps. To be called in any thread.
+        """
+        with self._last_end_lock:
+            now = self._now()
             now = timezone.make_aware(now) if timezone.is_naive(now) else now
             if self._last_end is not None:
                 now = max(now, self._last_end + TICK)
@@ -58,11 +87,15 @@ class RunState:
             return now
 
     def newest(self, result: Context | None, finished_at: datetime | None) -> Context:
-        """Return of a step's result what belongs into the context now: of two steps that write one
-        key the last to finish counts, whichever comes here first. sagaz takes results in the order
-        in which they come, and on a replay they come in the order of a set.
+        """Return of a step's result what belongs into the context now.
 
-        To be called last: between this and the context nothing may be awaited.
+        Of two steps that write one key the last to finish counts, whichever comes here first: sagaz
+        takes results in the order in which they come, and on a replay they come in the order of a
+        set. To be called last: between this and the context nothing may be awaited.
+
+        Args:
+            result: what the step has changed in the context.
+            finished_at: when it ended, as the journal has it.
         """
         newer = {
             key: value
@@ -81,21 +114,28 @@ class RunState:
 
     @property
     def has_begun_pivot(self) -> bool:
+        """Whether the saga cannot be undone any more, as far as this run knows."""
         return bool(self.pivots_begun)
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the deadline; negative behind it, None where the saga has none."""
-        return None if self._deadline is None else self._deadline - time.monotonic()
+        """The seconds until the deadline; negative behind it, None where the saga has none."""
+        return None if self._deadline is None else self._deadline - self._clock()
 
     @property
     def is_cancel_due(self) -> bool:
-        """A cancel waits, and can still be applied."""
+        """Whether a cancel waits, and can still be applied."""
         return bool(self.cancel_reason) and not self.failure and not self.has_begun_pivot
 
     def note_cancel(self, reason: str) -> None:
-        """What the journal said of a cancel. The row has either a cancel or a begun pivot: with the
-        one, no pivot of this run has got through."""
+        """Note what the journal said of a cancel.
+
+        The row has either a cancel or a begun pivot: with a cancel there, no pivot of this run has
+        got through.
+
+        Args:
+            reason: why it was asked for; empty where it was not.
+        """
         if reason:
             self.cancel_reason = reason
             if not self.failure:
@@ -107,12 +147,15 @@ class RunState:
         self.hurry.set()
 
     def park(self, reason: str) -> None:
+        """Stop after the steps that run, and leave the saga to a person."""
         self.parked = self.parked or cut(reason, LONGEST_ERROR)
         self.suspend(reason)
 
     def stop_if_suspended(self) -> None:
-        """Raises:
-        Suspended: this run goes no further.
+        """Stop the caller where this run goes no further.
+
+        Raises:
+            Suspended: it goes no further.
         """
         if self.suspended:
             raise Suspended(self.suspended)

@@ -11,8 +11,15 @@ from sagas.models import StepStatus
 
 @dataclass(slots=True)
 class Tries:
-    """How often a step has been tried. `in_doubt`: it may have had its effect all the same.
-    `excused`: how often in a row our own database was away for a moment."""
+    """Count how often a step has been tried.
+
+    Attributes:
+        attempt: number of the attempt that runs, or was the last.
+        failures: how many attempts have spent a retry.
+        in_doubt: an attempt that failed may have had its effect all the same.
+        excused: how often in a row our own database was away for a moment.
+        started_at: when the attempt began.
+    """
 
     attempt: int = 0
     failures: int = 0
@@ -22,13 +29,14 @@ class Tries:
 
     @classmethod
     def of(cls, record: StepRecord | None) -> "Tries":
+        """Count on from what the journal has of the step, if anything."""
         if record is None:
             return cls()
         in_doubt = record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
         return cls(record.attempt, record.failures, in_doubt)
 
     def begin(self) -> None:
-        """Another attempt; one that was interrupted has spent no retry."""
+        """Count another attempt; one that was interrupted has spent no retry."""
         self.attempt += 1
         self.started_at = datetime.now(UTC)
 
@@ -42,7 +50,16 @@ class Tries:
         finished_at: datetime | None = None,
         traceback: str = "",
     ) -> StepEntry:
-        """What the journal shall have of this attempt."""
+        """Build the journal's entry of this attempt.
+
+        Args:
+            step: that was attempted.
+            status: what became of it.
+            result: what it changed in the context, encoded.
+            error: how it failed, for people.
+            finished_at: when it ended; by default, when the entry is written.
+            traceback: of the last failure, where nobody expected it.
+        """
         return StepEntry(
             step=step.name,
             kind=step.kind,

@@ -7,8 +7,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -116,17 +115,21 @@ def work(pipe: "Connection[Any, Any]", job: Job) -> None:
 def _work(pipe: "Connection[Any, Any]", job: Job) -> None:
     set_up(job)
     from sagas.definition.registry import call_start_hooks
-    from sagas.run import attempts
-    from sagas.worker import executor
+    from sagas.run.timing import Timing
+    from sagas.worker.executor import Executor
 
-    attempts.FIRST_BACKOFF = job.backoff
-    executor.LONGEST_POLL = 0.05
+    usual = Timing.from_settings()
+    timing = replace(
+        usual,
+        lease=job.lease,
+        longest_poll=0.05,
+        retry=replace(usual.retry, first=job.backoff),
+    )
     stop, go = threading.Event(), threading.Event()
     threading.Thread(target=_obey, args=(pipe, stop, go), daemon=True).start()
     observe(_Witness(pipe, job, go))
     call_start_hooks()
-    lease = timedelta(seconds=job.lease)
-    executor.Executor(concurrency=job.concurrency, lease=lease).run(stop)
+    Executor(concurrency=job.concurrency, timing=timing).run(stop)
 
 
 class _Witness:

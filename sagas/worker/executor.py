@@ -1,4 +1,4 @@
-"""Claims sagas and runs them side by side, on one event loop and a few threads."""
+"""Run sagas side by side, on one event loop and a few threads."""
 
 import asyncio
 import os
@@ -7,109 +7,129 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from saga_runtime.abandoned_calls import AbandonedCalls
 from saga_runtime.correlation import Correlation, correlated
 from saga_runtime.database_errors import AWAY
-from saga_runtime.database_threads import NoThreadLeft, Threads, close_all
+from saga_runtime.database_threads import NoThreadLeft
 from saga_runtime.event_loop import run_loop
 from saga_runtime.logs import get_logger
-from saga_runtime.outage import Outage
-from saga_runtime.text import one_line_error
 from saga_runtime.waits import until_set
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_place
 from sagas.definition.hooks import Ending, SagaOutcome
-from sagas.definition.registry import max_concurrent, saga_type
+from sagas.definition.registry import saga_type
 from sagas.definition.saga_types import SagaType
 from sagas.errors import LeaseLost, Suspended, WorkerUnwell
 from sagas.failures import stand_in
-from sagas.journal import claims
-from sagas.journal.group_commit import GroupCommit
+from sagas.journal import writing
+from sagas.journal.entries import Entry, Verdict
 from sagas.journal.records import Claimed
-from sagas.run.closing import Closing
-from sagas.run.journal_writer import Writer
+from sagas.run.closing import Parking
+from sagas.run.resources import RunResources
 from sagas.run.saga_run import SagaRun
-from sagas.run.state import RunState
+from sagas.run.timing import Timing
+from sagas.worker.claiming import Claiming
+from sagas.worker.health import Health
+from sagas.worker.leases import Leases
+from sagas.worker.pools import Pools
+from sagas.worker.suspects import Suspects
 
 logger = get_logger(__name__)
 
-SHORTEST_POLL = 0.02
-LONGEST_POLL = 0.5
-PATIENCE = 0.1  # seconds that a claim waits for room for many
-GRACE = 20.0
-UNWELL_PATIENCE = 30.0
-"""Seconds that an unwell worker waits for a call to come back before it ends."""
-CLOSE_SECONDS = 2.0
 MAX_TAKEOVERS = 10
-SUSPECTS_EVERY = 1.0
-HOOK_TAKEOVERS = 3  # that an on_park hook may cost
-MOST_NAMED = 5  # steps in the line that tells what hangs
+HOOK_TAKEOVERS = 3
+"""Takeovers beyond the most that an on_park hook may cost."""
 
 
 class Executor:
-    """Runs up to `concurrency` sagas at a time.
+    """Claim sagas, and run up to `concurrency` of them at a time.
 
     Args:
         concurrency: how many at once.
-        lease: how long a saga stays this worker's without a sign of life.
-        grace: seconds that running sagas have to finish once `stop` is set; then they are handed
-            over after the step that runs.
-        journal_threads, call_threads: for the journal and for `call_in_thread`, each with a
-            database connection of its own.
+        timing: how long to wait for what.
+        journal_threads: how many there are for local steps, each with a database connection.
+        call_threads: how many there are for `call_in_thread`, each with a database connection.
         max_takeovers: how many workers a saga may lose in a row without getting on; then it parks.
-        patience: seconds that it waits for a thread to come back where all are stuck; then it
-            hands its sagas over and ends.
         only: the id of the saga to run, and no other.
         alive: called in each round.
+        write: writes entries of several sagas in one transaction.
+        chance: 0 to 1, as `random.random()`.
+
+    Attributes:
+        suspect_from: how many workers a saga has cost that is run alone.
     """
 
     def __init__(
         self,
         *,
         concurrency: int,
-        lease: timedelta,
-        grace: float = GRACE,
+        timing: Timing = Timing(),  # noqa: B008 - frozen
         journal_threads: int = 4,
         call_threads: int = 8,
         max_takeovers: int = MAX_TAKEOVERS,
-        patience: float = UNWELL_PATIENCE,
         only: UUID | None = None,
         alive: Callable[[], None] = lambda: None,
+        write: Callable[[Sequence[Entry]], list[Verdict]] = writing.write,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._alive = alive
-        self.has_claimed = False
-        """The database has let it look for sagas."""
-        self._concurrency = concurrency
-        self._lease = lease
-        self._grace = grace
-        self._journal_thread_count = min(journal_threads, concurrency)
-        self._call_thread_count = min(call_threads, concurrency)
+        self._timing = timing
         self._max_takeovers = max_takeovers
-        self._suspect_from = max(2, max_takeovers // 2)
-        self._only = only
-        self._patience = patience
-        self._unwell_since: float | None = None
+        self.suspect_from = max(2, max_takeovers // 2)
+        worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[:64]
+        calls = min(call_threads, concurrency)
+        pools = self._pools = Pools(
+            journal=min(journal_threads, concurrency), calls=calls, write=write
+        )
+        self._resources = RunResources(
+            journal=pools.journal,
+            calls=pools.calls,
+            group=pools.group,
+            timing=timing,
+            jitter=chance,
+        )
+        self._health = Health(
+            journal=pools.journal,
+            calls=pools.calls,
+            abandoned_calls=self._resources.abandoned_calls,
+            most_abandoned=2 * calls,
+            patience=timing.unwell_patience,
+        )
+        self._leases = Leases(
+            worker=worker, threads=pools.leases, lease=timing.lease, held=self._running_ids
+        )
+        suspects = Suspects(
+            worker=worker,
+            threads=pools.leases,
+            timing=timing,
+            suspect_from=self.suspect_from,
+            chance=chance,
+        )
+        self._claiming = Claiming(
+            worker=worker,
+            threads=pools.leases,
+            timing=timing,
+            concurrency=concurrency,
+            suspects=suspects,
+            suspect_from=self.suspect_from,
+            only=only,
+        )
         self._has_released = False
-        self._hanging: set[UUID] = set()
-        self._alone = False
-        self._runs_suspect = False
-        self._alone_since = 0.0
-        self._parking: set[RunState] = set()
-        self._suspects_due = 0.0
-        self._waiting_since = 0.0
-        self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[:64]
-        self._running: dict[asyncio.Task[None], tuple[Claimed, SagaRun | None]] = {}
-        self._outage = Outage("the database", logger=logger)
+        self._running: dict[asyncio.Task[None], tuple[Claimed, SagaRun | Parking]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
 
+    @property
+    def has_claimed(self) -> bool:
+        """Whether the database has let it look for sagas."""
+        return self._claiming.has_claimed
+
     def wake(self) -> None:
-        """There is something new to claim. Safe to call from any thread."""
+        """Have it look for something new to claim. To be called from any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):  # closed just now
@@ -121,18 +141,11 @@ class Executor:
         Raises:
             WorkerUnwell: it has ended by itself, as what its steps call does not come back.
         """
-        run_loop(self._main(stop))
+        run_loop(self._main(stop), last_seconds=self._timing.loop_end)
 
     async def _main(self, stop: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._journal = Threads(self._journal_thread_count, name="journal")
-        self._calls = Threads(self._call_thread_count, name="calls", spare=self._call_thread_count)
-        # Sagas are claimed and leases renewed also while every step waits for a lock.
-        self._leases = Threads(1, name="leases")
-        self._group_thread = Threads(1, name="group")
-        self._group = GroupCommit(self._group_thread)
-        self._abandoned_calls = AbandonedCalls()
-        renewing = asyncio.create_task(self._renew_leases())
+        renewing = asyncio.create_task(self._leases.keep())
         try:
             try:
                 await self._claim_until(stop)
@@ -141,187 +154,82 @@ class Executor:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            # Not by `asyncio.to_thread`: steps may have filled its threads.
-            pools = (self._leases, self._group_thread, self._journal, self._calls)
-            close_all(pools, timeout=CLOSE_SECONDS)
+            self._pools.close(timeout=self._timing.close_timeout)
 
     async def _claim_until(self, stop: threading.Event) -> None:
-        pause = SHORTEST_POLL
-        wanted = 1
-        patient_until = 0.0
+        """Claim and start sagas until `stop` is set.
+
+        Raises:
+            WorkerUnwell: what its steps call does not come back.
+        """
         while not stop.is_set():
-            if await self._is_unwell():
-                if self._is_hopeless():
-                    raise WorkerUnwell(f"this worker ends, unwell: {self._stuck()}")
-                await self._wait(LONGEST_POLL)
+            if self._health.is_unwell():
+                if self._health.is_hopeless:
+                    raise WorkerUnwell(f"this worker ends, unwell: {self._health.describe_stuck()}")
+                await self._hand_over_once()
+                await self._wait(self._timing.longest_poll)
                 continue
+            self._has_released = False
             self._alive()
-            room = self._concurrency - len(self._running)
-            # Where more of them wait, they are claimed many at a time; but those that run may take
-            # long, and the room beside them is not left empty for it.
-            if room >= wanted or (room and time.monotonic() >= patient_until):
-                claimed = await self._claim(room)
-                for saga in claimed:
-                    self._start(saga)
-                wanted = max(1, self._concurrency // 4) if len(claimed) == room else 1
-                patient_until = time.monotonic() + PATIENCE
-                pause = SHORTEST_POLL if claimed else min(pause * 1.5, LONGEST_POLL)
-            else:
-                pause = PATIENCE if room else LONGEST_POLL
-            await self._wait(pause)
+            found = await self._claiming.claim(len(self._running))
+            for claimed in found.sagas:
+                self._start(claimed)
+            await self._wait(found.pause)
 
-    async def _is_unwell(self) -> bool:
-        """Whether no step can call anything any more. Then the worker hands over what it runs,
-        claims nothing, and shows no sign of life; after a while it ends."""
-        if not self._is_exhausted():
-            if self._unwell_since is not None:
-                logger.warning("a call has come back: this worker claims sagas again")
-            self._unwell_since, self._has_released = None, False
-            return False
-        if self._unwell_since is None:
-            self._unwell_since = time.monotonic()
-            logger.error(
-                "this worker is unwell and hands its sagas over: %s. It ends in %.0f s if no call "
-                "comes back. Give what these steps call a timeout of its own",
-                *(self._stuck(), self._patience),
-            )
-        # What runs is let fail or end: a step that has timed out must have spent its retry, or it
-        # would go from worker to worker. One that needs a thread is left.
-        self._calls.refuse_waiting()
-        self._journal.refuse_waiting()
-        if not self._running and not self._has_released and not self._is_hopeless():
-            with suppress(*AWAY):  # their leases run out all the same
-                await self._release()
+    async def _hand_over_once(self) -> None:
+        """Give up what this worker holds, once it runs nothing any more."""
+        if not self._running and not self._has_released:
+            with suppress(*AWAY):  # the leases run out all the same
+                await self._leases.release()
                 self._has_released = True
-        return True
-
-    def _is_exhausted(self) -> bool:
-        too_many_deaf = len(self._abandoned_calls.steps) >= 2 * self._call_thread_count
-        return self._journal.is_exhausted or self._calls.is_exhausted or too_many_deaf
-
-    def _is_hopeless(self) -> bool:
-        since = self._unwell_since
-        return since is not None and time.monotonic() - since >= self._patience
-
-    def _stuck(self) -> str:
-        """What does not come back, as a person says it."""
-        steps = [*self._journal.stuck, *self._calls.stuck, *self._abandoned_calls.steps]
-        more = f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else ""
-        return f"what these steps call does not come back: {'; '.join(steps[:MOST_NAMED])}{more}"
-
-    async def _release(self) -> None:
-        await self._leases.run(claims.release, worker=self._worker, but=self._hanging)
-
-    async def _claim(self, room: int) -> list[Claimed]:
-        try:
-            suspect = await self._claim_suspect()
-            if suspect or self._alone:
-                claimed = suspect
-            else:
-                claimed = await self._leases.run(
-                    claims.claim,
-                    worker=self._worker,
-                    limit=room,
-                    lease=self._lease,
-                    at_most=max_concurrent(),
-                    only=self._only,
-                    suspect_from=self._suspect_from,
-                )
-        except AWAY as error:
-            await asyncio.sleep(self._outage.failed(error))
-            return []
-        self._outage.over()
-        self.has_claimed = True
-        return claimed
-
-    async def _claim_suspect(self) -> list[Claimed]:
-        """A saga that may kill this worker has it for itself: nothing is claimed beside it, and it
-        is claimed when nothing runs any more. In between the others have their turn."""
-        now = time.monotonic()
-        if self._runs_suspect and not self._running:
-            self._runs_suspect = self._alone = False
-            self._suspects_due = now + SUSPECTS_EVERY
-        elif self._runs_suspect and now - self._alone_since > self._lease.total_seconds():
-            self._runs_suspect = self._alone = False  # it may hang: the others do not wait for that
-            self._suspects_due = self._after_the_others(now)
-        is_soon = now < self._suspects_due and (self._running or not self._alone)
-        if self._only is not None or self._runs_suspect or is_soon:
-            return []
-        self._suspects_due = now + SUSPECTS_EVERY
-        if self._running:
-            await self._look_for_suspect(now)
-            return []
-        claimed = await self._leases.run(
-            claims.claim_suspect,
-            worker=self._worker,
-            lease=self._lease,
-            at_most=max_concurrent(),
-            suspect_from=self._suspect_from,
-        )
-        self._alone = self._runs_suspect = bool(claimed)
-        self._alone_since = time.monotonic()
-        return claimed
-
-    async def _look_for_suspect(self, now: float) -> None:
-        """Claim nothing more while there is one, until all that runs has ended; but not for longer
-        than a lease, and then not again for two."""
-        found = await self._leases.run(
-            claims.is_there_a_suspect, at_most=max_concurrent(), suspect_from=self._suspect_from
-        )
-        if not self._alone:
-            self._waiting_since = now
-        lease = self._lease.total_seconds()
-        if found and now - self._waiting_since > lease:
-            found = False
-            self._suspects_due = self._after_the_others(now)
-        self._alone = found
-
-    def _after_the_others(self, now: float) -> float:
-        """When the next suspect has its turn; not at the same moment in each worker."""
-        return now + self._lease.total_seconds() * (1 + 2 * random.random())  # noqa: S311 - no secret
 
     async def _wait(self, pause: float) -> None:
-        """Until there may be something to claim: a saga ended, wake() was called, or time is up."""
+        """Wait until a saga ended, `wake()` was called, or so many seconds have passed."""
         await until_set(self._woken, pause)
         self._woken.clear()
 
+    def _running_ids(self) -> list[UUID]:
+        return [claimed.id for claimed, _ in self._running.values()]
+
     def _start(self, claimed: Claimed) -> None:
+        """Run a claimed saga in a task of its own, or park it where it cannot be run."""
         reach(Point.CLAIMED)
-        self._hanging.discard(claimed.id)
+        self._leases.note_claimed(claimed.id)
         found = saga_type(claimed.name, claimed.version)
-        unfit = claimed.unreadable or _misfit(claimed, found) or self._exhausted(claimed)
-        run = None
+        unfit = claimed.unreadable or _misfit(claimed, found) or self._cost_too_many(claimed)
+        run: SagaRun | Parking
         if found is not None and not unfit:
-            run = SagaRun(
-                claimed,
-                found,
-                group=self._group,
-                journal_threads=self._journal,
-                call_threads=self._calls,
-                abandoned_calls=self._abandoned_calls,
+            run = SagaRun(claimed, found, self._resources)
+            task = asyncio.create_task(self._guard(claimed, run.execute))
+        else:
+            run = parking = Parking(claimed, self._resources)
+            task = asyncio.create_task(
+                self._guard(claimed, lambda: self._park(claimed, parking, unfit))
             )
-        task = asyncio.create_task(self._execute(claimed, run, unfit))
         self._running[task] = (claimed, run)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claimed, run = self._running.pop(task)
-        if run is not None and run.hangs:
-            self._hanging.add(claimed.id)
+        if run.hangs:
+            self._leases.let_run_out(claimed.id)
         self._woken.set()
 
-    def _exhausted(self, claimed: Claimed) -> str:
-        """Why a saga is not run once more, where it has cost too many workers their life."""
+    def _cost_too_many(self, claimed: Claimed) -> str:
+        """Return why a saga is not run once more, where it has cost too many workers their life."""
         if claimed.takeovers <= self._max_takeovers:
             return ""
         return f"{claimed.takeovers} workers in a row died or stalled with it and got no further"
 
-    async def _execute(self, claimed: Claimed, run: SagaRun | None, unfit: str) -> None:
+    async def _guard(
+        self, claimed: Claimed, execute: Callable[[], Coroutine[Any, Any, Ending | None]]
+    ) -> None:
+        """Run one saga; whatever it raises ends neither the worker nor the other sagas."""
         current_place.set("a saga")  # in this task, and what it calls
         with correlated(Correlation(claimed.correlation_id, claimed.traceparent)):
             began = time.monotonic()
             try:
-                ending = await (run.execute() if run else self._park(claimed, unfit))
+                ending = await execute()
             except (Suspended, LeaseLost, NoThreadLeft) as reason:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
@@ -337,7 +245,8 @@ class Executor:
             took = time.monotonic() - began
             logger.info("%s %s: %s in %.3f s", claimed.name, claimed.key, ending or "left", took)
 
-    async def _park(self, claimed: Claimed, reason: str) -> Ending:
+    async def _park(self, claimed: Claimed, parking: Parking, reason: str) -> Ending:
+        """Park a saga that cannot be run."""
         outcome = SagaOutcome(
             saga_id=claimed.id,
             name=claimed.name,
@@ -346,54 +255,28 @@ class Executor:
             context=claimed.context,
             reason=reason,
         )
-        state = RunState(claimed)
-        self._parking.add(state)
-        writer = Writer(state, group=self._group, threads=self._journal)
         # A hook that hangs would cost each worker a thread, and the saga would never be parked.
         with_hook = claimed.takeovers < self._max_takeovers + HOOK_TAKEOVERS
-        try:
-            await Closing(claimed, writer).park(outcome, with_hook=with_hook)
-        finally:
-            self._parking.discard(state)
-            if state.hangs:
-                self._hanging.add(claimed.id)
+        await parking.park(outcome, with_hook=with_hook)
         return Ending.PARKED
 
-    async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease.total_seconds() / 3)
-            ids = [claimed.id for claimed, _ in self._running.values()]
-            if not ids:
-                continue
-            try:
-                await self._leases.run(
-                    claims.renew, worker=self._worker, ids=ids, lease=self._lease
-                )
-            except Exception as error:  # noqa: BLE001 - all leases depend on it
-                logger.warning("leases not renewed: %s", one_line_error(error))
-
     async def _finish_running(self) -> None:
+        """Let what runs finish within the grace; hand over what does not."""
         if self._running:
             logger.info("finishing %d saga(s)", len(self._running))
             for _, run in self._running.values():
-                if run is not None:
-                    run.hurry()
-            for state in self._parking:
-                state.hurry.set()
-            await asyncio.wait(self._running, timeout=self._grace)
+                run.hurry()
+            await asyncio.wait(self._running, timeout=self._timing.grace)
         for _, run in list(self._running.values()):
-            if run is not None:
+            if isinstance(run, SagaRun):
                 run.suspend("the worker is stopping")
         if self._running:
-            await asyncio.wait(self._running, timeout=self._grace)
-        try:
-            await self._release()
-        except AWAY as error:
-            logger.warning("leases not released, they run out: %s", one_line_error(error))
+            await asyncio.wait(self._running, timeout=self._timing.grace)
+        await self._leases.release_at_the_end()
 
 
 def _misfit(claimed: Claimed, found: SagaType | None) -> str:
-    """Why a saga cannot be run by the class that is registered; empty where it can."""
+    """Return why a saga cannot be run by the class that is registered; empty where it can."""
     if found is None:
         return f"no saga named {claimed.name} with version {claimed.version} is registered here"
     if claimed.steps and claimed.definition_hash != found.definition_hash:

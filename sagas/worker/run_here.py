@@ -1,11 +1,11 @@
-"""Sagas for synchronous views and shells: run here to their end, journalled like any other."""
+"""Run a saga here to its end, for synchronous views and shells; it is journalled like any other."""
 
 import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from sagas.journal import codec
 from sagas.journal.final_context import final_context
 from sagas.journal.new_sagas import insert_sagas, new_saga
 from sagas.models import ACTIVE, Saga, SagaStatus
+from sagas.run.timing import Timing
 from sagas.worker.executor import MAX_TAKEOVERS, Executor
 
 SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
@@ -37,7 +38,7 @@ LONGEST_KEY = 255
 GRACE = 2.0  # seconds for the step that runs when time is up
 # Each worker takes five database connections (seven where calls hang), and each caller one:
 # together they leave room in a pool of 25. What finds no place waits for one, or for a consumer.
-PLACES = threading.BoundedSemaphore(3)
+_PLACES = threading.BoundedSemaphore(3)
 
 
 def run_saga_sync(
@@ -67,16 +68,91 @@ def run_saga_sync(
         CannotRunHere: inside another saga, a transaction, or where an event loop runs.
         ValueError: the key is none, or the timeout no number of seconds.
     """
-    _check_place()
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
-    found = registered_type(saga)
-    row = _row(found, context, str(uuid.uuid4()) if key is None else key)
-    insert_sagas([row])
-    return _result(_ended(row.id, timeout=timeout))
+    return LocalRunner().run(saga, context, key=key, timeout=timeout)
 
 
-def _check_place() -> None:
+class LocalRunner:
+    """Run sagas in threads of this process.
+
+    Args:
+        timing: of their workers; by default as the settings have it, with the short grace of a
+            caller that waits.
+        places: how many workers this process may have at a time.
+        clock: seconds, as `time.monotonic()`.
+        sleep: waits so many seconds between two looks at the saga.
+    """
+
+    def __init__(
+        self,
+        *,
+        timing: Timing | None = None,
+        places: threading.Semaphore = _PLACES,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        # It has but one saga: where every thread is stuck, nothing is gained by waiting.
+        self._timing = timing or replace(Timing.from_settings(), grace=GRACE, unwell_patience=0.0)
+        self._places = places
+        self._clock = clock
+        self._sleep = sleep
+
+    def run(
+        self, saga: AnySaga, context: Mapping[str, Any], *, key: str | None, timeout: float | None
+    ) -> dict[str, Any]:
+        """Run a saga to its end: see `run_saga_sync()`."""
+        _check_caller()
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
+        found = registered_type(saga)
+        row = _row(found, context, str(uuid.uuid4()) if key is None else key)
+        insert_sagas([row])
+        return _result(self._wait_for_end(row.id, timeout=timeout))
+
+    def _wait_for_end(self, key: UUID, *, timeout: float | None) -> Saga:
+        """Wait, with a worker where there is a place for one.
+
+        Returns:
+            The saga when it has ended or parked, or as it is when time is up.
+        """
+        up_at = float("inf") if timeout is None else self._clock() + timeout
+        pause = SHORTEST_LOOK
+        worker: _Worker | None = None
+        try:
+            while True:
+                left = up_at - self._clock()
+                saga = _look(key, is_last=left <= 0)
+                if saga is not None and saga.status not in ACTIVE:
+                    if worker is not None:
+                        worker.join()
+                    return saga
+                if saga is not None and left <= 0:
+                    return saga
+                worker = worker or self._start_worker(key)
+                if worker is not None and worker.error is not None:
+                    if not isinstance(worker.error, WorkerUnwell):
+                        raise worker.error
+                    worker = None  # a step hangs: the next one takes it up, and parks it at last
+                self._sleep(max(0.0, min(pause, left)))
+                pause = min(pause * 1.5, LONGEST_LOOK)
+        finally:
+            if worker is not None:
+                worker.stop()
+
+    def _start_worker(self, key: UUID) -> "_Worker | None":
+        """Start a worker for the saga; None where this process has too many."""
+        if not self._places.acquire(blocking=False):
+            return None
+        worker = _Worker(key, timing=self._timing, when_over=self._places.release)
+        worker.start()
+        return worker
+
+
+def _check_caller() -> None:
+    """Refuse a caller that would block others, or whose saga would not be durable.
+
+    Raises:
+        CannotRunHere: it is inside a saga, an event loop or a transaction.
+    """
     if place := current_place.get(""):
         raise CannotRunHere(
             f"run_saga_sync inside {place}: it would wait for places that those who wait hold, and "
@@ -99,41 +175,28 @@ def _check_place() -> None:
 
 
 def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
+    """Build the saga's row.
+
+    Raises:
+        ValueError: the key cannot be stored.
+        UnstorableValue: the journal cannot keep the context.
+    """
     if not key or not is_storable(key, longest=LONGEST_KEY):
         raise ValueError(f"the key {key!r:.80} must be a text of 1 to 255 characters, without NUL")
     correlation = taken_or_made(id=current().id, traceparent=current().traceparent)
     return new_saga(found, key, context=codec.encode(dict(context)), correlation=correlation)
 
 
-def _ended(key: UUID, *, timeout: float | None) -> Saga:
-    """The saga when it has ended or parked, or as it is when time is up."""
-    up_at = float("inf") if timeout is None else time.monotonic() + timeout
-    pause = SHORTEST_LOOK
-    worker: _Worker | None = None
-    try:
-        while True:
-            left = up_at - time.monotonic()
-            saga = _look(key, is_last=left <= 0)
-            if saga is not None and saga.status not in ACTIVE:
-                if worker is not None:
-                    worker.join()
-                return saga
-            if saga is not None and left <= 0:
-                return saga
-            worker = worker or _Worker.where_there_is_place(key)
-            if worker is not None and worker.error is not None:
-                if not isinstance(worker.error, WorkerUnwell):
-                    raise worker.error
-                worker = None  # a step hangs: the next one takes the saga up, and parks it at last
-            time.sleep(max(0.0, min(pause, left)))
-            pause = min(pause * 1.5, LONGEST_LOOK)
-    finally:
-        if worker is not None:
-            worker.stop()
-
-
 def _look(key: UUID, *, is_last: bool) -> Saga | None:
-    """The saga as it is now; None while the database is away, but for the last time."""
+    """Read the saga as it is now; None while the database is away.
+
+    Args:
+        key: its id.
+        is_last: raise where the database is away.
+
+    Raises:
+        django.db.Error: the database is away, at the last look.
+    """
     try:
         return Saga.objects.get(id=key)
     except AWAY:
@@ -144,40 +207,47 @@ def _look(key: UUID, *, is_last: bool) -> Saga | None:
 
 
 class _Worker:
-    """Runs one saga in a thread. Stopped before it has ended, it leaves it to a consumer behind the
-    step that runs."""
+    """Run one saga in a thread.
 
-    def __init__(self, key: UUID) -> None:
+    Stopped before it has ended, it leaves the saga to a consumer behind the step that runs.
+
+    Args:
+        key: the saga's id.
+        timing: of the worker.
+        when_over: called in the thread when nothing of it is left.
+
+    Attributes:
+        error: what the worker has raised.
+    """
+
+    def __init__(self, key: UUID, *, timing: Timing, when_over: Callable[[], None]) -> None:
         self.error: BaseException | None = None
         self._stop = threading.Event()
+        self._when_over = when_over
+        self._grace = timing.grace
         self._executor = Executor(
             concurrency=1,
-            lease=timedelta(seconds=settings.SAGA_LEASE),
-            grace=GRACE,
+            timing=timing,
             journal_threads=1,
             call_threads=2,
             max_takeovers=getattr(settings, "SAGA_MAX_TAKEOVERS", MAX_TAKEOVERS),
-            patience=0,  # it has but one saga
             only=key,
         )
         self._thread = threading.Thread(target=self._run, name=f"saga {key}")
 
-    @classmethod
-    def where_there_is_place(cls, key: UUID) -> "_Worker | None":
-        if not PLACES.acquire(blocking=False):
-            return None
-        worker = cls(key)
-        worker._thread.start()
-        return worker
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
 
     def stop(self) -> None:
+        """Have it stop behind the step that runs."""
         self._stop.set()
         self._executor.wake()
 
     def join(self) -> None:
         """Stop, and wait until nothing of it is left."""
         self.stop()
-        self._thread.join(GRACE)
+        self._thread.join(self._grace)
 
     def _run(self) -> None:
         try:
@@ -186,10 +256,15 @@ class _Worker:
             self.error = error
         finally:
             connections.close_all()
-            PLACES.release()
+            self._when_over()
 
 
 def _result(saga: Saga) -> dict[str, Any]:
+    """Return the context of a saga that has completed, or raise how it stands.
+
+    Raises:
+        SagaFailed, SagaParked, SagaUnfinished: it has not.
+    """
     context = final_context(saga, is_lenient=saga.status != SagaStatus.COMPLETED)
     match saga.status:
         case SagaStatus.COMPLETED:

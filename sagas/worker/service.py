@@ -1,7 +1,8 @@
+"""Run a consumer and an executor as one service, and end it when one of them dies."""
+
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -11,15 +12,14 @@ from brokers import Broker
 from saga_runtime.logs import get_logger
 from sagas.definition.registry import call_start_hooks
 from sagas.inbox.consumer import SagaConsumer
-from sagas.worker.executor import GRACE, Executor
+from sagas.run.timing import Timing
+from sagas.worker.executor import Executor
 
 logger = get_logger(__name__)
 
-END_WITHIN = 2 * GRACE + 2.0
-"""Seconds that both parts may take to end when told to."""
+END_WITHIN = 42.0
+"""Seconds that both parts may take to end by default: twice the usual grace, and a margin."""
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
-
-
 OTHER_THREADS = 5  # main, inbox, leases, group commit, and the async ORM's
 # For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
 _ON_SQLITE = (1, 2)
@@ -28,7 +28,14 @@ _POOL_MIN_SIZE = 4  # psycopg_pool's own default
 
 
 def _check_pool(needed: int) -> None:
-    """A thread that got no connection would take the database for away."""
+    """Refuse a pool that is too small: a thread that got none would take the database for away.
+
+    Args:
+        needed: connections that a consumer holds at most.
+
+    Raises:
+        ImproperlyConfigured: the pool holds fewer.
+    """
     held = pool_size(connection.settings_dict["OPTIONS"].get("pool"))
     if held is not None and held < needed:
         raise ImproperlyConfigured(
@@ -53,16 +60,18 @@ def pool_size(pool: object) -> int | None:
 
 
 class _Both:
-    """Passes on a sign of life when both loops have turned since the last."""
+    """Pass a sign of life on when both loops have turned since the last."""
 
     def __init__(self, alive: Callable[[], None]) -> None:
         self._alive = alive
         self._turned = {"first": False, "second": False}
 
     def first(self) -> None:
+        """Note a turn of the first loop."""
         self._turn("first")
 
     def second(self) -> None:
+        """Note a turn of the second loop."""
         self._turn("second")
 
     def _turn(self, which: str) -> None:
@@ -73,9 +82,11 @@ class _Both:
 
 
 class SagaService:
-    """A consumer that accepts commands and an executor that runs them, as one.
+    """Run a consumer that accepts commands, and an executor that runs their sagas, as one.
 
     Args:
+        consumer: the one.
+        executor: the other.
         end_within: seconds that both may take to end when told to; what a step or a trigger blocks
             is left behind then.
     """
@@ -90,8 +101,26 @@ class SagaService:
 
     @classmethod
     def from_settings(
-        cls, broker: Broker, *, concurrency: int, alive: Callable[[], None] = lambda: None
+        cls,
+        broker: Broker,
+        *,
+        concurrency: int,
+        alive: Callable[[], None] = lambda: None,
+        timing: Timing | None = None,
     ) -> "SagaService":
+        """Build both parts as the project's settings have them.
+
+        Args:
+            broker: from which commands are received.
+            concurrency: how many sagas run at a time.
+            alive: called when both loops have turned since the last call.
+            timing: of the executor, in the place of the settings'.
+
+        Raises:
+            ImproperlyConfigured: the pool of database connections is too small.
+            SagasError: a start hook of an app has found a wrong setting.
+        """
+        timing = timing or Timing.from_settings()
         call_start_hooks()
         threads = _ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER
         journal, calls = threads
@@ -100,7 +129,7 @@ class SagaService:
         executor = Executor(
             alive=both.second,
             concurrency=concurrency,
-            lease=timedelta(seconds=settings.SAGA_LEASE),
+            timing=timing,
             max_takeovers=settings.SAGA_MAX_TAKEOVERS,
             journal_threads=journal,
             call_threads=calls,
@@ -112,13 +141,17 @@ class SagaService:
             on_new=executor.wake,
             alive=both.first,
         )
-        return cls(consumer, executor)
+        # What runs has the grace to finish, and as long again for the step behind which it stops.
+        return cls(consumer, executor, end_within=2 * timing.grace + 2.0)
 
     def run(self, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
-        """Run both until `stop` is set. If one dies the other stops, and its error is raised; the
-        caller's event is left alone, so that it can tell this from having been told to stop.
+        """Run both until `stop` is set.
+
+        If one dies the other stops, and the error of the dead one is raised. The caller's event is
+        left alone: so the caller can tell that end from one that was asked for.
 
         Args:
+            stop: set by the caller.
             ready: called once, as soon as commands are received and sagas are claimed.
         """
         halt = threading.Event()
@@ -129,10 +162,10 @@ class SagaService:
         for part in parts:
             part.start()
         try:
-            is_told = False
+            is_ready = False
             while not stop.wait(LOOK_EVERY) and not self._errors:
-                if not is_told and self._consumer.is_joined and self._executor.has_claimed:
-                    is_told = True
+                if not is_ready and self._consumer.is_joined and self._executor.has_claimed:
+                    is_ready = True
                     ready()
         finally:
             halt.set()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sagaz
 
-from tests.e2e.project.parts import Parts
+from tests.e2e.project.parts import HARDLY_ANY_BACKOFF, Parts
 from tests.e2e.service import until
 
 pytestmark = [
@@ -70,10 +70,11 @@ def _app(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_app")
 def test_it_is_durable_as_it_stands(parts: Parts) -> None:
     parts.start(
-        TEST_APPS="tests.e2e.project.backoff,shop",
+        TEST_APPS="tests.e2e.project.enqueuing,shop",
         BROKER_TOPICS=f"orders.commands,orders.events,{TOPIC}",
         SAGA_TOPICS=f"orders.commands,{TOPIC}",
         SAGA_LEASE="1",
+        **HARDLY_ANY_BACKOFF,
     )
     amounts = {f"ORD-{number}": LIMIT + 500 if number % 4 == 0 else 10 for number in range(30)}
     orders = [{"order_id": order_id, "amount": amount} for order_id, amount in amounts.items()]

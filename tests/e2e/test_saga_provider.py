@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import seed
-from tests.e2e.project.parts import Parts
+from tests.e2e.project.parts import HARDLY_ANY_BACKOFF, Parts
 from tests.e2e.service import until
 from tests.stripe_server import API_KEY, Rule
 from tests.stripe_server.process import StripeProcess, running
@@ -33,11 +33,10 @@ def stripe() -> Iterator[StripeProcess]:
 
 def start(parts: Parts, stripe: StripeProcess, *consumer: str, **env: str) -> None:
     parts.start(
-        TEST_APPS="tests.e2e.project.backoff",
         PAYMENT_GATEWAY_URL="stripe://",
         STRIPE_API_BASE=stripe.url,
         STRIPE_API_KEY=API_KEY,
-        **env,
+        **(HARDLY_ANY_BACKOFF | env),
     )
     parts.start_consumers(1, *consumer)
 
@@ -99,7 +98,7 @@ def retry(parts: Parts) -> None:
 
 def test_waiting_for_an_hour_holds_up_no_other(parts: Parts, stripe: StripeProcess) -> None:
     stripe.tell(Rule("confirm", "fail", times=1))
-    hours = {"TEST_FIRST_BACKOFF": "7200", "TEST_LONGEST_BACKOFF": "7200"}  # from one hour on
+    hours = {"SAGA_FIRST_BACKOFF": "7200", "SAGA_LONGEST_BACKOFF": "7200"}  # from one hour on
     start(parts, stripe, "--concurrency", "1", **hours)
     parts.post(seed.order(order_id="WAITS"))
     until(lambda: parts.query(WAITS) == [("", True)], timeout=20)

@@ -8,7 +8,7 @@ import pytest
 
 from tests import seed
 from tests.e2e.full_service import running_processes
-from tests.e2e.project.parts import Consumer, Parts
+from tests.e2e.project.parts import HARDLY_ANY_BACKOFF, Consumer, Parts
 from tests.e2e.service import until
 from tests.stripe_server import API_KEY, Rule
 from tests.stripe_server.process import StripeProcess, running
@@ -111,7 +111,8 @@ def test_it_takes_no_other_with_it(parts: Parts) -> None:
 
 
 def start_for_poison(parts: Parts, **env: str) -> None:
-    apps = "tests.e2e.project.backoff,tests.e2e.project.poison"
+    apps = "tests.e2e.project.enqueuing,tests.e2e.project.poison"
+    env |= HARDLY_ANY_BACKOFF
     parts.start(TEST_APPS=apps, SAGA_LEASE="1", SAGA_MAX_TAKEOVERS="2", **env)
 
 

@@ -20,6 +20,9 @@ _GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:config.gunico
 _FORKS = (sys.executable, "-m", "tests.e2e.project.forks")
 
 
+HARDLY_ANY_BACKOFF = {"SAGA_FIRST_BACKOFF": "0.01", "SAGA_LONGEST_BACKOFF": "0.05"}
+
+
 @dataclass(frozen=True, slots=True)
 class Consumer:
     pid: int

@@ -164,6 +164,7 @@ def test_an_unknown_payment_gateway(manage: Manage) -> None:
         ("WEB_CONCURRENCY", "two"),
         ("SAGA_LEASE", "0"),
         ("SAGA_MAX_TAKEOVERS", "-1"),
+        ("SAGA_FIRST_BACKOFF", "-1"),
         ("MAX_WAITING_REQUESTS", "-1"),
         ("DATABASE_POOL_SIZE", "0"),
     ],

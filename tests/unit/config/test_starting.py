@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, connection
@@ -110,7 +109,7 @@ class TestReady:
     def test_a_consumer_is_when_its_group_has_taken_it_in(self) -> None:
         broker = Later()
         consumer = SagaConsumer(broker, topics=["a.commands"], group="g")
-        executor = Executor(concurrency=2, lease=timedelta(seconds=10))
+        executor = Executor(concurrency=2)
         said: list[str] = []
 
         def run(stop: threading.Event) -> None:

@@ -36,9 +36,10 @@ from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
 from outbox.models import OutboxMessage
 from relay.loop import Relay
+from saga_runtime.backoff import Backoff
 from saga_runtime.correlation import Correlation, correlated
 from sagas.models import Saga, SagaStep
-from sagas.run import attempts
+from sagas.run.timing import Timing
 from sagas.worker.service import SagaService
 from tests.unit.waiting import in_thread, until
 
@@ -87,19 +88,19 @@ def running(gateway: PaymentGateway, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr("orders.sagas.gateway", lambda: gateway)
     broker = MemoryBroker()
     events = broker.subscribe([EVENTS], group="audit")
+    timing = Timing(retry=Backoff(first=0.001, longest=0.02))
     # As in one process of `manage.py up`: the relay stops before the consumer that commits.
     with ExitStack() as stack:
-        stack.enter_context(in_thread(SagaService.from_settings(broker, concurrency=4).run))
+        service = SagaService.from_settings(broker, concurrency=4, timing=timing)
+        stack.enter_context(in_thread(service.run))
         stack.enter_context(in_thread(Relay(broker, source="/tests").run))
         yield (shop := Shop(broker, events))
         shop.published()  # a relay that stops waits for those who have not yet taken all
 
 
 @pytest.fixture(autouse=True)
-def _book(monkeypatch: pytest.MonkeyPatch) -> None:
+def _book() -> None:
     receive_stock(product_id="BOOK", name="A book", quantity=10)
-    monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.001)
-    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 0.02)
 
 
 @pytest.fixture

@@ -1,38 +1,46 @@
 """Sagas of a test's own, registered for that test alone, and a worker that runs them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sagaz import Saga as SagaClass
 
+from saga_runtime.backoff import Backoff
 from sagas.definition import discovery, registry
 from sagas.definition.hooks import Hook
 from sagas.definition.identity import saga_id
 from sagas.definition.registry import Registry
-from sagas.journal import codec
+from sagas.journal import codec, writing
+from sagas.journal.entries import Entry, Verdict
 from sagas.models import ACTIVE, Saga, SagaStep
-from sagas.run import attempts
-from sagas.worker import executor
+from sagas.run.timing import Timing
 from sagas.worker.executor import Executor
 from tests.unit.waiting import in_thread, until
 
 Context = dict[str, Any]
 Register = Callable[..., None]
+Write = Callable[[Sequence[Entry]], list[Verdict]]
 
 CORRELATION = "trace-1"
+QUICK = Timing(
+    grace=10.0,
+    longest_poll=0.05,
+    retry=Backoff(first=0.001, longest=30.0),
+    outage=Backoff(first=0.002, longest=5.0),
+)
+HOUR = 3600.0
+HOURS = Backoff(first=HOUR, longest=HOUR)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def register(saga_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Register:
-    """Makes these saga classes the only ones there are; backoff is short."""
+def register(saga_registry: Registry) -> Register:
+    """Makes these saga classes the only ones there are."""
     saga_registry.types.clear()
-    monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.001)
-    monkeypatch.setattr(executor, "LONGEST_POLL", 0.05)
 
     def registering(*classes: type[SagaClass]) -> None:
         for saga_class in classes:
@@ -70,17 +78,33 @@ def begin(name: str, *, key: str = "K-1", **context: Any) -> UUID:
 
 @contextmanager
 def working(
-    *, lease: float = 10.0, concurrency: int = 4, grace: float = 10.0
+    *,
+    timing: Timing = QUICK,
+    lease: float | None = None,
+    grace: float | None = None,
+    concurrency: int = 4,
+    write: Write = writing.write,
 ) -> Iterator[Executor]:
-    """A worker, until the block ends."""
-    worker = Executor(concurrency=concurrency, lease=timedelta(seconds=lease), grace=grace)
+    """A worker, until the block ends. `lease`, `grace`: in the place of the timing's."""
+    timing = replace(
+        timing,
+        lease=timing.lease if lease is None else lease,
+        grace=timing.grace if grace is None else grace,
+    )
+    worker = Executor(concurrency=concurrency, timing=timing, write=write)
     with in_thread(worker.run):
         yield worker
 
 
-def run_to_end(saga: UUID, *, lease: float = 10.0) -> Saga:
+def run_to_end(
+    saga: UUID,
+    *,
+    timing: Timing = QUICK,
+    lease: float | None = None,
+    write: Write = writing.write,
+) -> Saga:
     """Work until the saga has ended or parked."""
-    with working(lease=lease):
+    with working(timing=timing, lease=lease, write=write):
         until(lambda: is_ended(saga))
     return Saga.objects.get(id=saga)
 

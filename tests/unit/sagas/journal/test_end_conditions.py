@@ -18,7 +18,7 @@ from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep, StepKind
 from sagas.operations import interventions
 from sagas.run.attempts import Attempts
-from sagas.run.saga_run import SagaRun
+from sagas.run.engine import DrivenSaga
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
     Register,
@@ -218,12 +218,12 @@ class TestAWrapperThatIsBroken:
     def test_that_leaves_out_a_step(
         self, monkeypatch: pytest.MonkeyPatch, hook: list[SagaOutcome]
     ) -> None:
-        real = SagaRun._forward
+        real = DrivenSaga._forward
 
-        async def leaving_out(run: SagaRun, step: Any, context: Any) -> Any:
+        async def leaving_out(run: DrivenSaga, step: Any, context: Any) -> Any:
             return {} if step.name == "charge" else await real(run, step, context)
 
-        monkeypatch.setattr(SagaRun, "_forward", leaving_out)
+        monkeypatch.setattr(DrivenSaga, "_forward", leaving_out)
         saga = run_to_end(begin("shop"))
         assert saga.status == "parked"
         assert saga.park_reason == "it was to be completed, but charge is not begun"
@@ -233,7 +233,7 @@ class TestAWrapperThatIsBroken:
         self, script: Script, monkeypatch: pytest.MonkeyPatch, hook: list[SagaOutcome]
     ) -> None:
         script.acts["ship"] = raising(StepRejected("no"))
-        monkeypatch.setattr(SagaRun, "_compensate", _nothing)
+        monkeypatch.setattr(DrivenSaga, "_compensate", _nothing)
         saga = run_to_end(begin("shop"))
         assert (saga.status, saga.failure) == ("parked", "no")
         assert saga.park_reason == (

@@ -517,7 +517,7 @@ class TestGroups:
 
 @pytest.mark.django_db(transaction=True)
 class TestInAWorker:
-    def test_after_an_outage_all_try_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_an_outage_all_try_again(self) -> None:
         failures = iter(range(4))
         real = writing.write
 
@@ -526,20 +526,15 @@ class TestInAWorker:
                 raise OperationalError("server closed the connection unexpectedly")
             return real(entries)
 
-        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(GroupCommit.__init__, "__kwdefaults__", {"write": write})
         sagas = [begin("tour", key=f"K-{n}") for n in range(10)]
-        with working(concurrency=10):
+        with working(concurrency=10, write=write):
             until(lambda: Saga.objects.filter(status=SagaStatus.COMPLETED).count() == len(sagas))
         assert set(SagaStep.objects.values_list("attempt", "failures")) == {(1, 0)}
 
-    def test_many_side_by_side_take_fewer_transactions_than_entries(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_many_side_by_side_take_fewer_transactions_than_entries(self) -> None:
         write = Recorder()
-        monkeypatch.setattr(GroupCommit.__init__, "__kwdefaults__", {"write": write})
         sagas = {begin("tour", key=f"K-{n}"): n for n in range(60)}
-        with working(concurrency=60):
+        with working(concurrency=60, write=write):
             until(lambda: Saga.objects.filter(status=SagaStatus.COMPLETED).count() == len(sagas))
         # `started`, `done` and the end of each.
         assert sum(write.sizes) == 3 * len(sagas)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DataError, OperationalError, connection
 
+from saga_runtime.backoff import Backoff
 from saga_runtime.interventions import By
 from sagas import StepRejected, call_in_thread
 from sagas.crash_points import Point, observe
@@ -20,10 +22,17 @@ from sagas.journal.entries import Entry
 from sagas.models import Saga, SagaAttempt, SagaStep, StepKind, StepStatus
 from sagas.operations import interventions, reports
 from sagas.operations.interventions import InterventionRefused
-from sagas.run import attempts
 from sagas.run.tries import Tries
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
+from tests.unit.sagas.saga_running import (
+    QUICK,
+    Context,
+    Register,
+    begin,
+    register,
+    run_to_end,
+    working,
+)
 from tests.unit.sagas.scripted_sagas import (
     Part,
     Script,
@@ -206,13 +215,12 @@ class TestBackoff:
         external: bool,  # noqa: FBT001
         register: Register,
         script: Script,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         first = 0.05
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", first)
+        timing = replace(QUICK, retry=Backoff(first=first, longest=30.0))
         register(script.saga("tour", Part("stay", external=external, max_retries=4)))
         script.acts["stay"] = raising(AWAY)
-        saga = run_to_end(begin("tour"))
+        saga = run_to_end(begin("tour"), timing=timing)
         assert saga.status == "rolled_back"
         assert script.calls.count("stay") == 5
         gaps = self.gaps(saga.id, "stay")
@@ -322,10 +330,6 @@ class TestTimeoutsOfLocalSteps:
 
 @pytest.mark.usefixtures("tour")
 class TestOurOwnDatabaseAway:
-    @pytest.fixture(autouse=True)
-    def _short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-
     def outage(self, monkeypatch: pytest.MonkeyPatch, *, tries: int) -> list[int]:
         """The next so many look-ups fail; counts them."""
         seen: list[int] = []
@@ -370,7 +374,7 @@ class TestOurOwnDatabaseAway:
         assert script.calls == ["fly", "stay", "stay", "unstay", "unfly"]
 
     def test_where_the_answer_cannot_be_written_the_call_is_not_made_again(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
+        self, script: Script
     ) -> None:
         failures = iter(range(4))
         real = writing.write
@@ -381,16 +385,13 @@ class TestOurOwnDatabaseAway:
                 raise OperationalError(LOST)
             return real(group)
 
-        monkeypatch.setattr(
-            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-        )
-        saga = run_to_end(begin("tour"))
+        saga = run_to_end(begin("tour"), write=write)
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "eat"]
         assert history(saga.id).count(("stay:F", 1, "done")) == 1
 
     def test_where_it_never_can_nothing_follows_and_it_is_taken_up_again(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
+        self, script: Script
     ) -> None:
         failures = iter(range(1))
         real = writing.write
@@ -404,10 +405,7 @@ class TestOurOwnDatabaseAway:
 
         stay = SagaStep.objects.filter(step="stay").values_list("status", flat=True)
         script.acts["eat"] = lambda _: journalled.append(list(stay.all()))
-        monkeypatch.setattr(
-            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-        )
-        saga = run_to_end(begin("tour"), lease=0.3)
+        saga = run_to_end(begin("tour"), lease=0.3, write=write)
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "stay", "eat"]
         assert journalled == [["done"]]

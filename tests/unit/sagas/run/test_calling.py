@@ -17,6 +17,7 @@ from sagas.crash_points import Point, observe
 from sagas.errors import UnstorableValue
 from sagas.journal import codec
 from sagas.run.calling import call_external, call_local, visible
+from sagas.run.saga_run import SagaRun
 from sagas.worker.executor import Executor
 from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
@@ -274,7 +275,7 @@ def stopping_after_a_step(worker: Executor) -> Iterator[None]:
     def stop(point: Point, _: str) -> None:
         if point is Point.STEP_DONE:
             for _claimed, run in worker._running.values():
-                assert run is not None
+                assert isinstance(run, SagaRun)
                 run.suspend("it stops here")
 
     end = observe(stop)

@@ -4,6 +4,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +17,7 @@ from sagaz.core.triggers import trigger
 
 from brokers import Record
 from orders.models import Product
+from saga_runtime.backoff import Backoff
 from saga_runtime.text import LONGEST_ERROR, cut
 from sagas import Ending, SagaOutcome, StepRejected, call_in_thread, cancel_on
 from sagas.crash_points import Point, observe
@@ -34,11 +36,13 @@ from sagas.models import (
     Saga,
     SagaStep,
 )
-from sagas.run import attempts
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
+    HOURS,
+    QUICK,
     Context,
     Register,
+    Write,
     begin,
     journal_of,
     on_finish,
@@ -186,7 +190,7 @@ class TestInTime:
         assert journal_of(saga)["stay:F"] == ("done", 1)
 
     def test_between_the_start_and_an_external_step(
-        self, script: Script, outcomes: list[SagaOutcome], monkeypatch: pytest.MonkeyPatch
+        self, script: Script, outcomes: list[SagaOutcome]
     ) -> None:
         """After the worker has looked, before it says `started`: the step is not begun."""
         saga = begin("tour")
@@ -197,10 +201,7 @@ class TestInTime:
                 cancel(saga)
             return real(group)
 
-        monkeypatch.setattr(
-            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-        )
-        is_cancelled(run_to_end(saga), outcomes)
+        is_cancelled(run_to_end(saga, write=write), outcomes)
         assert script.calls == ["fly", "unfly"]
         assert "stay:F" not in journal_of(saga)
 
@@ -265,10 +266,7 @@ class TestInTime:
             return real_write(group)
 
         monkeypatch.setattr(final_transaction, "finish", finish)
-        monkeypatch.setattr(
-            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-        )
-        ended = run_to_end(saga)
+        ended = run_to_end(saga, write=write)
         assert not left
         assert (ended.status, ended.cancelled) == ("rolled_back", True)
         assert script.calls == ["fly", "stay", "eat", "uneat", "unstay", "unfly"]
@@ -343,25 +341,22 @@ class TestInTime:
         self,
         script: Script,
         outcomes: list[SagaOutcome],
-        monkeypatch: pytest.MonkeyPatch,
         when: When,
     ) -> None:
         """One that rests in its worker: no further call is made to a provider."""
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.3)
+        timing = replace(QUICK, retry=Backoff(first=0.3, longest=30.0))
         saga = begin("tour")
         script.acts["stay"] = raising(ConnectionError("away"))
         when(Point.ATTEMPT_FAILED, "stay:F", lambda: from_a_thread(saga))
-        is_cancelled(run_to_end(saga), outcomes)
+        is_cancelled(run_to_end(saga, timing=timing), outcomes)
         assert script.calls == ["fly", "stay", "unstay", "unfly"]
 
     def test_while_it_waits_for_an_hour_it_is_claimed_at_once(
-        self, script: Script, outcomes: list[SagaOutcome], monkeypatch: pytest.MonkeyPatch
+        self, script: Script, outcomes: list[SagaOutcome]
     ) -> None:
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 7200.0)
         script.acts["stay"] = raising(ConnectionError("away"))
         saga = begin("tour")
-        with working():
+        with working(timing=replace(QUICK, retry=HOURS)):
             until(lambda: Saga.objects.get(id=saga).status == "waiting")
             cancel(saga)
             until(lambda: Saga.objects.get(id=saga).status == "rolled_back")
@@ -369,12 +364,9 @@ class TestInTime:
         # What had no answer may have happened.
         assert script.calls == ["fly", "stay", "unstay", "unfly"]
 
-    def test_just_before_it_begins_to_wait(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_just_before_it_begins_to_wait(self, script: Script) -> None:
         """The worker still holds it, so that the cancel cannot make it due: the wait does."""
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 7200.0)
+        timing = replace(QUICK, retry=HOURS)
         saga = begin("tour")
         real = writing.write
 
@@ -383,11 +375,8 @@ class TestInTime:
                 cancel(saga)
             return real(group)
 
-        monkeypatch.setattr(
-            "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-        )
         script.acts["stay"] = raising(ConnectionError("away"))
-        assert run_to_end(saga).status == "rolled_back"
+        assert run_to_end(saga, timing=timing, write=write).status == "rolled_back"
 
     @pytest.mark.parametrize("status", ["started", "unknown"])
     def test_a_step_that_a_dead_worker_left_in_doubt_is_undone_too(
@@ -515,10 +504,10 @@ class TestAgainstThePivot:
         saga = begin("tour")
         refused: list[Any] = []
         with pytest.MonkeyPatch.context() as patch:
-            self._before_the_pivot_commits(
+            write = self._before_the_pivot_commits(
                 patch, lambda: refused.extend(from_a_thread(saga)), pivot_is_external
             )
-            is_cancelled(run_to_end(saga), outcomes)
+            is_cancelled(run_to_end(saga, write=write), outcomes)
         assert refused == []
         # A local pivot has run by then, but its transaction is gone with all that it wrote.
         assert script.calls == ["fly", *([] if pivot_is_external else ["pay"]), "unfly"]
@@ -529,7 +518,8 @@ class TestAgainstThePivot:
         patch: pytest.MonkeyPatch,
         do: Callable[[], object],
         external: bool,  # noqa: FBT001
-    ) -> None:
+    ) -> Write:
+        """Do this just then; returns what a worker of this test writes with."""
         left = [do]
         real, real_locally = writing.write, local_step.do_locally
 
@@ -544,11 +534,9 @@ class TestAgainstThePivot:
             return real_locally(entry, **kwargs)
 
         if external:
-            patch.setattr(
-                "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-            )
-        else:
-            patch.setattr(local_step, "do_locally", do_locally)
+            return write
+        patch.setattr(local_step, "do_locally", do_locally)
+        return real
 
     def test_first_the_pivot(
         self,

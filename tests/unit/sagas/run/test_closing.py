@@ -4,6 +4,7 @@ somebody holds: neither lasts for ever, and neither is taken for what it is not.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +12,14 @@ import psycopg
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
+from saga_runtime.backoff import Backoff
 from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.journal import writing
 from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep
-from sagas.run import attempts, closing
 from tests.unit.sagas.saga_running import (
+    HOUR,
+    HOURS,
+    QUICK,
     Register,
     begin,
     is_ended,
@@ -35,11 +39,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SetHook = Callable[[str, Hook], None]
 
 
+IMPATIENT = replace(QUICK, hook_excuse=0.0, retry=Backoff(first=0.001, longest=0.01))
+
+
 @pytest.fixture
-def script(register: Register, monkeypatch: pytest.MonkeyPatch) -> Script:
+def script(register: Register) -> Script:
     """`tour` completes; `crash` parks."""
-    monkeypatch.setattr(closing, "PATIENCE", 0.0)
-    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 0.01)
     found = Script()
     register(
         found.saga("tour", Part("go")),
@@ -112,7 +117,7 @@ SPOILS = {
 class TestAHookThatAsksInVain:
     def test_at_the_end_parks_the_saga(self, ask: Callable[[], None], on_finish: SetHook) -> None:
         on_finish("tour", lambda _: ask())
-        saga = run_to_end(begin("tour"))
+        saga = run_to_end(begin("tour"), timing=IMPATIENT)
         assert saga.status == SagaStatus.PARKED
         assert saga.park_reason.startswith("its on_finish hook fails: OperationalError: ")
         assert journal_of(saga.id) == {"go:F": ("done", 1)}
@@ -121,7 +126,7 @@ class TestAHookThatAsksInVain:
         self, ask: Callable[[], None], on_park: SetHook, caplog: pytest.LogCaptureFixture
     ) -> None:
         on_park("crash", lambda _: ask())
-        saga = run_to_end(begin("crash"))
+        saga = run_to_end(begin("crash"), timing=IMPATIENT)
         assert saga.status == SagaStatus.PARKED
         assert "burnt" in saga.park_reason
         assert any("on_park hook" in line for line in errors(caplog))
@@ -135,7 +140,7 @@ class TestAHookThatAsksInVain:
                 ask()
 
         on_finish("tour", hook)
-        assert run_to_end(begin("tour")).status == SagaStatus.COMPLETED
+        assert run_to_end(begin("tour"), timing=IMPATIENT).status == SagaStatus.COMPLETED
         assert len(called) == 4
 
 
@@ -144,7 +149,7 @@ class TestAHookThatAsksInVain:
 class TestAHookThatSpoilsItsTransaction:
     def test_at_the_end_parks_the_saga(self, spoil: Callable[[], None], on_finish: SetHook) -> None:
         on_finish("tour", lambda _: spoil())
-        saga = run_to_end(begin("tour"))
+        saga = run_to_end(begin("tour"), timing=IMPATIENT)
         assert saga.status == SagaStatus.PARKED
         assert saga.park_reason.startswith("its on_finish hook ")
 
@@ -152,7 +157,7 @@ class TestAHookThatSpoilsItsTransaction:
         self, spoil: Callable[[], None], on_park: SetHook
     ) -> None:
         on_park("crash", lambda _: spoil())
-        saga = run_to_end(begin("crash"))
+        saga = run_to_end(begin("crash"), timing=IMPATIENT)
         assert saga.status == SagaStatus.PARKED
         assert "burnt" in saga.park_reason
         assert not SagaStep.objects.filter(step="x").exists()
@@ -210,8 +215,6 @@ DEFERRED_LOCK = """
 def test_a_parking_that_waits_does_not_hold_up_the_workers_end(
     version: int, on_park: SetHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closing, "PATIENCE", 3600.0)
-    monkeypatch.setattr(closing, "backoff", lambda _: 3600.0)
     asked = threading.Event()
 
     def hook(_: SagaOutcome) -> None:
@@ -221,7 +224,8 @@ def test_a_parking_that_waits_does_not_hold_up_the_workers_end(
     on_park("crash", hook)
     saga = begin("crash")
     Saga.objects.filter(id=saga).update(version=version)  # nobody has the version 99
-    with working(grace=TIMEOUT * 4):
+    timing = replace(QUICK, hook_excuse=HOUR, retry=HOURS)
+    with working(timing=timing, grace=TIMEOUT * 4):
         assert asked.wait(TIMEOUT)
     found = Saga.objects.get(id=saga)
     assert (found.status in ACTIVE, found.worker) == (True, "")
@@ -283,10 +287,7 @@ def test_the_start_of_an_external_step_that_is_given_up_spends_no_retry(
             raise OperationalError(str(reason)) from reason
         return writing.write(group)
 
-    monkeypatch.setattr(
-        "sagas.journal.group_commit.GroupCommit.__init__.__kwdefaults__", {"write": write}
-    )
-    saga = run_to_end(begin("call"))
+    saga = run_to_end(begin("call"), write=write)
     assert saga.status == SagaStatus.COMPLETED
     assert failures_of(saga.id)["go:F"] == ("done", 1, 0)
     assert "the database gives up what the journal asks" in caplog.text

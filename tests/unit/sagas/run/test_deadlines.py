@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,15 +14,17 @@ from django.utils import timezone
 from sagaz.core.triggers import trigger
 
 from brokers import Record
+from saga_runtime.backoff import Backoff
 from sagas import Ending, SagaDefinitionError, SagaOutcome, StepRejected, call_in_thread
 from sagas.definition import discovery
 from sagas.definition.hooks import Hook
 from sagas.definition.identity import saga_id
 from sagas.inbox import accepting
 from sagas.models import Saga
-from sagas.run import attempts
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
+    HOURS,
+    QUICK,
     Context,
     Register,
     begin,
@@ -122,24 +125,17 @@ class TestBeforeThePivot:
         assert script.calls == ["fly", "stay", "unstay", "unfly"]
         assert journal_of(saga.id)["stay:F"] == ("unknown", 1)
 
-    def test_during_a_backoff(self, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_during_a_backoff(self, script: Script) -> None:
         """It is over with the deadline, not with the backoff."""
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 3600.0)
         script.acts["stay"] = raising(ConnectionError("away"))
-        saga = run_to_end(begin_with(0.5))
+        saga = run_to_end(begin_with(0.5), timing=replace(QUICK, retry=HOURS))
         assert (saga.status, saga.failure) == ("rolled_back", PASSED)
         assert script.calls == ["fly", "stay", "unstay", "unfly"]
 
-    def test_while_it_waits_without_a_worker(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_REST", 0.05)
+    def test_while_it_waits_without_a_worker(self, script: Script) -> None:
         script.acts["stay"] = raising(ConnectionError("away"))
         saga = begin_with(1.0)
-        with working():
+        with working(timing=replace(QUICK, retry=HOURS, longest_rest=0.05)):
             until(lambda: Saga.objects.get(id=saga).status == "waiting")
             waiting = Saga.objects.get(id=saga)
             assert waiting.deadline is not None
@@ -187,9 +183,8 @@ class TestPastThePivot:
     def test_a_pivot_that_has_begun_is_past_it(self, script: Script) -> None:
         saga = begin_with(0.3)
         script.acts["pay"] = raising(ConnectionError("away"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(attempts, "FIRST_BACKOFF", 0.5)
-            parked = run_to_end(saga)
+        timing = replace(QUICK, retry=Backoff(first=0.5, longest=30.0))
+        parked = run_to_end(saga, timing=timing)
         assert (parked.status, parked.past_pivot) == ("parked", True)
         assert "pay is not done" in parked.park_reason
         assert "unstay" not in script.calls

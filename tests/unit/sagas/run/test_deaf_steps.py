@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -11,12 +12,18 @@ from sagaz import action
 from sagaz.core.triggers import trigger
 
 from brokers import Record
-from saga_runtime import event_loop
 from saga_runtime.event_loop import run_loop
 from sagas.inbox import accepting
 from sagas.models import SagaStatus, StepStatus
-from sagas.run import own_task
-from tests.unit.sagas.saga_running import Context, Register, begin, journal_of, register, run_to_end
+from tests.unit.sagas.saga_running import (
+    QUICK,
+    Context,
+    Register,
+    begin,
+    journal_of,
+    register,
+    run_to_end,
+)
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
 
 __all__ = ["register"]
@@ -38,9 +45,7 @@ class Deaf:
 
 
 @pytest.fixture
-def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Deaf]:
-    monkeypatch.setattr(own_task, "GRACE", 0.1)
-    monkeypatch.setattr(event_loop, "LAST_SECONDS", 0.1)
+def deaf() -> Iterator[Deaf]:
     step = Deaf()
     yield step
     step.released.set()
@@ -54,7 +59,7 @@ def test_a_loop_ends_beside_a_task_that_does_not(deaf: Deaf) -> None:
         return "done"
 
     leave_behind: list[asyncio.Task[None]] = []
-    assert run_loop(main()) == "done"
+    assert run_loop(main(), last_seconds=0.1) == "done"
     assert deaf.cancels == 1
 
 
@@ -88,7 +93,8 @@ def test_a_step_that_is_deaf_is_in_doubt_and_undone(
     register(script.saga("tour", *chain(Part("book"), fly)))
     script.acts["fly"] = deaf if is_last else lambda c: deaf(c) if not deaf.cancels else None
     with caplog.at_level(logging.ERROR, logger="sagas"):
-        saga = run_to_end(begin("tour"))  # its worker has ended too
+        timing = replace(QUICK, cancel_grace=0.1, loop_end=0.1)
+        saga = run_to_end(begin("tour"), timing=timing)  # its worker has ended too
     assert deaf.cancels >= 2
     assert "does not heed that it is cancelled" in caplog.text
     if is_last:

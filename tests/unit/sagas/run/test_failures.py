@@ -6,6 +6,7 @@ import builtins
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from traceback import format_exception
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from orders.sample_stock import load_sample_stock
 from orders.services import Item, place_order
 from outbox.models import OutboxMessage
 from saga_runtime.allowance import Allowance
+from saga_runtime.backoff import Backoff
 from saga_runtime.database_threads import Threads
 from saga_runtime.text import LONGEST_ERROR, bounded
 from sagas import NeedsAttention, StepRejected
@@ -32,9 +34,10 @@ from sagas.definition.instances import InstanceFactory
 from sagas.failures import LONGEST_TRACEBACK, failure_of, raisable, stand_in, traceback_of
 from sagas.journal import group_commit
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
-from sagas.run.own_task import apart
-from sagas.run.saga_run import SagaRun
+from sagas.run.engine import DrivenSaga
+from sagas.run.own_task import call_apart
 from tests.unit.sagas.saga_running import (
+    QUICK,
     Context,
     Register,
     begin,
@@ -181,7 +184,7 @@ class TestApart:
         async def run() -> Any:
             task = asyncio.current_task()
             try:
-                result: Any = await apart(function, allowance=Allowance(timeout))
+                result: Any = await call_apart(function, allowance=Allowance(timeout))
             except Exception as error:  # noqa: BLE001 - looked at
                 result = error
             await asyncio.sleep(0.01)  # what a timer would still do
@@ -265,7 +268,7 @@ class TestApart:
                 raise
 
         async def run() -> None:
-            task = asyncio.create_task(apart(step))
+            task = asyncio.create_task(call_apart(step))
             await asyncio.sleep(0.01)
             task.cancel()
             try:
@@ -435,15 +438,15 @@ def test_a_failure_in_failure_handling_leaves_the_saga_as_it_is(
 def test_what_ends_a_run_ends_no_worker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = SagaRun._run_steps
+    real = DrivenSaga.run_steps
     failures: list[BaseException] = [SystemExit(3), KeyboardInterrupt(), GeneratorExit()]
 
-    async def run(self: SagaRun) -> Any:
+    async def run(self: DrivenSaga) -> Any:
         if failures:
             raise failures.pop()
         return await real(self)
 
-    monkeypatch.setattr(SagaRun, "_run_steps", run)
+    monkeypatch.setattr(DrivenSaga, "run_steps", run)
     sagas = [begin("tour", key=f"K-{n}") for n in range(4)]
     with working(lease=0.5):
         until(lambda: not Saga.objects.filter(status__in=ACTIVE).exists())
@@ -491,9 +494,7 @@ class Gateway:
 
 @pytest.fixture
 def pay(monkeypatch: pytest.MonkeyPatch) -> Callable[[Gateway], None]:
-    """Makes this the gateway of the order saga, which tries again at once and not at all."""
-    monkeypatch.setattr("sagas.run.attempts.FIRST_BACKOFF", 0.0)
-    monkeypatch.setattr("sagas.run.attempts.LONGEST_BACKOFF", 0.0)
+    """Makes this the gateway of the order saga."""
 
     def use(gateway: Gateway) -> None:
         monkeypatch.setattr(orders.sagas, "gateway", lambda: gateway)
@@ -509,7 +510,7 @@ def place(order_id: str) -> Saga:
     placed = place_order(order_id=order_id, user_id="U", items=[item], amount=Decimal("9.99"))
     OutboxMessage.objects.all().delete()
     saga = begin(SAGA_NAME, key=order_id, order_id=order_id, amount=placed.order.amount)
-    return run_to_end(saga)
+    return run_to_end(saga, timing=replace(QUICK, retry=Backoff(first=0.0, longest=0.0)))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import timedelta
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,20 +15,21 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from brokers import broker_from_url
-from saga_runtime import event_loop
 from saga_runtime.database_threads import CallHangs, Threads
 from saga_runtime.event_loop import run_loop
 from saga_runtime.hang_watch import Watch
-from sagas import call_in_thread, run_saga_sync
+from sagas import call_in_thread
 from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.errors import SagaParked, WorkerUnwell
 from sagas.journal import sql
 from sagas.models import Saga, SagaAttempt, SagaStatus
-from sagas.run import journal_writer
+from sagas.run.timing import Timing
 from sagas.worker import service
 from sagas.worker.executor import Executor
+from sagas.worker.run_here import LocalRunner
 from sagas.worker.service import SagaService
 from tests.unit.sagas.saga_running import (
+    QUICK,
     Context,
     Register,
     begin,
@@ -57,9 +58,8 @@ def release() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Script:
+def script(release: threading.Event) -> Script:
     """`hang` hangs in its thread, and makes no statement."""
-    monkeypatch.setattr(journal_writer, "STILL_MARGIN", 0.1)
     found = Script()
 
     def hang(_: Context) -> None:
@@ -69,8 +69,14 @@ def script(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> Script:
     return found
 
 
-def worker(*, lease: float = 30, **options: Any) -> Executor:
-    return Executor(concurrency=8, lease=timedelta(seconds=lease), grace=0.2, **options)
+HANGS_SOON = replace(QUICK, lease=30.0, grace=0.2, hang_margin=0.1)
+
+
+UNWELL_SOON = replace(HANGS_SOON, unwell_patience=0.2)
+
+
+def worker(timing: Timing = HANGS_SOON, **options: Any) -> Executor:
+    return Executor(concurrency=8, timing=timing, **options)
 
 
 def let_the_server_end_it_soon() -> None:
@@ -107,7 +113,7 @@ class TestALocalStep:
     ) -> None:
         register(script.saga("stuck", Part("hang", timeout=0.2), Part("go", after=("hang",))))
         stuck = begin("stuck", key="S-1")
-        with in_thread(worker(lease=1, journal_threads=2).run) as stop:
+        with in_thread(worker(replace(HANGS_SOON, lease=1.0), journal_threads=2).run) as stop:
             until(lambda: Saga.objects.get(id=stuck).epoch >= 2, timeout=LONG)
             stop.set()
         release.set()
@@ -123,7 +129,9 @@ class TestALocalStep:
     ) -> None:
         register(script.saga("stuck", Part("hang", timeout=0.1)))
         stuck = begin("stuck", key="S-1")
-        with in_thread(worker(lease=0.3, journal_threads=8, max_takeovers=2).run):
+        with in_thread(
+            worker(replace(HANGS_SOON, lease=0.3), journal_threads=8, max_takeovers=2).run
+        ):
             until(lambda: is_ended(stuck), timeout=LONG)
         found = Saga.objects.get(id=stuck)
         assert found.status == SagaStatus.PARKED
@@ -133,7 +141,6 @@ class TestALocalStep:
         self,
         register: Register,
         script: Script,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         def ask(_: Context) -> None:
@@ -143,9 +150,8 @@ class TestALocalStep:
 
         script.acts["ask"] = ask
         register(script.saga("slow", Part("ask", timeout=60)))
-        monkeypatch.setattr(journal_writer, "STILL_MARGIN", -59.6)
         slow = begin("slow", key="S-1")
-        with in_thread(worker().run):
+        with in_thread(worker(replace(HANGS_SOON, hang_margin=-59.6)).run):
             until(lambda: is_ended(slow), timeout=LONG)
         assert Saga.objects.get(id=slow).status == SagaStatus.COMPLETED
         assert errors(caplog) == []
@@ -160,7 +166,6 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(journal_writer, "STILL_AT_THE_END", 0.1)
     called = []
 
     def hook(_: object) -> None:
@@ -172,7 +177,8 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
     on_finish("tour", hook)
     register(script.saga("tour", Part("go")))
     tour = begin("tour", key="T-1")
-    with in_thread(worker(lease=1, journal_threads=2).run):
+    timing = replace(HANGS_SOON, lease=1.0, hook_limit=0.1)
+    with in_thread(worker(timing, journal_threads=2).run):
         until(lambda: errors(caplog), timeout=LONG)
         assert errors(caplog)[0].startswith("tour T-1: the function at its end does not come back")
         until(lambda: is_ended(tour), timeout=LONG)
@@ -214,8 +220,6 @@ def test_an_on_park_hook_that_always_hangs_is_left_out_in_the_end(
     on_park: Callable[[str, Hook], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(journal_writer, "STILL_AT_THE_END", 0.0)
-
     def hook(_: SagaOutcome) -> None:
         let_the_server_end_it_soon()
         release.wait(LONG)
@@ -224,7 +228,8 @@ def test_an_on_park_hook_that_always_hangs_is_left_out_in_the_end(
     register(script.saga("tour", Part("go")))
     tour = begin("tour")
     Saga.objects.filter(id=tour).update(version=99)  # which nobody has
-    with in_thread(worker(lease=0.3, journal_threads=8, max_takeovers=2).run):
+    timing = replace(HANGS_SOON, lease=0.3, hook_limit=0.0)
+    with in_thread(worker(timing, journal_threads=8, max_takeovers=2).run):
         until(lambda: is_ended(tour), timeout=LONG)
     assert Saga.objects.get(id=tour).status == SagaStatus.PARKED
 
@@ -242,7 +247,7 @@ class TestAWorkerWithoutThreads:
 
         async def come_back_first(executor: Executor) -> None:
             release.set()
-            while executor._is_exhausted():  # noqa: ASYNC110 - a thread ends it
+            while executor._health.is_exhausted:  # noqa: ASYNC110 - a thread ends it
                 await asyncio.sleep(0.01)
             await finish(executor)
 
@@ -255,7 +260,7 @@ class TestAWorkerWithoutThreads:
         for n in range(2):
             begin("tour", key=f"T-{n}")
         with pytest.raises(WorkerUnwell, match="tour T-"):
-            worker(call_threads=1, patience=0.2).run(threading.Event())
+            worker(call_threads=1, timing=UNWELL_SOON).run(threading.Event())
 
     @pytest.mark.on_postgresql  # on SQLite it would wait for the step's transaction first
     def test_ends_by_itself_and_names_the_steps(
@@ -264,7 +269,7 @@ class TestAWorkerWithoutThreads:
         register(script.saga("stuck", Part("hang", timeout=0.1)))
         begin("stuck", key="S-1")
         with pytest.raises(WorkerUnwell, match="stuck S-1: hang"):
-            worker(journal_threads=1, patience=0.2).run(threading.Event())
+            worker(journal_threads=1, timing=UNWELL_SOON).run(threading.Event())
         assert any("this worker is unwell" in line for line in errors(caplog))
         # Its lease runs out, so that the takeover counts: it is not handed over.
         assert Saga.objects.get(key="S-1").worker != ""
@@ -279,7 +284,7 @@ class TestAWorkerWithoutThreads:
         register(script.saga("tour", Part("call", external=True, max_retries=0, timeout=0.1)))
         tours = [begin("tour", key=f"T-{n}") for n in range(2)]
         with pytest.raises(WorkerUnwell, match=r"tour T-[01]: call; tour T-[01]: call"):
-            worker(call_threads=1, patience=0.2).run(threading.Event())
+            worker(call_threads=1, timing=UNWELL_SOON).run(threading.Event())
         assert all(is_ended(tour) for tour in tours)  # their retries were spent
 
     @pytest.mark.on_postgresql
@@ -292,7 +297,9 @@ class TestAWorkerWithoutThreads:
     ) -> None:
         register(script.saga("stuck", Part("hang", timeout=0.1)), script.saga("well", Part("go")))
         begin("stuck", key="S-1")
-        with in_thread(worker(journal_threads=1, patience=60).run):
+        with in_thread(
+            worker(journal_threads=1, timing=replace(HANGS_SOON, unwell_patience=60.0)).run
+        ):
             until(lambda: any("this worker is unwell" in line for line in errors(caplog)))
             release.set()
             well = begin("well", key="W-1")
@@ -302,11 +309,9 @@ class TestAWorkerWithoutThreads:
         self,
         register: Register,
         script: Script,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr("sagas.run.own_task.GRACE", 0.05)
-        monkeypatch.setattr(event_loop, "LAST_SECONDS", 0.1)
+        timing = replace(UNWELL_SOON, cancel_grace=0.05, loop_end=0.1)
         is_over = threading.Event()
 
         async def deaf(_: Context) -> None:
@@ -323,7 +328,7 @@ class TestAWorkerWithoutThreads:
         for n in range(2):
             begin("tour", key=f"T-{n}")
         with pytest.raises(WorkerUnwell, match=r"tour T-[01]: deaf"):
-            worker(call_threads=1, patience=0.2).run(threading.Event())
+            worker(call_threads=1, timing=timing).run(threading.Event())
         is_over.set()
         assert any(
             line.startswith("tour T-0: ") and "left behind" in line for line in errors(caplog)
@@ -346,12 +351,12 @@ class TestAWorkerWithoutThreads:
 def test_a_saga_that_runs_here_and_hangs_each_time_parks_in_the_end(
     register: Register, script: Script, settings: Any
 ) -> None:
-    settings.SAGA_LEASE = 0.3
     settings.SAGA_MAX_TAKEOVERS = 2
+    timing = replace(HANGS_SOON, lease=0.3, grace=2.0, unwell_patience=0.0)
     stuck = script.saga("stuck", Part("hang", timeout=0.1))
     register(stuck)
     with pytest.raises(SagaParked, match="workers in a row died or stalled with it"):
-        run_saga_sync(stuck, {}, key="S-1", timeout=60)
+        LocalRunner(timing=timing).run(stuck, {}, key="S-1", timeout=60)
 
 
 @pytest.mark.on_postgresql
@@ -369,10 +374,6 @@ def test_a_pool_holds_a_connection_for_each_thread_and_those_in_their_place(
 
 
 class TestALoop:
-    @pytest.fixture(autouse=True)
-    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(event_loop, "LAST_SECONDS", 0.1)
-
     def test_ends_beside_a_thread_that_hangs(self, release: threading.Event) -> None:
         begun = threading.Event()
 
@@ -387,7 +388,7 @@ class TestALoop:
             return "done"
 
         hanging: list[asyncio.Task[None]] = []
-        assert run_loop(main()) == "done"
+        assert run_loop(main(), last_seconds=0.1) == "done"
         assert not release.is_set()
 
     def test_ends_beside_a_generator_that_does_not(self, release: threading.Event) -> None:
@@ -403,7 +404,7 @@ class TestALoop:
             return await anext(generators[0])
 
         generators: list[AsyncIterator[int]] = []
-        assert run_loop(main()) == 1
+        assert run_loop(main(), last_seconds=0.1) == 1
 
 
 PROCESS = """

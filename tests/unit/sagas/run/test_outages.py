@@ -28,11 +28,6 @@ __all__ = ["on_finish", "register"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-
-
 @pytest.fixture
 def script() -> Script:
     return Script()

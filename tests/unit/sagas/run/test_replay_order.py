@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_whatever_the_hash_seed_is(seed: str, tmp_path: Path) -> None:
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def run_of(*ends: datetime) -> RunState:
+def run_of(*ends: datetime, now: Callable[[], datetime] = timezone.now) -> RunState:
     """A run of a saga that a worker has taken over, with steps that ended then."""
 
     class Taken:
@@ -143,16 +144,13 @@ def run_of(*ends: datetime) -> RunState:
         seconds_left = None
         steps = {(str(n), "F"): StepRecord("done", 1, 0, {}, "", end) for n, end in enumerate(ends)}
 
-    return RunState(Taken())  # type: ignore[arg-type]
+    return RunState(Taken(), now=now)  # type: ignore[arg-type]
 
 
 class TestTheOrder:
-    def test_is_strict_where_the_clock_stands_or_goes_back(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_is_strict_where_the_clock_stands_or_goes_back(self) -> None:
         clock = iter([AT, AT, AT - timedelta(hours=1), AT + timedelta(hours=1)])
-        monkeypatch.setattr(timezone, "now", lambda: next(clock))
-        run = run_of()
+        run = run_of(now=lambda: next(clock))
         ends = [run.finished_at() for _ in range(4)]
         assert ends == sorted(set(ends))
         assert ends[3] == AT + timedelta(hours=1)

@@ -1,5 +1,6 @@
 """What sagaz's own hooks and listeners hear: each thing once, though a saga is interrupted."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,16 @@ from sagaz import Saga, action, compensate
 
 from sagas import StepRejected
 from sagas.models import Saga as SagaRow
-from sagas.run import attempts
-from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
+from tests.unit.sagas.saga_running import (
+    HOURS,
+    QUICK,
+    Context,
+    Register,
+    begin,
+    register,
+    run_to_end,
+    working,
+)
 from tests.unit.waiting import until
 
 __all__ = ["register"]
@@ -70,14 +79,10 @@ def _clean(register: Register) -> None:
     register(Letter)
 
 
-def test_one_that_is_given_up_until_it_is_due_has_not_failed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 3600.0)
+def test_one_that_is_given_up_until_it_is_due_has_not_failed() -> None:
     Post.answers = [ConnectionError("away")]
     letter = begin("letter")
-    with working():
+    with working(timing=replace(QUICK, retry=HOURS)):
         until(lambda: SagaRow.objects.get(id=letter).status == "waiting")
     assert heard == [("started", ""), ("enter", "write"), ("success", "write"), ("enter", "send")]
 

@@ -1,6 +1,7 @@
 """Two versions of a saga, side by side: what has begun goes on with the class that began it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from sagaz import Saga as SagaClass
@@ -8,12 +9,12 @@ from sagaz import action
 from sagaz.core.triggers import trigger
 
 from brokers import Record
+from saga_runtime.backoff import Backoff
 from sagas import call_in_thread
 from sagas.definition.identity import saga_id
 from sagas.inbox import accepting
 from sagas.models import Saga
-from sagas.run import attempts
-from tests.unit.sagas.saga_running import Context, Register, journal_of, register, working
+from tests.unit.sagas.saga_running import QUICK, Context, Register, journal_of, register, working
 from tests.unit.waiting import until
 
 __all__ = ["register"]
@@ -93,18 +94,16 @@ def is_completed(letter: str) -> bool:
     return saga(letter).status == "completed"
 
 
-def test_the_old_one_goes_on_and_new_commands_begin_the_new_one(
-    register: Register, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 0.002)
+def test_the_old_one_goes_on_and_new_commands_begin_the_new_one(register: Register) -> None:
+    timing = replace(QUICK, retry=Backoff(first=0.001, longest=0.002))
     send("A", number=1)
-    with working():
+    with working(timing=timing):
         until(lambda: "A: stamp 1" in calls)
     assert saga("A").status == "running"
 
     register(NewLetter)  # the deploy, with the old class still there
     send("B", number=2)
-    with working():
+    with working(timing=timing):
         until(lambda: is_completed("B"))
         assert not is_completed("A")
         Post.is_open = True

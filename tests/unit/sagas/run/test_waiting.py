@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,13 +14,23 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
+from saga_runtime.backoff import Backoff
 from sagas import StepRejected, call_in_thread, idempotency_key
 from sagas.journal import claims, sql
 from sagas.models import Saga
-from sagas.run import attempts
-from sagas.worker import executor
+from sagas.run.resting import Resting
+from sagas.run.timing import Timing
 from sagas.worker.executor import Executor
-from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
+from tests.unit.sagas.saga_running import (
+    HOURS,
+    QUICK,
+    Context,
+    Register,
+    begin,
+    register,
+    run_to_end,
+    working,
+)
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing, failures_of, raising
 from tests.unit.waiting import in_thread, until
 
@@ -41,11 +52,8 @@ def tour(register: Register, script: Script) -> None:
     register(script.saga("tour", *chain(Part("fly"), Part("stay", external=True), Part("eat"))))
 
 
-@pytest.fixture
-def in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every retry is due in an hour, more or less."""
-    monkeypatch.setattr(attempts, "FIRST_BACKOFF", HOUR)
-    monkeypatch.setattr(attempts, "LONGEST_BACKOFF", HOUR)
+IN_AN_HOUR = replace(QUICK, retry=HOURS)
+"""Every retry is due in an hour, more or less."""
 
 
 def row(saga: UUID) -> Saga:
@@ -64,13 +72,13 @@ def make_due(saga: UUID) -> None:
     Saga.objects.filter(id=saga).update(next_run_at=timezone.now())
 
 
-@pytest.mark.usefixtures("tour", "in_an_hour")
+@pytest.mark.usefixtures("tour")
 class TestALongBackoff:
     @pytest.mark.parametrize("step", ["fly", "stay"], ids=["local", "external"])
     def test_gives_the_saga_up(self, step: str, script: Script) -> None:
         script.acts[step] = raising(AWAY)
         saga = begin("tour")
-        with working() as worker:
+        with working(timing=IN_AN_HOUR) as worker:
             until_waiting(saga)
             until(lambda: not worker._running)
             told = row(saga)
@@ -90,7 +98,7 @@ class TestALongBackoff:
 
         script.acts["stay"] = stay
         saga = begin("tour")
-        with working():
+        with working(timing=IN_AN_HOUR):
             for n in (1, 2):
                 until_waiting(saga)
                 until(lambda n=n: len(keys) == n)  # type: ignore[misc]
@@ -107,12 +115,12 @@ class TestALongBackoff:
     def test_without_being_due_it_is_not_claimed(self, script: Script) -> None:
         script.acts["stay"] = failing(AWAY)
         saga = begin("tour")
-        with working():
+        with working(timing=IN_AN_HOUR):
             until_waiting(saga)
-        run_to_end(begin("tour", key="K-2"))
+        run_to_end(begin("tour", key="K-2"), timing=IN_AN_HOUR)
         assert (row(saga).status, row(saga).epoch) == ("waiting", 1)
         make_due(saga)
-        assert run_to_end(saga).status == "completed"
+        assert run_to_end(saga, timing=IN_AN_HOUR).status == "completed"
         assert row(saga).epoch == 2
 
     def test_in_compensation(self, script: Script) -> None:
@@ -126,7 +134,7 @@ class TestALongBackoff:
 
         script.acts |= {"stay": raising(StepRejected("full")), "unfly": unfly}
         saga = begin("tour")
-        with working() as worker:
+        with working(timing=IN_AN_HOUR) as worker:
             until_waiting(saga)
             until(lambda: not worker._running)
             assert (row(saga).worker, row(saga).failure) == ("", "full")
@@ -144,14 +152,14 @@ class TestALongBackoff:
         script.acts["stay"] = stay
         waiting = begin("tour", waits=True)
         others = [begin("tour", key=f"K-{n}") for n in range(2, 6)]
-        with working(concurrency=1):
+        with working(timing=IN_AN_HOUR, concurrency=1):
             until(lambda: Saga.objects.filter(id__in=others, status="completed").count() == 4)
         assert row(waiting).status == "waiting"
 
     def test_a_stop_changes_nothing_for_one_that_waits(self, script: Script) -> None:
         script.acts["stay"] = raising(AWAY)
         saga = begin("tour")
-        with working():
+        with working(timing=IN_AN_HOUR):
             until_waiting(saga)
         assert row(saga).status == "waiting"
         assert seconds_until_due(saga) > HOUR / 2 - 60
@@ -159,22 +167,19 @@ class TestALongBackoff:
 
 @pytest.mark.usefixtures("tour")
 class TestAShortBackoff:
-    def test_rests_in_its_worker(self, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 0.2)
+    def test_rests_in_its_worker(self, script: Script) -> None:
+        timing = replace(QUICK, retry=Backoff(first=0.2, longest=30.0))
         saga = begin("tour")
         script.acts["stay"] = failing(AWAY, AWAY)
-        assert run_to_end(saga).status == "completed"
+        assert run_to_end(saga, timing=timing).status == "completed"
         assert row(saga).epoch == 1, "it was given up"
 
-    def test_a_stop_during_it_hands_over(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_stop_during_it_hands_over(self, script: Script) -> None:
         """At once, and the next worker need not wait for a lease."""
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 30.0)
-        monkeypatch.setattr(attempts, "LONGEST_REST", 1000.0)
+        timing = replace(QUICK, retry=Backoff(first=30.0, longest=30.0), longest_rest=1000.0)
         script.acts["stay"] = failing(AWAY)
         saga = begin("tour")
-        with working(lease=1000, grace=1000):
+        with working(timing=timing, lease=1000, grace=1000):
             until(lambda: failures_of(saga).get("stay:F") == ("unknown", 1, 1))
             stopping = time.monotonic()
         assert time.monotonic() - stopping < 10
@@ -193,12 +198,9 @@ class TestSideBySide:
             script.saga("pair", Part("left", external=True), Part("right", external=True), join)
         )
 
-    @pytest.mark.usefixtures("in_an_hour")
-    def test_one_that_works_keeps_the_saga(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_that_works_keeps_the_saga(self, script: Script) -> None:
         """It is given up only when the other step has ended too, and that one's work counts."""
-        monkeypatch.setattr(attempts, "LONGEST_REST", 0.02)
+        timing = replace(IN_AN_HOUR, longest_rest=0.02)
         may_end = threading.Event()
         script.acts["left"] = failing(AWAY)
 
@@ -208,9 +210,9 @@ class TestSideBySide:
 
         script.acts["right"] = right
         saga = begin("pair")
-        with working() as worker:
+        with working(timing=timing) as worker:
             until(lambda: failures_of(saga).get("left:F") == ("unknown", 1, 1))
-            (held,) = [run for _, run in worker._running.values() if run]
+            (held,) = [run for _, run in worker._running.values()]
             until(lambda: held._state.resting)
             # Many times the longest rest, and still it is held.
             since = time.monotonic()
@@ -221,7 +223,7 @@ class TestSideBySide:
             until(lambda: not worker._running)
         assert failures_of(saga)["right:F"] == ("done", 1, 0)
         make_due(saga)
-        assert run_to_end(saga).status == "completed"
+        assert run_to_end(saga, timing=IN_AN_HOUR).status == "completed"
         assert sorted(script.calls) == ["join", "left", "left", "right"]
 
     @pytest.mark.parametrize("shorter", ["left", "right"])
@@ -233,16 +235,16 @@ class TestSideBySide:
         async def rest(self: Any, step: Any, _seconds: float) -> None:
             await real(self, step, seconds.get(step.name, HOUR))
 
-        real = attempts.Attempts._rest
-        monkeypatch.setattr(attempts.Attempts, "_rest", rest)
+        real = Resting.rest
+        monkeypatch.setattr(Resting, "rest", rest)
         script.acts |= {"left": failing(AWAY), "right": failing(AWAY)}
         saga = begin("pair")
-        with working() as worker:
+        with working(timing=IN_AN_HOUR) as worker:
             until_waiting(saga)
             until(lambda: not worker._running)
         assert 500 < seconds_until_due(saga) <= 600
         make_due(saga)
-        assert run_to_end(saga).status == "completed"
+        assert run_to_end(saga, timing=IN_AN_HOUR).status == "completed"
         assert failures_of(saga)["left:F"] == failures_of(saga)["right:F"] == ("done", 2, 1)
 
     def test_a_short_rest_beside_a_long_one(
@@ -253,11 +255,11 @@ class TestSideBySide:
         async def rest(self: Any, step: Any, _seconds: float) -> None:
             await real(self, step, 0.1 if step.name == "left" else HOUR)
 
-        real = attempts.Attempts._rest
-        monkeypatch.setattr(attempts.Attempts, "_rest", rest)
+        real = Resting.rest
+        monkeypatch.setattr(Resting, "rest", rest)
         script.acts |= {"left": failing(AWAY, AWAY), "right": failing(AWAY)}
         saga = begin("pair")
-        with working():
+        with working(timing=IN_AN_HOUR):
             until_waiting(saga)
         assert failures_of(saga)["left:F"] == ("done", 3, 2)
         assert seconds_until_due(saga) > HOUR - 60
@@ -309,10 +311,9 @@ def statements_counted() -> Iterator[list[str]]:
 
 @pytest.mark.usefixtures("_ten_thousand_waiting")
 class TestTenThousandThatWait:
-    def test_cost_an_idle_worker_next_to_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(executor, "LONGEST_POLL", 0.5)  # as in production
+    def test_cost_an_idle_worker_next_to_nothing(self) -> None:
         seconds = 2.0
-        with statements_counted() as seen, working(concurrency=32):
+        with statements_counted() as seen, working(timing=Timing(), concurrency=32):
             until(lambda: len(seen) >= 3)
             since, before = time.monotonic(), len(seen)
             until(lambda: time.monotonic() - since > seconds)
@@ -350,16 +351,14 @@ class TestTenThousandThatWait:
         assert "Seq Scan" not in plan
 
 
-def test_two_workers_do_not_both_take_up_one_that_is_due(
-    tour: None, in_an_hour: None, script: Script
-) -> None:
+def test_two_workers_do_not_both_take_up_one_that_is_due(tour: None, script: Script) -> None:
     script.acts["stay"] = failing(AWAY)
     saga = begin("tour")
-    with working():
+    with working(timing=IN_AN_HOUR):
         until_waiting(saga)
     make_due(saga)
-    other = Executor(concurrency=4, lease=timedelta(seconds=10))
-    with working(), in_thread(other.run):
+    other = Executor(concurrency=4, timing=IN_AN_HOUR)
+    with working(timing=IN_AN_HOUR), in_thread(other.run):
         until(lambda: row(saga).status == "completed")
     assert row(saga).epoch == 2
     assert script.calls == ["fly", "stay", "stay", "eat"]

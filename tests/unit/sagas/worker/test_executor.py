@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -18,6 +19,7 @@ from sagaz import action, compensate
 from orders.models import Product
 from outbox import enqueue
 from outbox.models import OutboxMessage
+from saga_runtime.backoff import Backoff
 from saga_runtime.correlation import Correlation, current
 from saga_runtime.database_threads import Threads
 from saga_runtime.interventions import By
@@ -29,13 +31,14 @@ from sagas.journal.group_commit import GroupCommit
 from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaStep
 from sagas.operations.interventions import retry
-from sagas.run import attempts, closing, saga_run
-from sagas.run.journal_writer import Writer
-from sagas.run.state import RunState
+from sagas.run.resources import RunResources
+from sagas.run.saga_run import SagaRun
 from sagas.worker.executor import Executor
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
     CORRELATION,
+    HOUR,
+    QUICK,
     TRACEPARENT,
     Context,
     Register,
@@ -176,8 +179,8 @@ def script() -> Script:
     return Script()
 
 
-def runs_of(worker: Executor) -> list[saga_run.SagaRun]:
-    return [run_ for _, run_ in list(worker._running.values()) if run_ is not None]
+def runs_of(worker: Executor) -> list[SagaRun]:
+    return [run_ for _, run_ in list(worker._running.values()) if isinstance(run_, SagaRun)]
 
 
 @pytest.fixture
@@ -333,8 +336,7 @@ class TestLocalSteps:
             return real(entries)
 
         monkeypatch.setattr(local_step, "_write_local", write_local)
-        monkeypatch.setattr(GroupCommit.__init__, "__kwdefaults__", {"write": write})
-        saga = run_to_end(begin("trip"))
+        saga = run_to_end(begin("trip"), write=write)
         assert saga.status == "completed"
         # Seen inside the transaction, gone after it, and there again at the second attempt.
         assert before[:3] == [{"flight"}, set(), {"flight"}]
@@ -410,7 +412,6 @@ class TestLocalSteps:
                 raise OperationalError("server closed the connection unexpectedly")
             return real(given)
 
-        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
         monkeypatch.setattr(statements, "upsert", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
@@ -509,17 +510,15 @@ class TestRetries:
         assert "uneat" not in trip.calls
         assert journal_of(saga.id)["eat:F"] == ("failed", 3)
 
-    def test_backoff_is_exponential_and_bounded(self, register: Register) -> None:
-        register(Trip)
-        begin("trip")
+    def test_backoff_is_exponential_and_bounded(self) -> None:
         threads = Threads(1, name="tests")
-        state = RunState(claimed_by("w"))
-        writer = Writer(state, group=GroupCommit(threads), threads=threads)
-        tried = attempts.Attempts(state, writer, undo_too=print, jitter=lambda: 0.5)
-        pauses = [tried.backoff(failures) for failures in range(1, 2000)]
-        first = attempts.FIRST_BACKOFF
+        resources = RunResources(
+            journal=threads, calls=threads, group=GroupCommit(threads), jitter=lambda: 0.5
+        )
+        pauses = [resources.retry_pause(failures) for failures in range(1, 2000)]
+        first, longest = resources.timing.retry.first, resources.timing.retry.longest
         assert pauses[:3] == [first, first * 2, first * 4]
-        assert max(pauses) == attempts.LONGEST_BACKOFF
+        assert max(pauses) == longest
 
 
 class TestTimeouts:
@@ -737,9 +736,7 @@ class TestTakingOver:
         assert context["route"] == ("A", "B")
         assert context["paid"] == Decimal("1.50")
 
-    def test_what_the_step_saw_before_it_sees_again(
-        self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_the_step_saw_before_it_sees_again(self, trip: type[Trip]) -> None:
         """A worker stops between two attempts; the next one goes on with the same context."""
         seen: list[Context] = []
 
@@ -754,8 +751,7 @@ class TestTakingOver:
 
         trip.script |= {"fly": fly, "stay": stay}
         saga = begin("trip", stops=[])
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        with working():
+        with working(timing=replace(QUICK, retry=Backoff(first=HOUR, longest=30.0))):
             until(lambda: seen)
             until(lambda: journal_of(saga).get("stay:F") == ("unknown", 1))
             until(lambda: Saga.objects.get(id=saga).status == "waiting")
@@ -933,14 +929,11 @@ class TestStopping:
             until(lambda: slow.calls)
         assert Saga.objects.get(id=saga).status == "completed"
 
-    def test_between_two_attempts_it_is_handed_over_at_once(
-        self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_REST", 3600.0)
+    def test_between_two_attempts_it_is_handed_over_at_once(self, trip: type[Trip]) -> None:
+        timing = replace(QUICK, retry=Backoff(first=HOUR, longest=30.0), longest_rest=HOUR)
         trip.script["stay"] = raising(ConnectionError("away"))
         saga = begin("trip")
-        with working(grace=3600):
+        with working(timing=timing, grace=HOUR):
             until(lambda: journal_of(saga).get("stay:F") == ("unknown", 1))
         row = Saga.objects.get(id=saga)
         assert (row.status, row.worker) == ("running", "")
@@ -985,9 +978,7 @@ class TestStopping:
         assert journal_of(saga) == {}
         assert run_to_end(saga).status == "completed"
 
-    def test_a_lost_lease_ends_the_waiting_of_the_steps_beside(
-        self, pair: type[Pair], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_lost_lease_ends_the_waiting_of_the_steps_beside(self, pair: type[Pair]) -> None:
         saga = begin("pair")
 
         async def left() -> None:
@@ -1000,9 +991,9 @@ class TestStopping:
         def right() -> None:
             raise ConnectionError("away")
 
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
         pair.script |= {"left": left, "right": right}
-        with working() as worker:
+        timing = replace(QUICK, retry=Backoff(first=HOUR, longest=30.0))
+        with working(timing=timing) as worker:
             until(lambda: Saga.objects.get(id=saga).epoch == 99)
             until(lambda: not worker._running)
         assert sorted(pair.calls) == ["left", "right"]
@@ -1093,9 +1084,7 @@ class TestTheEnd:
         trip: type[Trip],
         on_finish: SetHook,
         on_park: SetHook,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(closing, "PATIENCE", 0.0)
         is_mended: list[int] = []
         parked: list[str] = []
 
@@ -1106,7 +1095,7 @@ class TestTheEnd:
 
         on_finish("trip", hook)
         on_park("trip", lambda outcome: parked.append(outcome.reason))
-        saga = run_to_end(begin("trip"))
+        saga = run_to_end(begin("trip"), timing=replace(QUICK, hook_excuse=0.0))
         assert saga.status == "parked"
         assert saga.park_reason == "its on_finish hook fails: OperationalError: the hook broke"
         assert parked == [saga.park_reason]
@@ -1166,7 +1155,6 @@ def test_a_database_away_at_the_claim(trip: type[Trip], monkeypatch: pytest.Monk
             raise OperationalError("server closed the connection unexpectedly")
         return real(**kwargs)
 
-    monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
     monkeypatch.setattr(claims, "claim", claim)
     assert run_to_end(begin("trip")).status == "completed"
 

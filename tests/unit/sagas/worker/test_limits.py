@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,9 +16,17 @@ from sagas import SagaDefinitionError, call_in_thread
 from sagas.definition import discovery, registry
 from sagas.journal import claims
 from sagas.models import ACTIVE, Saga
-from sagas.run import attempts
 from sagas.worker.executor import Executor
-from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
+from tests.unit.sagas.saga_running import (
+    HOURS,
+    QUICK,
+    Context,
+    Register,
+    begin,
+    register,
+    run_to_end,
+    working,
+)
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing
 from tests.unit.waiting import in_thread, until
 
@@ -80,8 +89,9 @@ def visiting(gauge: Gauge, *, crowd: int) -> Callable[[Context], Any]:
 
 def executors(count: int, *, concurrency: int = 8) -> ExitStack:
     stack = ExitStack()
+    timing = replace(QUICK, lease=LEASE.total_seconds())
     for _ in range(count):
-        stack.enter_context(in_thread(Executor(concurrency=concurrency, lease=LEASE).run))
+        stack.enter_context(in_thread(Executor(concurrency=concurrency, timing=timing).run))
     return stack
 
 
@@ -172,14 +182,12 @@ class TestRunning:
         assert script.calls.count("stay") == 60
 
     def test_one_that_waits_for_its_retry_takes_nobodys_turn(
-        self, register: Register, script: Script, monkeypatch: pytest.MonkeyPatch
+        self, register: Register, script: Script
     ) -> None:
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 3600.0)
-        monkeypatch.setattr(attempts, "LONGEST_BACKOFF", 3600.0)
         register(script.saga("tour", Part("stay", external=True), **triggers(1)))
         script.acts["stay"] = failing(ConnectionError("away"))
         first = begin("tour")
-        with working():
+        with working(timing=replace(QUICK, retry=HOURS)):
             until(lambda: Saga.objects.get(id=first).status == "waiting")
             second = begin("tour", key="K-2")
             until(lambda: Saga.objects.get(id=second).status == "completed")

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -36,11 +37,12 @@ from sagas.errors import UnstorableValue
 from sagas.journal import claims
 from sagas.journal.final_context import final_context
 from sagas.models import Saga, SagaStep
-from sagas.worker import run_here
 from sagas.worker.executor import Executor
+from sagas.worker.run_here import LocalRunner
 from tests.processes import ROOT
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
+    QUICK,
     TRACEPARENT,
     Context,
     Register,
@@ -97,18 +99,12 @@ def _cakes(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
     register(Cake)
 
 
-@pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.BoundedSemaphore]:
-    """Sets how many workers this process may have."""
-
-    def setting(count: int) -> threading.BoundedSemaphore:
-        semaphore = threading.BoundedSemaphore(max(count, 1))
-        if count == 0:
-            semaphore.acquire()
-        monkeypatch.setattr(run_here, "PLACES", semaphore)
-        return semaphore
-
-    return setting
+def places(count: int) -> threading.BoundedSemaphore:
+    """So many workers may be in this process."""
+    semaphore = threading.BoundedSemaphore(max(count, 1))
+    if count == 0:
+        semaphore.acquire()
+    return semaphore
 
 
 def rejecting(text: str) -> Callable[[Context], Any]:
@@ -289,19 +285,14 @@ class TestWhatDoesNotComplete:
         assert parked.value.saga_id == saga_id("cake", "C-1")
         assert parked.value.context["last"] == "bake"
 
-    def test_when_time_is_up_it_goes_on_in_a_consumer(
-        self, places: Callable[[int], threading.BoundedSemaphore]
-    ) -> None:
-        places(0)
+    def test_when_time_is_up_it_goes_on_in_a_consumer(self) -> None:
+        runner = LocalRunner(places=places(0))
         with pytest.raises(SagaUnfinished, match="pending still") as unfinished:
-            run_saga_sync(Cake, {"for": "Ann"}, timeout=0)
+            runner.run(Cake, {"for": "Ann"}, key=None, timeout=0)
         assert unfinished.value.context["for"] == "Ann"
         assert run_to_end(unfinished.value.saga_id).status == "completed"
 
-    def test_the_step_that_runs_when_time_is_up_is_begun_again_by_a_consumer(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(run_here, "GRACE", 0.02)
+    def test_the_step_that_runs_when_time_is_up_is_begun_again_by_a_consumer(self) -> None:
         is_out = threading.Event()
         Cake.script["bake"] = waiting_for(is_out)
         with pytest.raises(SagaUnfinished, match="running still") as unfinished:
@@ -334,33 +325,27 @@ def workers() -> list[threading.Thread]:
 def run_until_it_bakes(key: str) -> None:
     """Time is up as soon as the second step runs."""
 
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return 9e9 if "bake" in Cake.calls else 0.0
+    def clock() -> float:
+        return 9e9 if "bake" in Cake.calls else 0.0
 
-        @staticmethod
-        def sleep(_: float) -> None:
-            until(lambda: "bake" in Cake.calls)
+    def sleep(_: float) -> None:
+        until(lambda: "bake" in Cake.calls)
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_here, "time", Clock)
-        run_saga_sync(Cake, {}, key=key, timeout=1)
+    timing = replace(QUICK, grace=0.02, unwell_patience=0.0)
+    LocalRunner(timing=timing, clock=clock, sleep=sleep).run(Cake, {}, key=key, timeout=1)
 
 
 class TestPlaces:
-    def test_are_given_back(self, places: Callable[[int], threading.BoundedSemaphore]) -> None:
+    def test_are_given_back(self) -> None:
         semaphore = places(1)
         for _ in range(3):
-            run_saga_sync(Cake, {}, timeout=TIMEOUT)
+            LocalRunner(places=semaphore).run(Cake, {}, key=None, timeout=TIMEOUT)
         assert semaphore.acquire(blocking=False)
 
-    def test_without_one_a_consumer_runs_it(
-        self, places: Callable[[int], threading.BoundedSemaphore]
-    ) -> None:
-        places(0)
+    def test_without_one_a_consumer_runs_it(self) -> None:
+        runner = LocalRunner(places=places(0))
         with working():
-            assert run_saga_sync(Cake, {}, timeout=TIMEOUT)["last"] == "bake"
+            assert runner.run(Cake, {}, key=None, timeout=TIMEOUT)["last"] == "bake"
 
 
 class TestMaxConcurrent:

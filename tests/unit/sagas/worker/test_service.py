@@ -1,5 +1,4 @@
 import threading
-from datetime import timedelta
 
 import pytest
 
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def parts() -> tuple[SagaConsumer, Executor]:
     consumer = SagaConsumer(MemoryBroker(), topics=["a.commands"], group="g")
-    return consumer, Executor(concurrency=2, lease=timedelta(seconds=10))
+    return consumer, Executor(concurrency=2)
 
 
 def broken(_: threading.Event) -> None:

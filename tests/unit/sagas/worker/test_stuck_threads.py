@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from saga_runtime.allowance import Allowance
 from sagas import call_in_thread
 from sagas.models import Saga, SagaAttempt
 from sagas.worker.executor import Executor
-from tests.unit.sagas.saga_running import Context, Register, begin, is_ended, register
+from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended, register
 from tests.unit.sagas.scripted_sagas import Part, Script, failures_of
 from tests.unit.waiting import in_thread, until
 
@@ -61,8 +61,7 @@ def worker(*, threads: int, signs: list[float] | None = None) -> Executor:
 
     return Executor(
         concurrency=8,
-        lease=timedelta(seconds=30),
-        grace=5,
+        timing=replace(QUICK, lease=30.0, grace=5.0),
         call_threads=threads,
         alive=alive,
     )

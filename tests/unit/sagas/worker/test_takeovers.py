@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -11,16 +12,18 @@ from uuid import UUID
 import pytest
 from django.core.management import call_command
 
+from saga_runtime.backoff import Backoff
 from sagas import Ending, SagaOutcome, StepRejected
 from sagas.definition.hooks import Hook
 from sagas.errors import LeaseLost
 from sagas.journal import claims, writing
 from sagas.journal.entries import Entry, Wait
 from sagas.models import ACTIVE, Saga
-from sagas.run import attempts
+from sagas.run.timing import Timing
 from sagas.worker.executor import MAX_TAKEOVERS, Executor
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
+    QUICK,
     Register,
     begin,
     is_ended,
@@ -66,8 +69,8 @@ def parked(on_park: SetHook) -> list[SagaOutcome]:
 
 
 @contextmanager
-def a_worker(most: int = MOST) -> Iterator[Executor]:
-    worker = Executor(concurrency=4, lease=timedelta(seconds=10), max_takeovers=most)
+def a_worker(most: int = MOST, *, timing: Timing = QUICK) -> Iterator[Executor]:
+    worker = Executor(concurrency=4, timing=timing, max_takeovers=most)
     with in_thread(worker.run):
         yield worker
 
@@ -195,16 +198,13 @@ class TestWhatIsNone:
             claims.release(worker=f"w {n}")
         assert takeovers() == 0
 
-    def test_a_worker_that_is_told_to_stop(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_worker_that_is_told_to_stop(self, script: Script) -> None:
         """Deploys, one after the other, while a step's backoff lasts."""
-        monkeypatch.setattr(attempts, "FIRST_BACKOFF", 20.0)
-        monkeypatch.setattr(attempts, "LONGEST_REST", 1000.0)
+        timing = replace(QUICK, retry=Backoff(first=20.0, longest=30.0), longest_rest=1000.0)
         script.acts["stay"] = failing(*[ConnectionError("away")] * 2)
         saga = begin("tour")
         for n in (1, 2):
-            with a_worker():
+            with a_worker(timing=timing):
                 until(lambda n=n: failures_of(saga).get("stay:F") == ("unknown", n, n))  # type: ignore[misc]
         assert takeovers() == 0
         assert work(saga).status == "completed"
@@ -274,8 +274,8 @@ def test_a_saga_runs_beside_others_until_it_has_cost_half_of_the_limit(script: S
     alone = partial(claims.claim_suspect, worker="w", lease=timedelta(0))
     assert alone(suspect_from=5) == []
     assert [each.takeovers for each in alone(suspect_from=4)] == [4]
-    assert Executor(concurrency=1, lease=timedelta(1), max_takeovers=8)._suspect_from == 4
-    assert Executor(concurrency=1, lease=timedelta(1), max_takeovers=2)._suspect_from == 2
+    assert Executor(concurrency=1, max_takeovers=8).suspect_from == 4
+    assert Executor(concurrency=1, max_takeovers=2).suspect_from == 2
 
 
 def test_those_of_a_worker_that_works_are_left_alone(script: Script) -> None:

@@ -1,0 +1,74 @@
+"""How long a worker, and a run of one saga in it, wait for what."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from django.conf import settings
+
+from saga_runtime.backoff import Backoff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Hold every interval, timeout and pause of a worker and its runs, all in seconds.
+
+    Attributes:
+        lease: how long a saga stays a worker's without a sign of life; leases are renewed after a
+            third of it.
+        grace: how long running sagas may take to finish once their worker is to stop. After it
+            they are handed over behind the step that runs, which may take as long again.
+        shortest_poll: pause before the next claim after one that found something; each claim that
+            finds nothing makes the pause longer by half.
+        longest_poll: pause between two claims while nothing waits for a worker.
+        claim_patience: how long a claim waits for room for many sagas at a time.
+        suspects_interval: pause between two looks for sagas that may have killed their workers.
+        unwell_patience: how long a worker without threads waits for a call to come back before it
+            hands its sagas over and ends.
+        close_timeout: how long a worker that ends waits for its threads.
+        loop_end: how long tasks, asynchronous generators and threads of `asyncio.to_thread` may
+            each take when the event loop ends.
+        retry: rests between two attempts at a step, before jitter.
+        longest_rest: a saga of which every step rests longer is given up meanwhile: it holds no
+            worker, and is claimed again when it is due.
+        cancel_grace: how long a call may take to end after each of the two cancels that it gets.
+        conflict_pause: longest pause after the database has ended a local step's transaction in
+            favour of another.
+        busy: pauses while somebody else holds the saga's row.
+        outage: pauses while the database does not answer.
+        hang_margin: how long beyond its limit an app's code may go on in a thread without a
+            statement, before it is taken for one that hangs. Longer than SQLite's writers wait for
+            their turn, which is no statement.
+        hook_limit: that limit for the functions that an app has called at a saga's end; a local
+            step's is its timeout.
+        hook_excuse: how long, from the first excused try of such a function on, more are excused,
+            however many there were.
+    """
+
+    lease: float = 10.0
+    grace: float = 20.0
+    shortest_poll: float = 0.02
+    longest_poll: float = 0.5
+    claim_patience: float = 0.1
+    suspects_interval: float = 1.0
+    unwell_patience: float = 30.0
+    close_timeout: float = 2.0
+    loop_end: float = 5.0
+    retry: Backoff = Backoff(first=0.2, longest=30.0)
+    longest_rest: float = 1.0
+    cancel_grace: float = 5.0
+    conflict_pause: float = 0.02
+    busy: Backoff = Backoff(first=0.02, longest=1.0)
+    outage: Backoff = Backoff(first=0.2, longest=5.0)
+    hang_margin: float = 30.0
+    hook_limit: float = 60.0
+    hook_excuse: float = 30.0
+
+    @classmethod
+    def from_settings(cls) -> Self:
+        """Return the timing of a worker that goes by the project's settings."""
+        usual = cls()
+        retry = Backoff(
+            first=getattr(settings, "SAGA_FIRST_BACKOFF", usual.retry.first),
+            longest=getattr(settings, "SAGA_LONGEST_BACKOFF", usual.retry.longest),
+        )
+        return cls(lease=settings.SAGA_LEASE, retry=retry)

@@ -1,0 +1,46 @@
+"""The threads of one worker, each with a database connection of its own."""
+
+from collections.abc import Callable, Sequence
+
+from saga_runtime.database_threads import Threads, close_all
+from sagas.journal import writing
+from sagas.journal.entries import Entry, Verdict
+from sagas.journal.group_commit import GroupCommit
+
+
+class Pools:
+    """Keep the threads of one worker.
+
+    Args:
+        journal: how many there are for local steps.
+        calls: how many there are for `call_in_thread`; as many more take the place of stuck ones.
+        write: writes entries in one transaction.
+
+    Attributes:
+        journal: for local steps, and for statements that are written for one saga alone.
+        calls: for `call_in_thread`.
+        leases: one thread. Sagas are claimed and leases renewed also while every step waits for a
+            lock.
+        group: group commit, on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: int,
+        calls: int,
+        write: Callable[[Sequence[Entry]], list[Verdict]] = writing.write,
+    ) -> None:
+        self.journal = Threads(journal, name="journal")
+        self.calls = Threads(calls, name="calls", spare=calls)
+        self.leases = Threads(1, name="leases")
+        self._group_thread = Threads(1, name="group")
+        self.group = GroupCommit(self._group_thread, write=write)
+
+    def close(self, *, timeout: float) -> None:
+        """End the threads within so many seconds; a thread that is stuck is left behind.
+
+        To be called in the event loop's own thread: steps may have filled those of
+        `asyncio.to_thread`.
+        """
+        close_all((self.leases, self._group_thread, self.journal, self.calls), timeout=timeout)
