@@ -1,21 +1,21 @@
-"""Which step runs here, and the calls of steps that a worker has left behind."""
+"""Name the running step, and keep the calls that a worker has abandoned."""
 
 import asyncio
 from contextvars import ContextVar
 
 current_step: ContextVar[str] = ContextVar("step", default="a call")
-"""The step that runs here, as a person says it: `order ORD-1: charge_payment`."""
+"""The running step, for people: `order ORD-1: charge_payment`."""
 
 
 class AbandonedCalls:
-    """Keeps the tasks that did not heed their cancel, until they end."""
+    """Keep the tasks that ignore their cancels, until they end."""
 
     def __init__(self) -> None:
         self._steps: dict[asyncio.Task[None], str] = {}
 
     @property
     def steps(self) -> list[str]:
-        """The steps that made these calls, the oldest first."""
+        """The steps of the abandoned calls, the oldest first."""
         return [*self._steps.values()]
 
     def add(self, task: "asyncio.Task[None]") -> None:

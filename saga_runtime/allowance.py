@@ -1,4 +1,4 @@
-"""The time that a step may take. It stands still while the step waits for a thread."""
+"""Count the time of a step, which stands still while the step waits for a thread."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ class Allowance:
     """Counts a step's seconds.
 
     Args:
-        seconds: what it may take; None where it has no limit.
-        at_most: seconds until the saga's deadline, which waits for nobody; None where it has none.
+        seconds: for the step; None for no limit.
+        at_most: seconds until the saga's deadline, which never stands still; None for none.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Allowance:
                 self._waited += self._clock() - self._waits_since
 
     def left(self) -> float | None:
-        """Return the seconds that are left, 0 or less when the time is up; None without a limit."""
+        """Return the remaining seconds, 0 or less when the time is up; None without a limit."""
         now = self._clock()
         lefts = []
         if self._seconds is not None:
@@ -55,7 +55,7 @@ class Allowance:
         return min(lefts, default=None)
 
     def pause(self) -> float | None:
-        """Return the seconds after which to look again whether the time is up."""
+        """Return the seconds until the next look at whether the time is up."""
         left = self.left()
         if left is None or not self._waits:
             return left

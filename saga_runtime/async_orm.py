@@ -1,5 +1,7 @@
-"""Heals what Django's async ORM keeps: its connections live in a thread of asgiref's, where no
-request ends after which Django would look at them."""
+"""Mend the connections of Django's async ORM.
+
+They live in a thread of asgiref, where no request ends after which Django would look at them.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -14,8 +16,13 @@ PATIENCE = 2.0  # seconds; the thread may be busy with another saga's query
 
 
 async def heal_after(error: BaseException) -> None:
-    """Close the connections of the async ORM that are broken, where the error is a database's: the
-    next query then has a new one."""
+    """Close the broken connections of the async ORM, where an error is a database's.
+
+    The next query then has a new connection.
+
+    Args:
+        error: raised by a step, whose connections may have been used.
+    """
     if any(issubclass(type(each), Error) for each in causes(error)):
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):

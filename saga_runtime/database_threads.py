@@ -1,3 +1,5 @@
+"""Run the ORM in a few threads, beside an event loop."""
+
 import asyncio
 import threading
 import time
@@ -28,18 +30,19 @@ class NoThreadLeft(Exception):  # noqa: N818 - states the fact
 
 
 class CallHangs(Exception):  # noqa: N818 - states the fact
-    """Raised where a call in a thread does not come back; the call may still commit."""
+    """Raised where a call in a thread does not return; the call may still commit."""
 
 
 class Threads:
-    """A few threads for the ORM, each with a database connection that it keeps and closes.
+    """Run calls in a few threads, each of which keeps a database connection.
 
-    A call of which nobody waits for the answer any more, because its step has timed out, may hold
-    its thread for ever. Another thread takes that one's place meanwhile.
+    An abandoned call, whose step has timed out, may hold a thread for ever. Meanwhile a spare
+    thread takes the place of the stuck thread.
 
     Args:
-        count: threads that work at a time.
-        spare: stuck threads that are replaced, at most.
+        count: threads at work at a time.
+        name: of each thread.
+        spare: at most so many stuck threads are replaced.
     """
 
     def __init__(self, count: int, *, name: str, spare: int = 0) -> None:
@@ -55,16 +58,16 @@ class Threads:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether each thread is stuck, those too that took the place of others."""
+        """Whether each thread is stuck, with the spare threads."""
         return len(self._stuck) >= self._count + self._spare
 
     @property
     def stuck(self) -> list[str]:
-        """The steps in whose calls threads are stuck, the oldest first."""
+        """The steps of stuck calls, the oldest first."""
         return [call.step for call in [*self._stuck]]
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it in one of the threads, with the caller's context variables."""
+        """Run a function in a thread, with the caller's context variables."""
         call = _Call(self._answers_here(), partial(copy_context().run, function, *args, **kwargs))
         self._submit(call)
         answer: R = await call.answer
@@ -73,10 +76,10 @@ class Threads:
     async def run_for(
         self, allowance: Allowance, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """The same for a step, of whose time the wait for a thread takes none.
+        """Run a step's function in a thread; the wait for a thread takes no time of the allowance.
 
         Raises:
-            NoThreadLeft: all are stuck; it was not begun.
+            NoThreadLeft: all threads are stuck; the function was not begun.
         """
         call = _Call(self._answers_here(), partial(copy_context().run, function, *args, **kwargs))
         call.begins = call.answers.loop.create_future()
@@ -95,11 +98,10 @@ class Threads:
     async def run_watched(
         self, watch: Watch, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """The same as `run()`, until the watch tells that the call hangs.
+        """Run a function in a thread, until the watch finds the call hanging.
 
         Raises:
-            CallHangs: nobody waits for it any more, and its thread is stuck; what it still does,
-                it does.
+            CallHangs: the call is abandoned, and the thread stuck; the call may still have effects.
         """
         watched = partial(watch.call, function, *args, **kwargs)
         call = _Call(self._answers_here(), partial(copy_context().run, watched))
@@ -126,7 +128,7 @@ class Threads:
         return answer
 
     def refuse_waiting(self) -> None:
-        """Tell those who wait for a thread that there is none."""
+        """Refuse every call that waits for a thread."""
         with suppress(Empty):
             while True:
                 call = self._queue.get_nowait()
@@ -134,12 +136,17 @@ class Threads:
                     call.answers.add(call.answer, None, NoThreadLeft())
 
     def close(self, *, timeout: float = 5.0) -> None:
-        """Wait for what runs, close each thread's connections, end the threads. A thread that is
-        stuck is left to the end of the process."""
+        """Wait for running calls, close each thread's connections, and end the threads.
+
+        A stuck thread ends with the process.
+
+        Args:
+            timeout: seconds to wait.
+        """
         close_all([self], timeout=timeout)
 
     def end(self) -> list[threading.Thread]:
-        """Let each thread end behind what it does; returns them."""
+        """Let each thread end behind the running call; return the threads."""
         with self._lock:
             threads = list(self._alive)
         for _ in threads:
@@ -154,7 +161,7 @@ class Threads:
         return answers
 
     def _submit(self, call: "_Call") -> bool:
-        """Returns whether a thread takes it at once."""
+        """Hand a call in; return whether a thread takes the call at once."""
         self._queue.put(call)
         if self._idle.acquire(blocking=False):
             return True
@@ -162,7 +169,7 @@ class Threads:
             return self._start_one()
 
     def _start_one(self) -> bool:
-        """Start a thread, where there is room for one. To be called with the lock."""
+        """Start a thread, where there is room. Call it with the lock."""
         if len(self._alive) >= self._most():
             return False
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
@@ -193,7 +200,7 @@ class Threads:
             return self._queue.get()
 
     def _has_room(self, call: "_Call") -> bool:
-        """Whether this thread is needed on; behind an abandoned call another has its place."""
+        """Tell whether the thread is still needed, which may have got a replacement."""
         with self._lock:
             call.is_over = True
             if not call.is_abandoned:
@@ -205,7 +212,7 @@ class Threads:
             return is_needed
 
     def _abandon(self, call: "_Call") -> None:
-        """Nobody waits for it any more. Where it runs, its thread is stuck."""
+        """Give a call up; where the call runs, the thread is stuck."""
         call.answer.cancel()
         with self._lock:
             if call.has_begun and not call.is_over and not call.is_abandoned:
@@ -223,7 +230,7 @@ def close_all(pools: Iterable[Threads], *, timeout: float) -> None:
 
 
 class _Call:
-    """A function on its way through a thread."""
+    """Hold a function on the way through a thread."""
 
     def __init__(self, answers: "_Answers", function: Callable[[], Any]) -> None:
         self.answers = answers
@@ -243,8 +250,11 @@ class _Call:
 
 
 class _Answers:
-    """Brings answers into the event loop; those that come together wake it once. (The loop's own
-    `run_in_executor` wakes it for each, and has two futures and two callbacks for it.)"""
+    """Bring answers into the event loop; answers that arrive together wake the loop once.
+
+    The loop's own `run_in_executor` wakes the loop for each answer, with two futures and two
+    callbacks.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -283,7 +293,7 @@ def _answer(call: Callable[[], Any], answer: "asyncio.Future[Any]", answers: _An
 
 
 def _healing(call: Callable[[], R]) -> R:
-    """Call it; a connection that broke meanwhile is closed, so that the next call has a new one."""
+    """Call a function, and close connections that broke meanwhile: the next call has new ones."""
     try:
         return call()
     except (asyncio.CancelledError, StopIteration) as error:
@@ -295,7 +305,7 @@ def _healing(call: Callable[[], R]) -> R:
 
 
 def heal() -> None:
-    """Close those of this thread's connections that broke, so that the next query has a new one."""
+    """Close the broken connections of this thread, so that the next query has a new connection."""
     for connection in connections.all(initialized_only=True):
         if connection.errors_occurred and not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()

@@ -12,19 +12,19 @@ LAST_SECONDS = 5.0
 
 
 def run_loop(main: Coroutine[Any, Any, R], *, last_seconds: float = LAST_SECONDS) -> R:
-    """Run a coroutine in an event loop of its own, and close the loop.
+    """Run a coroutine in a new event loop, and close the loop.
 
-    Like `asyncio.run`, which waits without end for each task that was cancelled, each generator
-    and each thread of `asyncio.to_thread`: a step that catches every CancelledError, or whose call
-    hangs, would hold the worker's end up for ever. Here it is left behind.
+    Like `asyncio.run`, which waits without end for each cancelled task, each generator
+    and each thread of `asyncio.to_thread`: a step that catches every CancelledError, or a hanging
+    call, would hold the worker's end up for ever. Here such a task is abandoned.
 
     Args:
         main: the coroutine.
-        last_seconds: how long each may take at the loop's end: tasks to heed their cancel,
+        last_seconds: how long each may take at the loop's end: tasks to heed a cancel,
             asynchronous generators to close, functions in `asyncio.to_thread` to come back.
 
     Returns:
-        What the coroutine returns.
+        The coroutine's result.
     """
     loop = asyncio.new_event_loop()
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -56,7 +56,7 @@ async def _within(seconds: float, closing: Awaitable[None]) -> None:
 
 
 def _shut_down(executor: ThreadPoolExecutor, seconds: float) -> None:
-    """Let no call begin any more, and wait a moment for those that run."""
+    """Let no call begin any more, and wait a moment for running calls."""
     executor.shutdown(wait=False, cancel_futures=True)
     waiting = threading.Thread(target=executor.shutdown, name="executor-end", daemon=True)
     waiting.start()

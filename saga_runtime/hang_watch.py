@@ -1,4 +1,4 @@
-"""Tells a call in a thread that hangs from one that takes its time."""
+"""Tell a hanging call in a thread from a slow call."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,12 @@ R = TypeVar("R")
 
 
 class Watch:
-    """Counts the seconds in which a call makes no statement, from its begin in the thread on.
+    """Count the seconds without a statement in a call, from the begin in the thread on.
 
-    A statement takes none of them: what that may take is the database's to limit.
+    A statement takes none of the seconds: limits of statements are up to the database.
 
     Args:
-        seconds: after so many the call is taken for one that hangs.
+        seconds: the limit, after which a call counts as hanging.
     """
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,7 +26,7 @@ class Watch:
         self._still_since: float | None = None
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it, with an eye on the statements of this thread's connections."""
+        """Call a function, and watch the statements of this thread's connections."""
         with ExitStack() as stack:
             for connection in connections.all():
                 stack.enter_context(connection.execute_wrapper(self._execute))
@@ -34,7 +34,7 @@ class Watch:
             return function(*args, **kwargs)
 
     def left(self) -> float:
-        """Return the seconds after which to ask again; 0 or less where the call hangs."""
+        """Return the seconds until the next look; 0 or less where the call hangs."""
         since = self._still_since
         return self._seconds if since is None else self._seconds - (self._clock() - since)
 

@@ -1,8 +1,10 @@
+"""Wait for an event, for so long at most."""
+
 import asyncio
 
 
 async def until_set(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event was set within so many seconds."""
+    """Wait for an event; tell whether it was set within so many seconds."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()

@@ -1,6 +1,6 @@
-"""Run one saga in one worker: drive sagaz's engine, and write what becomes of each step.
+"""Run one saga in one worker: drive sagaz's engine, and write the journal of each step.
 
-`SagaRun` is the way in. `worker` calls it: it claims sagas, and lends their runs what they share
-(`RunResources`). This room alone touches sagaz's engine. It writes by `journal` and must hold no
-SQL; of other sagas, of claims and of leases it knows nothing.
+`worker` calls `SagaRun` for each saga that was claimed, and lends the run shared threads and timing
+(`RunResources`). Only `run` touches sagaz's engine. All writing goes through `journal`: no SQL
+here, and nothing about claims, leases or a second saga.
 """

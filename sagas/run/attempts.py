@@ -1,4 +1,4 @@
-"""Attempt a step until it is done, or the saga is decided by it.
+"""Attempt a step until the step is done, or the saga is decided.
 
 A failure is decided, and a pivot begun, without an `await` in between: of steps that run side by
 side either the pivot sees the failure and does not begin, or the failure sees the pivot and parks.
@@ -48,21 +48,21 @@ from sagas.run.tries import Tries
 logger = get_logger(__name__)
 
 MOST_EXCUSED = 5
-"""Attempts in a row that spend no retry though the database answers again when it is asked."""
+"""Attempts in a row that spend no retry though the database answers when asked."""
 
 Context = dict[str, Any]
 
 
 class _Conflict(Exception):  # noqa: N818 - states the fact
-    """A local step's transaction was ended in favour of another; it has spent nothing."""
+    """Raised where a local step's transaction lost against another; no retry is spent."""
 
 
 class _Work:
-    """Call a local step, and keep what it raised: the journal's own errors are another matter.
+    """Call a local step, and keep the step's error apart from errors of the journal.
 
     Attributes:
-        error: what the step itself has raised.
-        finished_at: when it ended, as the journal has it.
+        error: raised by the step.
+        finished_at: when the step ended, for the journal.
     """
 
     def __init__(self, call: Callable[[], Any], finished_at: Callable[[], datetime]) -> None:
@@ -85,14 +85,14 @@ class _Work:
 
 
 class Attempts:
-    """Make the attempts at the steps of one run.
+    """Make the attempts at the steps of a run.
 
     Args:
         state: of the run.
-        writer: writes what becomes of an attempt.
+        writer: writes each attempt into the journal.
         patience: waits for the database.
         resources: of the worker: timing, and chance.
-        undo_too: called with the name of a step that may have had its effect, where its saga is
+        undo_too: called with the name of a step in doubt, where the saga is
             decided.
     """
 
@@ -120,13 +120,13 @@ class Attempts:
         Args:
             step: forward or compensating.
             context: of the saga; the step gets a copy.
-            tries: the attempts that were made before.
+            tries: the attempts before.
 
         Returns:
-            What the step changed in the context, as the journal has it.
+            The step's changes of the context, as in the journal.
 
         Raises:
-            Suspended: this run goes no further.
+            Suspended: the run goes no further.
             StepFailed, Decided: the journal has the decision.
             asyncio.CancelledError: the event loop ends.
         """
@@ -150,10 +150,10 @@ class Attempts:
             self._state.busy -= 1
 
     async def _attempt(self, step: Step, context: Context, tries: Tries) -> Context | None:
-        """Make one attempt.
+        """Make a single attempt.
 
         Returns:
-            What the step changed in the context; None where another attempt is to follow.
+            The step's changes of the context; None where an attempt must follow.
         """
         if not step.is_external:
             await self._writer.settle()
@@ -192,7 +192,7 @@ class Attempts:
         return result
 
     def _give_way(self, step: Step, error: BaseException) -> Suspended:
-        """Suspend the run after a failure of our own: another run is to try."""
+        """Suspend the run after a failure of our own, and leave the saga to the next run."""
         reason = failure_of(error).text
         self._state.suspend(reason)
         logger.error(
@@ -203,10 +203,10 @@ class Attempts:
         return Suspended(reason)
 
     async def _stop_if_decided(self, step: Step, tries: Tries) -> None:
-        """Look before an attempt whether it is still wanted, and begin the pivot.
+        """Check that an attempt is still wanted, and begin the pivot.
 
-        A step beside it may have failed, a cancel come, the deadline passed. Between the last look
-        and the note that a pivot has begun nothing may be awaited: see the module.
+        A parallel step may have failed, a cancel come, the deadline passed. Between the last check
+        and the note of a begun pivot nothing may be awaited: see the module.
 
         Raises:
             Decided: the saga is to be undone.
@@ -230,7 +230,7 @@ class Attempts:
             self._state.pivots_begun.add(step.name)
 
     async def _decide(self, step: Step, tries: Tries, reason: str, *, cancelled: bool) -> None:
-        """Decide that the saga is to be undone, and write it.
+        """Decide to undo the saga, and write the decision.
 
         Raises:
             Decided: always, unless the decision cannot be written.
@@ -247,18 +247,18 @@ class Attempts:
             self._undo_too(step.name)
 
     async def _local(self, step: Step, context: Context, tries: Tries) -> Context:
-        """Make one attempt at a local step, exactly once.
+        """Attempt a local step, exactly once.
 
-        Where the connection broke at the commit, the journal tells whether it was made.
+        Where the connection broke at the commit, the journal knows whether the commit was made.
 
         Returns:
-            What the step changed in the context.
+            The step's changes of the context.
 
         Raises:
-            _Conflict: another transaction was preferred, or the saga's row is held; try again.
-            CancelRequested: a cancel came before this pivot.
-            LeaseLost, Suspended: this run goes no further.
-            Exception: what the step has raised.
+            _Conflict: a transaction elsewhere was preferred, or holds the saga's row; try again.
+            CancelRequested: a cancel came before the pivot.
+            LeaseLost, Suspended: the run goes no further.
+            Exception: from the step.
         """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
         entry = Entry(
@@ -305,16 +305,16 @@ class Attempts:
                 return self._state.newest(record.result, record.finished_at)
 
     async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
-        """Make one attempt at an external step: its start is in the journal before it is called.
+        """Attempt an external step: the start is in the journal before the call.
 
         Returns:
-            What the step changed in the context. It may not be written yet, where no step runs
-            beside this one.
+            The step's changes of the context. Where no step runs in parallel, the journal may not
+            have them yet.
 
         Raises:
-            CancelRequested: a cancel came before it began; it was not called.
-            LeaseLost, Suspended: this run goes no further.
-            Exception: what the step has raised.
+            CancelRequested: a cancel came before the start; the step was not called.
+            LeaseLost, Suspended: the run goes no further.
+            Exception: from the step.
         """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
         await self._writer.append(
@@ -346,10 +346,10 @@ class Attempts:
         return Allowance(step.timeout, at_most=None if has_no_deadline else left)
 
     async def _was_away(self, step: Step, tries: Tries, failure: Failure) -> bool:
-        """Tell whether the step failed because our own database was away: that spends no retry.
+        """Tell whether our own database was away: such a failure spends no retry.
 
-        The database may answer again when it is asked; then the error tells whose it was. A step
-        that breaks its own connection each time looks the same: it is not excused for ever.
+        The database may answer when asked; then the error tells whose database was away. A step
+        that breaks our connection each time looks the same, and is not excused for ever.
         """
         error = failure.error
         ours = None if failure.is_no else our_outage(error)
@@ -370,10 +370,10 @@ class Attempts:
         return True
 
     async def _failed(self, step: Step, tries: Tries, failure: Failure) -> None:
-        """Journal a failed attempt, and what follows from it: a rest, or the end of the step.
+        """Write a failed attempt, then rest until the next attempt or end the step.
 
         Raises:
-            StepFailed: it was the last attempt.
+            StepFailed: no attempt is left.
         """
         tries.failures += 1
         is_final = failure.is_no or failure.is_unstorable or failure.needs_attention
@@ -407,17 +407,17 @@ class Attempts:
     async def _journal_failure(
         self, step: Step, tries: Tries, text: str, *, decides: bool, kept: str
     ) -> None:
-        """Write a failed attempt, and with it what it decides.
+        """Write a failed attempt, and with the attempt a decision.
 
         Args:
-            step: that failed.
-            tries: with this attempt.
+            step: the failed step.
+            tries: with the failed attempt.
             text: the failure, for people.
-            decides: the saga is to be undone for it.
-            kept: the traceback that is kept with the attempt.
+            decides: undo the saga.
+            kept: the traceback to keep with the attempt.
 
         Raises:
-            Suspended, LeaseLost: this run goes no further.
+            Suspended, LeaseLost: the run goes no further.
         """
         status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
         entry = tries.entry(step, status, error=text, traceback=kept)
@@ -429,10 +429,10 @@ class Attempts:
         await self._write_decision(*changes, step=entry)
 
     async def _write_decision(self, *changes: Change, step: StepEntry | None = None) -> None:
-        """Write what a run has decided: nothing may follow from what the journal does not have.
+        """Write a decision, or suspend the run: nothing may follow from an unwritten decision.
 
         Raises:
-            Suspended, LeaseLost: it is not written.
+            Suspended, LeaseLost: nothing is written.
         """
         try:
             await self._writer.append(*changes, step=step)
@@ -444,7 +444,7 @@ class Attempts:
             raise Suspended(reason) from unwritten
 
     def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
-        """Warn of a failed attempt; of the last with the traceback, where nobody expected it."""
+        """Log a failed attempt; the last attempt with the traceback of an unexpected error."""
         of = (
             self._claimed.name,
             self._claimed.key,

@@ -1,6 +1,6 @@
-"""Call steps: each gets a copy of the context, and hands back its changes and its result.
+"""Call steps: each gets a copy of the context, and hands back changes and a result.
 
-The copy goes by way of the journal's encoder: a step sees what it would see behind a crash.
+The copy goes through the journal's encoder: a step sees the same values as behind a crash.
 """
 
 import inspect
@@ -19,19 +19,19 @@ from sagas.run.own_task import CANCEL_GRACE, call_apart
 def call_local(
     function: Callable[[dict[str, Any]], Any], context: dict[str, Any], *, undoes: bool = False
 ) -> dict[str, Any]:
-    """Call a local step with a context of its own.
+    """Call a local step with a copy of the context.
 
     Args:
-        function: the step, or its compensation.
-        context: of the saga; it stays as it is.
-        undoes: it is a compensation. A result that is no dict is passed over, as in sagaz.
+        function: the step, or the compensation.
+        context: of the saga; not changed.
+        undoes: the step is a compensation. A result other than a dict is ignored, as in sagaz.
 
     Returns:
-        What the step changed in its context, and what it returned.
+        The step's changes of the copy, and the step's result.
 
     Raises:
-        UnstorableValue: the journal cannot keep that.
-        Exception: what the step has raised.
+        UnstorableValue: the journal cannot keep a value.
+        Exception: from the step.
     """
     own, before = _own(context)
     try:
@@ -52,22 +52,22 @@ async def call_external(
     allowance: Allowance | None = None,
     cancel_grace: float = CANCEL_GRACE,
 ) -> dict[str, Any]:
-    """Call an external step with a context of its own, in a task of its own.
+    """Call an external step with a copy of the context, in a task apart.
 
     Args:
-        function: the step, or its compensation.
-        context: of the saga; it stays as it is.
-        undoes: it is a compensation.
-        allowance: the time that it may take; without one, as long as it takes.
-        cancel_grace: seconds that it may take to end after each cancel.
+        function: the step, or the compensation.
+        context: of the saga; not changed.
+        undoes: the step is a compensation.
+        allowance: time for the step; by default unlimited.
+        cancel_grace: seconds for the step to end after each cancel.
 
     Returns:
-        What the step changed in its context, and what it returned.
+        The step's changes of the copy, and the step's result.
 
     Raises:
-        UnstorableValue: the journal cannot keep that.
+        UnstorableValue: the journal cannot keep a value.
         TimeoutError: the time was up.
-        Exception: what the step has raised.
+        Exception: from the step.
     """
     context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
     own, before = _own(context)
@@ -81,10 +81,10 @@ async def call_external(
 
 
 def _returned(result: Any, *, undoes: bool) -> dict[str, Any]:
-    """Return what a step has returned, as a dict.
+    """Return a step's result as a dict.
 
     Raises:
-        UnstorableValue: no later step would see it, or what it stands for has never run.
+        UnstorableValue: no later step would see the result, or the result has never been awaited.
     """
     if result is None or isinstance(result, dict):
         return result or {}
@@ -108,7 +108,7 @@ _ATOMS = (str, int, bool, type(None))  # not to be changed, and kept by the jour
 
 
 def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Copy a context; return the copy, and the journal's text of each value that can be changed."""
+    """Copy a context; return the copy, and the journal's text of each mutable value."""
     before = {k: codec.encode(value) for k, value in context.items() if type(value) not in _ATOMS}
     own = {k: codec.decode(before[k]) if k in before else v for k, v in context.items()}
     return own, before
@@ -117,13 +117,13 @@ def _own(context: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def _merged(
     result: dict[str, Any], own: dict[str, Any], before: dict[str, str], context: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what a step returned, and what it changed in its own context.
+    """Merge a step's result with the step's changes of the copy.
 
     Args:
-        result: what it returned.
-        own: its context, afterwards.
-        before: the journal's text of the values in it that could be changed.
-        context: as it was before.
+        result: returned by the step.
+        own: the copy, after the call.
+        before: the journal's text of the mutable values, before the call.
+        context: the original.
     """
     changed = {
         key: value
@@ -138,7 +138,7 @@ def _merged(
 
 
 def visible(context: dict[str, Any], steps: Iterable[str]) -> dict[str, Any]:
-    """Return the context without the keys of sagaz's own, which it names after steps."""
+    """Return the context without the keys of sagaz, which are named after steps."""
     own = {key.format(step) for step in steps for key in _SAGAZ_KEYS}
     return {key: value for key, value in context.items() if key not in own}
 

@@ -1,8 +1,8 @@
-"""End a saga with its app's hook, or park it: tried again, but not for ever.
+"""End a saga with the app's hook, or park the saga: tried again, but not for ever.
 
-What our own database being away costs a hook is no try of it. But a hook's own statement may fail
-like that each time although our database answers: it asks a foreign server that is away, or waits
-for a lock that nobody lets go. That is excused for a number of tries and a time.
+An outage of our own database costs a hook no try. But a hook's statement may fail in the same way
+each time although our database answers: a foreign server is away, or a lock is never released.
+Such a failure is excused for a number of tries and a time.
 """
 
 import time
@@ -24,11 +24,11 @@ logger = get_logger(__name__)
 
 HOOK_ATTEMPTS = 5
 MOST_EXCUSED = 5
-"""Tries in a row that are excused, however long they take."""
+"""Tries in a row to excuse, however long they take."""
 
 
 class Closing:
-    """Write the last transaction of one saga, with its hook.
+    """Write the last transaction of a saga, with the app's hook.
 
     Args:
         claimed: the saga.
@@ -56,14 +56,14 @@ class Closing:
         self._excused_since = 0.0
 
     async def finish(self, outcome: SagaOutcome, *, steps: Collection[str]) -> str:
-        """Complete the saga or roll it back, as the outcome says.
+        """Complete the saga, or roll the saga back, as the outcome says.
 
         Args:
-            outcome: what the hook is told.
-            steps: the names of all its forward steps.
+            outcome: for the hook.
+            steps: the names of all forward steps.
 
         Returns:
-            Why its hook keeps failing: nothing is written then. Empty where it has ended.
+            Why the hook keeps failing, with nothing written; empty where the saga has ended.
 
         Raises:
             LeaseLost, CancelRequested, EndRefused, Suspended: nothing is written.
@@ -84,11 +84,11 @@ class Closing:
         return ""
 
     async def park(self, outcome: SagaOutcome, *, with_hook: bool = True) -> None:
-        """Park the saga, in the end without its hook.
+        """Park the saga, at last without the hook.
 
         Args:
-            outcome: what the hook is told.
-            with_hook: call its app's function; not where that has cost workers.
+            outcome: for the hook.
+            with_hook: call the app's hook; leave the hook out where hooks have cost workers.
 
         Raises:
             LeaseLost, Suspended: nothing is written.
@@ -110,7 +110,7 @@ class Closing:
         )
 
     async def _try(self, outcome: SagaOutcome, steps: Collection[str]) -> HookFailed | None:
-        """Write the last transaction once; return how its hook has failed, where it has."""
+        """Write the last transaction once; return the hook's failure, if any."""
         try:
             await self._writer.call_at_the_end(
                 final_transaction.finish, self._claimed, outcome, steps=steps
@@ -120,7 +120,7 @@ class Closing:
         return None
 
     async def _is_excused(self, error: HookFailed, hook: str) -> bool:
-        """Tell whether our database may have been to blame; it answers when this returns."""
+        """Tell whether our database may be to blame, and return only when the database answers."""
         if not error.may_pass:
             return False
         if await self._patience.was_away():
@@ -141,7 +141,7 @@ class Closing:
 
 
 class Parking:
-    """Park one saga, by a state of its own: that of its run may be suspended by then.
+    """Park a saga, under a state apart: the run's own state may be suspended by then.
 
     Args:
         claimed: the saga.
@@ -155,19 +155,19 @@ class Parking:
 
     @property
     def hangs(self) -> bool:
-        """Whether its hook has been given up, and may still commit."""
+        """Whether the hook hangs, and may still commit."""
         return self._state.hangs
 
     def hurry(self) -> None:
-        """Wait for nothing any more, and leave the saga to another worker."""
+        """End every wait, and leave the saga to the next worker."""
         self._state.hurry.set()
 
     async def park(self, outcome: SagaOutcome, *, with_hook: bool = True) -> None:
         """Park the saga.
 
         Args:
-            outcome: what its hook is told.
-            with_hook: call its hook.
+            outcome: for the hook.
+            with_hook: call the hook.
 
         Raises:
             LeaseLost, Suspended: nothing is written.

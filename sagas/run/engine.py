@@ -1,8 +1,8 @@
 """Drive sagaz's engine through one saga, each of its steps wrapped with the journal.
 
-What the journal has is not done again: a step that is `done` hands out its recorded result, a
-failure that decided the saga is raised again. So a saga that was interrupted anywhere is resumed by
-running it once more from the start.
+Nothing in the journal is done again: a `done` step hands out the recorded result, a recorded
+failure is raised again. So an interrupted saga is resumed by running the saga once more from the
+start.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ Context = dict[str, Any]
 
 
 class DrivenSaga:
-    """Run the steps of one saga's instance by sagaz's engine.
+    """Run the steps of a saga's instance by sagaz's engine.
 
     Args:
-        saga: an instance that no other run has.
+        saga: an instance of no other run.
         state: of the run.
-        writer: writes what becomes of the steps.
+        writer: writes each attempt into the journal.
         patience: waits for the database.
         resources: of the worker.
 
     Attributes:
-        step_names: of all its forward steps.
+        step_names: of all forward steps.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class DrivenSaga:
         ReplayFilter(state).silence_replays(saga)
 
     async def run_steps(self) -> Ending:
-        """Run the steps, and undo them where one has failed.
+        """Run the steps, and undo them where a step has failed.
 
         Returns:
-            How the saga is to end, where its run is neither suspended nor parked.
+            How the saga is to end, unless the run is suspended or parked.
         """
         try:
             # `Saga.run` is disabled, see `sagas.definition.sagaz_entry_points`.
@@ -89,16 +89,16 @@ class DrivenSaga:
         return Ending.ROLLED_BACK
 
     async def undo_all(self) -> None:
-        """Undo every step that is done: sagaz does so only where a step fails."""
+        """Undo every done step: sagaz undoes only where a step fails."""
         graph = self._saga._compensation_graph  # noqa: SLF001 - no public way
         for level in graph.get_compensation_order():
             undoing = (self._saga._execute_compensation(step) for step in level)  # noqa: SLF001
             await asyncio.gather(*undoing, return_exceptions=True)
 
     def _wrap(self, definition: SagaStepDefinition) -> None:
-        """Replace a step's functions with ones that journal.
+        """Replace a step's functions with journalling functions.
 
-        sagaz's timeouts are off: they would give up while a thread still commits.
+        sagaz's timeouts are off: sagaz would give up while a thread still commits.
         """
         there, back = forward_step(definition), compensation_step(definition)
         record = self._claimed.steps.get((there.name, there.kind))
@@ -124,9 +124,9 @@ class DrivenSaga:
         return await self._attempts.until_done(step, context, Tries.of(record))
 
     def _replay_failure(self, step: Step, record: StepRecord | None) -> None:
-        """Raise what had decided the saga when it was interrupted: never decide anew.
+        """Raise the recorded failure of an interrupted saga: never decide anew.
 
-        A step that may have had its effect is undone too, though sagaz would skip it.
+        A step in doubt is undone too, though sagaz would skip such a step.
 
         Raises:
             Decided: always.

@@ -1,4 +1,4 @@
-"""Run a saga in memory: for unit tests of its steps, without a database, journal or worker."""
+"""Run a saga in memory: for unit tests of steps, without a database, journal or worker."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -14,18 +14,18 @@ Context = dict[str, Any]
 async def run_in_memory(saga: SagaClass, context: Mapping[str, Any]) -> Context:
     """Run a saga's steps by sagaz's engine alone: each once, none retried, nothing kept.
 
-    `sagas.idempotency_key()` is `test:{step}:F` or `test:{step}:C`. A `def` step runs as it is, in
-    no transaction of its own.
+    `sagas.idempotency_key()` is `test:{step}:F` or `test:{step}:C`. A `def` step runs as written,
+    without a transaction.
 
     Args:
-        saga: an instance, which is run once.
-        context: what it begins with.
+        saga: an instance, to be run once.
+        context: the first context.
 
     Returns:
-        The final context, with what sagaz keeps in it for itself.
+        The final context, with sagaz's own keys.
 
     Raises:
-        Exception: what a step has raised; what was done is undone then.
+        Exception: from a step; the done steps are undone by then.
     """
     for step in saga.get_steps():
         step.forward_fn = _under_key(step.forward_fn, f"test:{step.step_id}:F")

@@ -1,4 +1,4 @@
-"""Write one run's entries into the journal: again while the database is away."""
+"""Write a run's entries into the journal: again while the database is away."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,10 +37,10 @@ R = TypeVar("R")
 
 
 class JournalWriter:
-    """Write what happens in one run.
+    """Write the entries of a run.
 
     Args:
-        state: of the run; a cancel that the journal tells of is noted there.
+        state: of the run; keeps the cancel that a verdict mentions.
         patience: waits while the database is away.
         resources: of the worker: group commit, threads for the journal, timing.
     """
@@ -56,18 +56,18 @@ class JournalWriter:
     async def append(
         self, *changes: Change, step: StepEntry | None = None, unless_cancelled: bool = False
     ) -> None:
-        """Write an entry, and wait until it is in the journal.
+        """Write an entry, and wait for the commit.
 
         Args:
             changes: of the saga.
-            step: what became of an attempt.
+            step: an attempt.
             unless_cancelled: do not write where a cancel waits.
 
         Raises:
-            LeaseLost: nothing is written, the saga is another worker's.
+            LeaseLost: nothing is written; the saga belongs to a later claim.
             CancelRequested: nothing is written, where `unless_cancelled`.
-            EndRefused: the journal does not allow that end.
-            Suspended: nobody knows; the database is away, and the worker stopping.
+            EndRefused: the journal does not allow the end.
+            Suspended: the database is away, and the worker stopping; nobody knows the verdict.
         """
         if any(not isinstance(change, BeginPivot) for change in changes):
             await self.settle()  # a decision must not rest on an answer that gets lost
@@ -83,19 +83,19 @@ class JournalWriter:
         await self._is_written(entry, written)
 
     def append_nowait(self, step: StepEntry) -> None:
-        """Hand in the answer of a call without waiting until it is written.
+        """Hand in the result of a call, without waiting for the commit.
 
-        It shares a transaction with the start of the next call. Before anything is done that
-        follows from it, `settle()` waits for it.
+        The entry shares a transaction with the start of the next call. `settle()` waits for the
+        commit, before anything is done with the result.
         """
         entry = Entry(saga=self._state.claimed, step=step)
         self._unconfirmed.append((entry, self._group.put(entry)))
 
     async def settle(self) -> None:
-        """Wait until all is written that was handed in.
+        """Wait until every entry that was handed in is committed.
 
         Raises:
-            LeaseLost, Suspended: something is not, and nothing may follow from it.
+            LeaseLost, Suspended: an entry is not committed, and nothing may follow.
         """
         while self._unconfirmed:
             entry, written = self._unconfirmed.pop(0)
@@ -111,14 +111,14 @@ class JournalWriter:
                 reach(Point.STEP_DONE, f"{entry.step.step}:{entry.step.kind}")
 
     async def close(self) -> None:
-        """Wait for what was handed in, whatever becomes of it."""
+        """Wait for every entry that was handed in, written or not."""
         unconfirmed = [written for _, written in self._unconfirmed]
         self._unconfirmed.clear()
         if unconfirmed:
             await asyncio.gather(*unconfirmed, return_exceptions=True)
 
     async def _is_written(self, entry: Entry, written: "asyncio.Future[Verdict]") -> None:
-        """Wait for the verdict on an entry; hand it in again where nobody knows or a row was held.
+        """Wait for the verdict on an entry; where the verdict is lost or busy, try again.
 
         Raises:
             LeaseLost, CancelRequested, EndRefused, Suspended: as `append()`.
@@ -143,10 +143,10 @@ class JournalWriter:
             written = self._group.put(entry)
 
     def _heed(self, verdict: Written | Cancelled | Fenced | Refused) -> None:
-        """Note the cancel that a verdict tells of, and go on where the entry is written.
+        """Note the cancel in a verdict, and return where the entry is written.
 
         Raises:
-            LeaseLost, CancelRequested, EndRefused: it is not.
+            LeaseLost, CancelRequested, EndRefused: the entry is not written.
         """
         match verdict:
             case Written(cancel_reason):
@@ -174,10 +174,10 @@ class JournalWriter:
     async def call_at_the_end(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Do the same for what calls an app's functions at the saga's end.
+        """Call a function with an app's hook in it, and again while the database is away.
 
         Raises:
-            Suspended: one of them hangs, or the worker is to stop.
+            Suspended: the hook hangs, or the worker is to stop.
         """
         saga = self._state.claimed
         token = current_step.set(f"{saga.name} {saga.key}: the function at its end")
@@ -193,11 +193,11 @@ class JournalWriter:
         """Call an app's code in a thread, once.
 
         Args:
-            function: the code, with the statements of the journal around it.
-            still_for: seconds that it may go on without a statement; None for no limit.
+            function: the code, within the statements of the journal.
+            still_for: seconds allowed without a statement; None for no limit.
 
         Raises:
-            Suspended: it hangs. It may still commit, until another worker has taken the saga up.
+            Suspended: the code hangs. The code may still commit, until the saga is claimed again.
         """
         if still_for is None:
             return await self._threads.run(function)

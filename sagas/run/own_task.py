@@ -1,8 +1,8 @@
-"""Await foreign code in a task of its own.
+"""Await foreign code in a separate task.
 
 A step may cancel "its own task": async-timeout 4 does so from a timer, catches the CancelledError
-and never takes the cancel back. In the run's own task that would end whatever the run awaits next,
-and nobody could tell it from the end of the worker. Here it ends this one call.
+and never takes the cancel back. In the run's own task the cancel would end whatever the run awaits
+next, and would look like the end of the worker. In a separate task only the call ends.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from sagas.failures import raisable
 logger = get_logger(__name__)
 
 CANCEL_GRACE = 5.0
-"""Seconds that a call may take to end after each of its two cancels, by default."""
+"""Default of the seconds for a call to end after each of two cancels."""
 
 
 @dataclass(slots=True)
 class _End:
     """Keep how a call has ended.
 
-    The task's own result does not tell: a cancel behind the last `await` takes its place.
+    The result of the task does not tell: a cancel behind the last `await` takes the result's place.
 
     Attributes:
-        result: what the call returned, where it has.
-        has_returned: it has.
-        error: what it raised instead.
+        result: returned by the call.
+        has_returned: whether the call has returned.
+        error: raised by the call.
     """
 
     result: Any = None
@@ -45,22 +45,22 @@ async def call_apart(
     allowance: Allowance | None = None,
     cancel_grace: float = CANCEL_GRACE,
 ) -> Any:
-    """Call a function in a task of its own, and await what it returns where it can be awaited.
+    """Call a function in a separate task, and await the result where the result can be awaited.
 
     Args:
         function: foreign code, `def` or `async def`.
         arguments: of the function.
-        allowance: when it is used up the call is cancelled, and its end is awaited for a while.
-        cancel_grace: seconds of that while, after each of two cancels.
+        allowance: when used up, the call is cancelled, and its end awaited for a while.
+        cancel_grace: the seconds of the while, after each of two cancels.
 
     Returns:
-        What the function has returned.
+        The function's result.
 
     Raises:
-        TimeoutError: the time was up. A call that does not heed its cancel is left behind: what it
-            still returns is dropped, what it still does is as in doubt as after any timeout.
-        Exception: what it raised, or a RuntimeError that tells of what is no Exception.
-        asyncio.CancelledError: the event loop ends; never because of what the function does.
+        TimeoutError: the time was up. A call that ignores the cancels is abandoned: a late result
+            is dropped, and a late effect is in doubt, as after any timeout.
+        Exception: from the function; a RuntimeError in the place of a BaseException.
+        asyncio.CancelledError: the event loop ends; never because of the function.
     """
     end = _End()
     task = asyncio.create_task(_note(function, arguments, end))
@@ -84,7 +84,7 @@ async def call_apart(
 
 
 async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool:
-    """Wait for a task until its time is up; tell whether it has ended."""
+    """Wait for a task until the time is up; tell whether the task has ended."""
     while True:
         done, _ = await asyncio.wait([task], timeout=allowance.pause())
         left = allowance.left()
@@ -93,9 +93,9 @@ async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool
 
 
 async def _heeds_cancel(task: "asyncio.Task[None]", grace: float) -> bool:
-    """Cancel a task, twice if need be, and tell whether it has ended.
+    """Cancel a task, twice if need be, and tell whether the task has ended.
 
-    The first cancel may have come into a block that catches everything.
+    The first cancel may have hit a block that catches everything.
     """
     for _ in range(2):
         task.cancel()
@@ -116,7 +116,7 @@ def _abandon(task: "asyncio.Task[None]", name: str) -> None:
 
 
 async def _note(function: Callable[..., Any], arguments: tuple[Any, ...], end: _End) -> None:
-    """Note how a call ends; whatever it raises stays in this task.
+    """Note how a call ends; no exception leaves the task.
 
     SystemExit and KeyboardInterrupt would end the event loop.
     """

@@ -1,7 +1,6 @@
-"""Wait in a run: while the database is away, while somebody holds the saga's row, between attempts.
+"""Wait in a run: while the database is away, while the saga's row is held, between attempts.
 
-Every wait of a run goes through `Patience.sleep`, so that a worker that is to stop never waits for
-one of its sagas.
+Every wait of a run goes through `Patience.sleep`, so that a stopping worker waits for no saga.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,17 +19,17 @@ from sagas.run.timing import Timing
 logger = get_logger(__name__)
 
 WARN_EVERY = 10
-"""Statements given up by the database, between two log lines about that."""
+"""Statements given up by the database, between two log lines."""
 
 R = TypeVar("R")
 
 
 class Patience:
-    """Let one run wait for the database.
+    """Let a run wait for the database.
 
     Args:
-        state: of the run; to be hurried, it ends every wait.
-        threads: in one of them the database is asked whether it answers again.
+        state: of the run; the event `hurry` ends every wait.
+        threads: to ask the database in.
         timing: how long the pauses are.
     """
 
@@ -42,7 +41,7 @@ class Patience:
         self._given_up = 0
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep; where the worker is to stop, leave the saga to another worker instead.
+        """Sleep; where the worker is to stop, leave the saga to the next worker instead.
 
         Raises:
             Suspended: the saga is left.
@@ -52,7 +51,7 @@ class Patience:
         self._state.stop_if_suspended()
 
     async def wait_out_outage(self, error: Exception) -> None:
-        """Pause after an error that tells that the database is away.
+        """Pause after an error of an absent database.
 
         Raises:
             Suspended: the worker is to stop.
@@ -62,7 +61,7 @@ class Patience:
     async def wait_for_row(self, error: Exception) -> None:
         """Pause where our database answers, and has given up a statement of the journal.
 
-        Somebody holds the saga's row, or the database is overloaded: nothing against the step.
+        The saga's row is held, or the database overloaded: nothing against the step.
 
         Raises:
             Suspended: the worker is to stop.
@@ -77,7 +76,7 @@ class Patience:
         await self.sleep(self._timing.busy.pause(self._given_up))
 
     async def wait_for_writer(self) -> None:
-        """Pause where another transaction had the saga's row just then.
+        """Pause where another transaction held the saga's row.
 
         Raises:
             Suspended: the worker is to stop.
@@ -85,7 +84,7 @@ class Patience:
         await self.sleep(self._timing.busy.first)
 
     def note_answer(self) -> None:
-        """Note that the database has answered: the next pause is a short one again."""
+        """Note an answer of the database, so that the next pause is short again."""
         self._outage.over()
         self._given_up = 0
 
@@ -96,7 +95,7 @@ class Patience:
             call: makes the awaitable anew for each try.
 
         Returns:
-            The result of the call that the database has answered.
+            The result of the first call with an answer.
 
         Raises:
             Suspended: the worker is to stop.
@@ -111,7 +110,7 @@ class Patience:
                 return result
 
     async def was_away(self) -> bool:
-        """Tell whether the database is away just now, and wait until it answers.
+        """Tell whether the database is away, and return only when the database answers.
 
         Raises:
             Suspended: the worker is to stop.

@@ -1,4 +1,4 @@
-"""What the runs of one worker share."""
+"""Lend the runs of a worker their shared threads and timing."""
 
 import random
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from sagas.run.timing import Timing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResources:
-    """Lend a run what it needs of its worker.
+    """Hold the shared parts of a worker, for the runs.
 
     Attributes:
-        journal: threads for local steps, and for statements that are written for one saga alone.
+        journal: threads for local steps, and for statements outside group commit.
         calls: threads for `call_in_thread`.
-        group: what sagas write side by side shares its transactions.
-        abandoned_calls: keeps the calls that did not heed their cancel.
-        timing: how long to wait for what.
-        jitter: 0 to 1, as `random.random()`: which part of a pause is left to chance.
+        group: group commit: parallel entries of several sagas share transactions.
+        abandoned_calls: calls that have ignored their cancels.
+        timing: of the worker.
+        jitter: 0 to 1, as `random.random()`: the random part of a pause.
     """
 
     journal: Threads

@@ -1,4 +1,4 @@
-"""Rest between two attempts at a step, in the worker or given up by it."""
+"""Rest between two attempts at a step, in the worker or without a worker."""
 
 import time
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from sagas.run.state import RunState
 
 
 class Resting:
-    """Let the steps of one run rest between their attempts.
+    """Let the steps of a run rest between attempts.
 
     Args:
         state: of the run.
-        writer: writes into the journal when a saga that waits is due.
+        writer: writes when a given-up saga is due.
         patience: sleeps, and stops with the worker.
-        longest: seconds; a saga of which every step rests longer is given up meanwhile.
+        longest: seconds; where every step rests longer, the saga is given up meanwhile.
         clock: seconds, as `time.monotonic()`.
     """
 
@@ -40,8 +40,8 @@ class Resting:
     async def rest(self, step: Step, seconds: float) -> None:
         """Rest so long, but no longer than to the deadline.
 
-        A saga of which every step rests for long is given up: it holds no task and no worker, and
-        is claimed again when it is due.
+        A saga is given up where every step rests for long: without a task and a worker, until the
+        saga is due and claimed again.
 
         Raises:
             Suspended: the saga is given up, or the worker is to stop.
@@ -67,7 +67,7 @@ class Resting:
         return min(self._state.resting.values()) - self._clock()
 
     async def _give_up_saga(self) -> None:
-        """Write when the saga is due, and stop its run.
+        """Write when the saga is due, and stop the run.
 
         Raises:
             Suspended: always.

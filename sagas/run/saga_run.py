@@ -1,4 +1,4 @@
-"""Run one claimed saga in this worker, from its claim to its last journal entry."""
+"""Run a claimed saga in this worker, from the claim to the last journal entry."""
 
 from sagaz import Saga as SagaClass
 
@@ -26,11 +26,11 @@ logger = get_logger(__name__)
 
 
 class SagaRun:
-    """Run one claimed saga to its end, or to where it must stop.
+    """Run a claimed saga to the end, or as far as possible.
 
     Args:
         claimed: the saga.
-        saga_type: its registered class, in the version with which it began.
+        saga_type: the registered class, in the saga's version.
         resources: of the worker.
     """
 
@@ -47,23 +47,23 @@ class SagaRun:
 
     @property
     def hangs(self) -> bool:
-        """Whether a call of this run has been given up that may still commit."""
+        """Whether a call hangs, and may still commit."""
         return self._state.hangs or self._parking.hangs
 
     def hurry(self) -> None:
-        """Wait for nothing any more: between two attempts, stop, and leave it to another worker."""
+        """End every wait: between two attempts, stop, and leave the saga to the next worker."""
         self._state.hurry.set()
         self._parking.hurry()
 
     def suspend(self, reason: str) -> None:
-        """Stop after the step that runs; another worker goes on from there."""
+        """Stop after the running step; the next worker goes on from there."""
         self._state.suspend(reason)
 
     async def execute(self) -> Ending | None:
         """Run the saga.
 
         Returns:
-            How it ended; None where it was suspended: it is to be claimed again.
+            How the saga ended; None where the run was suspended: a worker is to claim it again.
 
         Raises:
             LeaseLost, Suspended: nothing was written.
@@ -98,7 +98,7 @@ class SagaRun:
             return await self._end(Ending.ROLLED_BACK, driven.step_names)
 
     async def _undo_behind_the_last_step(self, driven: DrivenSaga) -> None:
-        """Undo a saga of which a cancel came when no step was left that would have looked."""
+        """Undo a saga after a cancel that came when no step was left to look for cancels."""
         reason = await self._writer.call(writing.cancel_reason, self._claimed)
         self._state.note_cancel(reason)
         self._state.failure, self._state.cancelled = reason, True
@@ -107,17 +107,17 @@ class SagaRun:
         await driven.undo_all()
 
     async def _end(self, ending: Ending, steps: tuple[str, ...]) -> Ending | None:
-        """End the saga so, or park or leave it, as its run has come to.
+        """End the saga, or park or leave the saga where the run says so.
 
         Args:
-            ending: how its steps have ended.
-            steps: the names of all its forward steps.
+            ending: of the steps.
+            steps: the names of all forward steps.
 
         Returns:
-            How it ended; None where it is left.
+            How the saga ended; None where the saga is left.
 
         Raises:
-            CancelRequested: nothing is written, it is not to be completed.
+            CancelRequested: nothing is written; the saga must not be completed.
         """
         if self._state.parked:
             ending = Ending.PARKED
@@ -132,10 +132,10 @@ class SagaRun:
         """Write the saga's end.
 
         Returns:
-            How it ended; None where another worker has it.
+            How the saga ended; None where the lease is lost.
 
         Raises:
-            CancelRequested: nothing is written, it is not to be completed.
+            CancelRequested: nothing is written; the saga must not be completed.
         """
         outcome = self._outcome(ending, context)
         try:
@@ -157,7 +157,7 @@ class SagaRun:
         return ending
 
     def _outcome(self, ending: Ending, context: Context) -> SagaOutcome:
-        """Return what the app's hooks are told."""
+        """Build the outcome for the app's hooks."""
         reason = self._state.parked or ("" if ending is Ending.COMPLETED else self._state.failure)
         return SagaOutcome(
             saga_id=self._claimed.id,
@@ -172,9 +172,9 @@ class SagaRun:
     async def _park_open(
         self, ending: Ending, context: Context, steps: tuple[str, ...]
     ) -> Ending | None:
-        """Park a saga of which the journal does not have what this run takes for done.
+        """Park a saga with open steps, which the run took for done and the journal does not.
 
-        A person must look: run again, it would come to the same end.
+        A person must look: a further run would come to the same end.
         """
         self._state.parked = await self._writer.call(
             end_conditions.what_is_open, self._claimed, ending, steps
@@ -184,9 +184,9 @@ class SagaRun:
     async def _finish_with_hook(
         self, outcome: SagaOutcome, steps: tuple[str, ...]
     ) -> Ending | None:
-        """Write the saga's end with its hook; one that keeps failing parks the saga.
+        """Write the saga's end with the app's hook; where the hook keeps failing, park the saga.
 
-        Parked is set behind the last try: a cancel between two of them leads to another end.
+        Parked is set after the last try: a cancel between two tries leads to a different end.
         """
         refusal = await self._closing.finish(outcome, steps=steps)
         if not refusal:

@@ -1,8 +1,8 @@
-"""Let an app's own sagaz hooks and listeners hear of a run only what is new.
+"""Let an app's sagaz hooks and listeners hear only the news of a run.
 
-sagaz drives a saga that was interrupted through all its steps again, and takes one that is left for
-later for failed. Hooks and listeners have no part in a step's transaction: around a crash one may
-be called twice, or not at all. What must happen once belongs into a step.
+sagaz drives an interrupted saga through all steps again, and takes a suspended saga for failed.
+Hooks and listeners have no part in a step's transaction: around a crash an event may be announced
+twice, or not at all. An effect that must happen once belongs into a step.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _HOOKS = {
     "on_failure": "on_step_failure",
     "on_compensate": "on_compensation_start",
 }
-"""A step's hooks, and the listeners' methods that are called at the same moments."""
+"""A step's hooks, and the listeners' methods for the same moments."""
 
 _OVER = (StepStatus.DONE, StepStatus.SKIPPED)
 _ANNOUNCED = {
@@ -37,18 +37,18 @@ _ANNOUNCED = {
     "on_compensation_start": (StepKind.COMPENSATION, tuple(StepStatus)),
     "on_compensation_complete": (StepKind.COMPENSATION, _OVER),
 }
-"""Kind and statuses of the journal's row where an earlier run has told of that event already."""
+"""Kind and statuses of the journal's row where an earlier run has announced the event."""
 
 
 class ReplayFilter:
-    """Keep from the hooks and listeners of one run what an earlier run has told them."""
+    """Keep the announcements of earlier runs from the hooks and listeners of a run."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
         self._claimed = state.claimed
 
     def silence_replays(self, saga: SagaClass) -> None:
-        """Let the hooks of a saga's steps, and its listeners, hear only what is new."""
+        """Let the hooks of a saga's steps, and the listeners, hear only news."""
         for step in saga.get_steps():
             self._silence_step(step)
         if saga._instance_listeners:  # noqa: SLF001 - no public way
@@ -76,7 +76,7 @@ class ReplayFilter:
                 setattr(step, name, self.only_news(event, hook))
 
     def only_news(self, event: str, heard: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a hook, or a listener's method, so that it is called where the event is new.
+        """Wrap a hook, or a listener's method, to be called for news only.
 
         Of a step, sagaz calls hooks with `(context, step, …)` and listeners with
         `(saga, step, …)`, an error last in both.
@@ -91,7 +91,7 @@ class ReplayFilter:
     async def _call(
         self, event: str, heard: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> None:
-        """Call a hook; however it fails, nothing follows.
+        """Call a hook; a failure of the hook has no consequence.
 
         sagaz would take the step for failed, or for done.
         """
@@ -111,7 +111,7 @@ class ReplayFilter:
 
 
 class _Listener:
-    """Stand in for one of sagaz's listeners, behind the filter."""
+    """Stand in for a sagaz listener, behind the filter."""
 
     def __init__(self, listener: Any, replay_filter: ReplayFilter) -> None:
         self._listener = listener

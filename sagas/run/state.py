@@ -1,4 +1,4 @@
-"""What the steps of one saga in this worker know of each other."""
+"""Share the state of a run among the steps of the saga."""
 
 import asyncio
 import threading
@@ -19,30 +19,30 @@ TICK = timedelta(microseconds=1)  # what both databases keep of a moment
 
 
 class RunState:
-    """Hold what has decided one run of a saga, what it waits for, and why it stops.
+    """Hold the decisions of a run, the cancels, the waits, and the reason to stop.
 
-    Suspended (its lease lost, a compensation failed for good, the worker stopping), a run goes
-    inert: every later step of it raises at once and writes nothing.
+    Suspended (lease lost, a compensation failed for good, the worker stopping), a run goes
+    inert: every later step raises at once and writes nothing.
 
     Args:
-        claimed: the saga, as it was claimed.
-        clock: seconds, as `time.monotonic()`; it tells what is left until the deadline.
-        now: the moment, as `timezone.now()`; it tells when a step has ended.
+        claimed: the saga, as claimed.
+        clock: seconds, as `time.monotonic()`, for the deadline.
+        now: the moment, as `timezone.now()`, for the ends of steps.
 
     Attributes:
-        claimed: the saga, as it was claimed.
-        context: what the steps so far have left in it.
-        failure: what has decided that the saga is undone, for people; empty where nothing has.
-        cancelled: a cancel has decided it.
-        cancel_reason: of a cancel that the journal has told of; empty where there is none.
-        pivots_begun: the pivots that this run takes for begun, by name. The saga's own
-            `past_pivot` is what the journal has.
-        parked: why the saga needs a person; empty where it needs none.
-        suspended: why this run goes no further; empty where it does.
-        hangs: a call of this run in a thread does not come back, and may still commit.
-        hurry: set where the worker is to stop: it ends every wait.
+        claimed: the saga, as claimed.
+        context: after the steps so far.
+        failure: why the saga is undone, for people; empty where nothing is decided.
+        cancelled: whether the decision was a cancel.
+        cancel_reason: of a cancel in the journal; empty without a cancel.
+        pivots_begun: names of the pivots that have begun, as far as the run knows; the column
+            `past_pivot` is the journal's knowledge.
+        parked: why the saga needs a person; empty otherwise.
+        suspended: why the run goes no further; empty otherwise.
+        hangs: whether a call in a thread does not return, and may still commit.
+        hurry: set where the worker is to stop; ends every wait.
         busy: how many steps are at work, and not resting.
-        resting: when each step that rests is due, by its label; seconds of a monotonic clock.
+        resting: when each resting step is due, by label; seconds of a monotonic clock.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RunState:
     def finished_at(self) -> datetime:
         """Return now as the end of an attempt.
 
-        It is later than every other end of the saga, whatever this machine's clock says, so that
+        The moment is later than all ends of the saga so far, whatever this machine's clock says, so
         the ends tell the order of the steps. To be called in any thread.
         """
         with self._last_end_lock:
@@ -87,15 +87,15 @@ class RunState:
             return now
 
     def newest(self, result: Context | None, finished_at: datetime | None) -> Context:
-        """Return of a step's result what belongs into the context now.
+        """Return the part of a step's result that is newer than the context.
 
-        Of two steps that write one key the last to finish counts, whichever comes here first: sagaz
-        takes results in the order in which they come, and on a replay they come in the order of a
-        set. To be called last: between this and the context nothing may be awaited.
+        Of two steps with the same key the last to finish counts, whichever result comes first:
+        sagaz takes results in the order of arrival, and on a replay in the order of a set. Between
+        this call and the update of the context nothing may be awaited.
 
         Args:
-            result: what the step has changed in the context.
-            finished_at: when it ended, as the journal has it.
+            result: the step's changes of the context.
+            finished_at: when the step ended, as in the journal.
         """
         newer = {
             key: value
@@ -109,17 +109,17 @@ class RunState:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the step that asks has none beside it."""
+        """Whether the calling step has no parallel step."""
         return self.busy <= 1 and not self.resting
 
     @property
     def has_begun_pivot(self) -> bool:
-        """Whether the saga cannot be undone any more, as far as this run knows."""
+        """Whether the saga is past undoing, as far as the run knows."""
         return bool(self.pivots_begun)
 
     @property
     def seconds_left(self) -> float | None:
-        """The seconds until the deadline; negative behind it, None where the saga has none."""
+        """The seconds until the deadline; negative after the deadline, None without a deadline."""
         return None if self._deadline is None else self._deadline - self._clock()
 
     @property
@@ -128,13 +128,13 @@ class RunState:
         return bool(self.cancel_reason) and not self.failure and not self.has_begun_pivot
 
     def note_cancel(self, reason: str) -> None:
-        """Note what the journal said of a cancel.
+        """Note a cancel in the journal.
 
-        The row has either a cancel or a begun pivot: with a cancel there, no pivot of this run has
+        The row has either a cancel or a begun pivot: with a cancel there, no pivot of the run has
         got through.
 
         Args:
-            reason: why it was asked for; empty where it was not.
+            reason: of the cancel; empty without a cancel.
         """
         if reason:
             self.cancel_reason = reason
@@ -142,20 +142,20 @@ class RunState:
                 self.pivots_begun.clear()
 
     def suspend(self, reason: str) -> None:
-        """Stop after the steps that run; a worker goes on from there, this one or another."""
+        """Stop after the running steps; some worker goes on from there."""
         self.suspended = self.suspended or reason
         self.hurry.set()
 
     def park(self, reason: str) -> None:
-        """Stop after the steps that run, and leave the saga to a person."""
+        """Stop after the running steps, and leave the saga to a person."""
         self.parked = self.parked or cut(reason, LONGEST_ERROR)
         self.suspend(reason)
 
     def stop_if_suspended(self) -> None:
-        """Stop the caller where this run goes no further.
+        """Stop the caller where the run is suspended.
 
         Raises:
-            Suspended: it goes no further.
+            Suspended: the run is suspended.
         """
         if self.suspended:
             raise Suspended(self.suspended)

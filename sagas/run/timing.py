@@ -1,4 +1,4 @@
-"""How long a worker, and a run of one saga in it, wait for what."""
+"""How long a worker, and each run in the worker, wait for things."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,36 +10,36 @@ from saga_runtime.backoff import Backoff
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Hold every interval, timeout and pause of a worker and its runs, all in seconds.
+    """Hold every interval, timeout and pause of a worker and of runs, all in seconds.
 
     Attributes:
         lease: how long a saga stays a worker's without a sign of life; leases are renewed after a
-            third of it.
-        grace: how long running sagas may take to finish once their worker is to stop. After it
-            they are handed over behind the step that runs, which may take as long again.
-        shortest_poll: pause before the next claim after one that found something; each claim that
+            third of the time.
+        grace: how long running sagas may take to finish once the worker is to stop. Afterwards
+            sagas are handed over behind the running step, which may take as long again.
+        shortest_poll: pause before the next claim after a successful claim; each claim that
             finds nothing makes the pause longer by half.
         longest_poll: pause between two claims while nothing waits for a worker.
         claim_patience: how long a claim waits for room for many sagas at a time.
-        suspects_interval: pause between two looks for sagas that may have killed their workers.
-        unwell_patience: how long a worker without threads waits for a call to come back before it
-            hands its sagas over and ends.
-        close_timeout: how long a worker that ends waits for its threads.
+        suspects_interval: pause between two looks for sagas that may have killed workers.
+        unwell_patience: how long a worker without threads waits for a call to return before the
+            worker hands all sagas over and ends.
+        close_timeout: how long an ending worker waits for threads.
         loop_end: how long tasks, asynchronous generators and threads of `asyncio.to_thread` may
             each take when the event loop ends.
         retry: rests between two attempts at a step, before jitter.
-        longest_rest: a saga of which every step rests longer is given up meanwhile: it holds no
-            worker, and is claimed again when it is due.
-        cancel_grace: how long a call may take to end after each of the two cancels that it gets.
+        longest_rest: a saga of which every step rests longer is given up meanwhile, holds no
+            worker, and is claimed again when due.
+        cancel_grace: how long a call may take to end after each of two cancels.
         conflict_pause: longest pause after the database has ended a local step's transaction in
-            favour of another.
-        busy: pauses while somebody else holds the saga's row.
+            favour of another transaction.
+        busy: pauses while the saga's row is held elsewhere.
         outage: pauses while the database does not answer.
-        hang_margin: how long beyond its limit an app's code may go on in a thread without a
-            statement, before it is taken for one that hangs. Longer than SQLite's writers wait for
+        hang_margin: how long, on top of a limit, an app's code may go on in a thread without a
+            statement, before the code counts as hanging. Longer than SQLite's writers wait for
             their turn, which is no statement.
-        hook_limit: that limit for the functions that an app has called at a saga's end; a local
-            step's is its timeout.
+        hook_limit: the limit for an app's hooks at a saga's end; a local step's limit is the
+            step's timeout.
         hook_excuse: how long, from the first excused try of such a function on, more are excused,
             however many there were.
     """
@@ -65,7 +65,7 @@ class Timing:
 
     @classmethod
     def from_settings(cls) -> Self:
-        """Return the timing of a worker that goes by the project's settings."""
+        """Return the timing in the project's settings."""
         usual = cls()
         retry = Backoff(
             first=getattr(settings, "SAGA_FIRST_BACKOFF", usual.retry.first),

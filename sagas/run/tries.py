@@ -14,9 +14,9 @@ class Tries:
     """Count how often a step has been tried.
 
     Attributes:
-        attempt: number of the attempt that runs, or was the last.
+        attempt: number of the running or last attempt.
         failures: how many attempts have spent a retry.
-        in_doubt: an attempt that failed may have had its effect all the same.
+        in_doubt: a failed attempt may have had an effect all the same.
         excused: how often in a row our own database was away for a moment.
         started_at: when the attempt began.
     """
@@ -29,14 +29,14 @@ class Tries:
 
     @classmethod
     def of(cls, record: StepRecord | None) -> "Tries":
-        """Count on from what the journal has of the step, if anything."""
+        """Count on from the step's row in the journal, if any."""
         if record is None:
             return cls()
         in_doubt = record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
         return cls(record.attempt, record.failures, in_doubt)
 
     def begin(self) -> None:
-        """Count another attempt; one that was interrupted has spent no retry."""
+        """Count a further attempt; an interrupted attempt has spent no retry."""
         self.attempt += 1
         self.started_at = datetime.now(UTC)
 
@@ -50,15 +50,15 @@ class Tries:
         finished_at: datetime | None = None,
         traceback: str = "",
     ) -> StepEntry:
-        """Build the journal's entry of this attempt.
+        """Build the journal's entry of the attempt.
 
         Args:
-            step: that was attempted.
-            status: what became of it.
-            result: what it changed in the context, encoded.
-            error: how it failed, for people.
-            finished_at: when it ended; by default, when the entry is written.
-            traceback: of the last failure, where nobody expected it.
+            step: the attempted step.
+            status: of the attempt.
+            result: changes of the context, encoded.
+            error: the failure, for people.
+            finished_at: when the attempt ended; by default, when the entry is written.
+            traceback: of the last failure, where the error is unexpected.
         """
         return StepEntry(
             step=step.name,

@@ -1,5 +1,8 @@
-"""What sagaz is to undo beside what it has run itself: what the journal has of a step that this run
-never comes to. A person may have resolved one that stands behind the step that fails."""
+"""Tell sagaz which steps to undo beside those of the present run.
+
+The journal may have a step that the run never comes to: a person may have resolved a step behind
+the failing step.
+"""
 
 from collections.abc import Collection, Mapping
 
@@ -10,10 +13,10 @@ from sagas.models import MAY_HAVE_HAPPENED, StepKind
 
 
 def undo_all_that_is_known(saga: SagaClass, claimed: Claimed) -> None:
-    """Have each step undone that may have had its effect, as the condition of the end wants it.
+    """Have each step in doubt or done undone, as the condition of the end demands.
 
-    To be called once sagaz runs: it forgets at its start. The order holds across a step that was
-    never begun, so each compensation waits for those of all steps behind its own.
+    To be called once sagaz runs: sagaz forgets at the start. The order holds across a step
+    without a begin, so each compensation waits for the compensations of all later steps.
     """
     graph = saga._compensation_graph  # noqa: SLF001 - no public way
     known = {
@@ -31,7 +34,7 @@ def undo_all_that_is_known(saga: SagaClass, claimed: Claimed) -> None:
 
 
 def _all_before(step: str, direct: Mapping[str, Collection[str]]) -> set[str]:
-    """Name the steps that a step waits for, and those for which these wait."""
+    """Name the direct and indirect prerequisites of a step."""
     found: set[str] = set()
     waiting = [*direct[step]]
     while waiting:

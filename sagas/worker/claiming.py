@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Hold what one round of claiming has come to.
+    """Hold the outcome of a round of claiming.
 
     Attributes:
         sagas: to be run now.
@@ -34,20 +34,20 @@ class Round:
 
 
 class Claiming:
-    """Claim sagas for one worker.
+    """Claim sagas for a worker.
 
     Args:
-        worker: its name.
-        threads: in which the database is asked.
+        worker: the worker's name.
+        threads: to ask the database in.
         timing: of the worker.
-        concurrency: how many sagas it runs at a time.
-        suspects: what claims those that may kill it.
-        suspect_from: how many workers a saga has cost that is a suspect.
-        only: the id of the saga to claim, and no other.
+        concurrency: how many sagas the worker runs at a time.
+        suspects: claims the sagas that may kill the worker.
+        suspect_from: how many lost workers make a saga a suspect.
+        only: the id of the only saga to claim.
         clock: seconds, as `time.monotonic()`.
 
     Attributes:
-        has_claimed: the database has let it look for sagas.
+        has_claimed: whether the database has answered a claim.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Claiming:
     async def claim(self, running: int) -> Round:
         """Claim as many as there is room for, where there is enough room.
 
-        Where more sagas wait, they are claimed many at a time; but those that run may take long,
-        and the room beside them is not left empty for it.
+        Where more sagas wait, they are claimed many at a time; but running sagas may take long, and
+        the room beside them is not left empty for it.
 
         Args:
             running: how many sagas the worker runs.

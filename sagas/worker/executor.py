@@ -42,25 +42,25 @@ logger = get_logger(__name__)
 
 MAX_TAKEOVERS = 10
 HOOK_TAKEOVERS = 3
-"""Takeovers beyond the most that an on_park hook may cost."""
+"""Takeovers beyond the maximum that an on_park hook may cost."""
 
 
 class Executor:
-    """Claim sagas, and run up to `concurrency` of them at a time.
+    """Claim sagas, and run up to `concurrency` sagas at a time.
 
     Args:
         concurrency: how many at once.
-        timing: how long to wait for what.
+        timing: of the worker.
         journal_threads: how many there are for local steps, each with a database connection.
         call_threads: how many there are for `call_in_thread`, each with a database connection.
-        max_takeovers: how many workers a saga may lose in a row without getting on; then it parks.
-        only: the id of the saga to run, and no other.
+        max_takeovers: how many workers in a row a saga may lose without progress before it parks.
+        only: the id of the only saga to run.
         alive: called in each round.
-        write: writes entries of several sagas in one transaction.
+        write: writes entries of several sagas in a single transaction.
         chance: 0 to 1, as `random.random()`.
 
     Attributes:
-        suspect_from: how many workers a saga has cost that is run alone.
+        suspect_from: how many lost workers make a saga a suspect, to be run alone.
     """
 
     def __init__(
@@ -125,21 +125,21 @@ class Executor:
 
     @property
     def has_claimed(self) -> bool:
-        """Whether the database has let it look for sagas."""
+        """Whether the database has answered a claim."""
         return self._claiming.has_claimed
 
     def wake(self) -> None:
-        """Have it look for something new to claim. To be called from any thread."""
+        """Wake the worker to claim something new. Call it from any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):  # closed just now
                 loop.call_soon_threadsafe(self._woken.set)
 
     def run(self, stop: threading.Event) -> None:
-        """Claim and run sagas until `stop` is set, then finish or hand over what runs.
+        """Claim and run sagas until `stop` is set, then finish or hand over the running sagas.
 
         Raises:
-            WorkerUnwell: it has ended by itself, as what its steps call does not come back.
+            WorkerUnwell: the worker ends early, as calls of steps do not return.
         """
         run_loop(self._main(stop), last_seconds=self._timing.loop_end)
 
@@ -160,7 +160,7 @@ class Executor:
         """Claim and start sagas until `stop` is set.
 
         Raises:
-            WorkerUnwell: what its steps call does not come back.
+            WorkerUnwell: calls of steps do not return.
         """
         while not stop.is_set():
             if self._health.is_unwell():
@@ -177,7 +177,7 @@ class Executor:
             await self._wait(found.pause)
 
     async def _hand_over_once(self) -> None:
-        """Give up what this worker holds, once it runs nothing any more."""
+        """Release all leases, once nothing runs any more."""
         if not self._running and not self._has_released:
             with suppress(*AWAY):  # the leases run out all the same
                 await self._leases.release()
@@ -192,7 +192,7 @@ class Executor:
         return [claimed.id for claimed, _ in self._running.values()]
 
     def _start(self, claimed: Claimed) -> None:
-        """Run a claimed saga in a task of its own, or park it where it cannot be run."""
+        """Run a claimed saga in a new task, or park a saga that cannot be run."""
         reach(Point.CLAIMED)
         self._leases.note_claimed(claimed.id)
         found = saga_type(claimed.name, claimed.version)
@@ -216,7 +216,7 @@ class Executor:
         self._woken.set()
 
     def _cost_too_many(self, claimed: Claimed) -> str:
-        """Return why a saga is not run once more, where it has cost too many workers their life."""
+        """Return why a saga is not run again, where the saga has cost too many workers."""
         if claimed.takeovers <= self._max_takeovers:
             return ""
         return f"{claimed.takeovers} workers in a row died or stalled with it and got no further"
@@ -224,7 +224,7 @@ class Executor:
     async def _guard(
         self, claimed: Claimed, execute: Callable[[], Coroutine[Any, Any, Ending | None]]
     ) -> None:
-        """Run one saga; whatever it raises ends neither the worker nor the other sagas."""
+        """Run a saga; no error of the saga ends the worker or other sagas."""
         current_place.set("a saga")  # in this task, and what it calls
         with correlated(Correlation(claimed.correlation_id, claimed.traceparent)):
             began = time.monotonic()
@@ -261,7 +261,7 @@ class Executor:
         return Ending.PARKED
 
     async def _finish_running(self) -> None:
-        """Let what runs finish within the grace; hand over what does not."""
+        """Let running sagas finish within the grace, and hand over the rest."""
         if self._running:
             logger.info("finishing %d saga(s)", len(self._running))
             for _, run in self._running.values():
@@ -276,7 +276,7 @@ class Executor:
 
 
 def _misfit(claimed: Claimed, found: SagaType | None) -> str:
-    """Return why a saga cannot be run by the class that is registered; empty where it can."""
+    """Return why the registered class cannot run a saga; empty where the class can."""
     if found is None:
         return f"no saga named {claimed.name} with version {claimed.version} is registered here"
     if claimed.steps and claimed.definition_hash != found.definition_hash:

@@ -10,21 +10,21 @@ from saga_runtime.logs import get_logger
 logger = get_logger(__name__)
 
 MOST_NAMED = 5
-"""Steps in the line that tells what hangs."""
+"""Steps to name in the line about hanging calls."""
 
 
 class Health:
-    """Watch the threads of one worker.
+    """Watch the threads of a worker.
 
-    A worker of which every thread is stuck hands over what it runs, claims nothing, and shows no
-    sign of life; after a while it ends.
+    A worker without a free thread hands all sagas over, claims nothing, and shows no
+    sign of life; after a while the worker ends.
 
     Args:
         journal: threads for local steps.
         calls: threads for `call_in_thread`.
-        abandoned_calls: those that did not heed their cancel.
-        most_abandoned: so many of them are as bad as threads that are stuck.
-        patience: seconds that an unwell worker waits for a call to come back.
+        abandoned_calls: calls that have ignored their cancels.
+        most_abandoned: as many abandoned calls are as bad as stuck threads.
+        patience: seconds that an unwell worker waits for a call to return.
         clock: seconds, as `time.monotonic()`.
     """
 
@@ -47,7 +47,7 @@ class Health:
         self._unwell_since: float | None = None
 
     def is_unwell(self) -> bool:
-        """Tell whether no step can call anything any more; says so in the log when that changes."""
+        """Tell whether no step can call anything any more; log each change."""
         if not self.is_exhausted:
             if self._unwell_since is not None:
                 logger.warning("a call has come back: this worker claims sagas again")
@@ -79,7 +79,7 @@ class Health:
         return since is not None and self._clock() - since >= self._patience
 
     def describe_stuck(self) -> str:
-        """Name the steps of which the calls do not come back, for people."""
+        """Name the steps of the stuck calls, for people."""
         steps = [*self._journal.stuck, *self._calls.stuck, *self._abandoned_calls.steps]
         more = f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else ""
         return f"what these steps call does not come back: {'; '.join(steps[:MOST_NAMED])}{more}"

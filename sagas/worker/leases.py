@@ -1,4 +1,4 @@
-"""Keep the leases of what a worker runs, and give them up when it ends."""
+"""Keep the leases of a worker's sagas, and release them at the end."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -15,13 +15,13 @@ logger = get_logger(__name__)
 
 
 class Leases:
-    """Hold one worker's leases.
+    """Hold the leases of a worker.
 
     Args:
-        worker: its name.
-        threads: in which the database is asked; no step has them.
-        lease: seconds that a lease lasts.
-        held: returns the ids of the sagas that the worker runs.
+        worker: the worker's name.
+        threads: to ask the database in; not shared with steps.
+        lease: seconds.
+        held: returns the ids of the running sagas.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Leases:
         self._running_out: set[UUID] = set()
 
     async def keep(self) -> None:
-        """Renew the leases of what runs, each third of a lease, until this task is cancelled."""
+        """Renew the leases of running sagas, each third of a lease, until the task is cancelled."""
         while True:
             await asyncio.sleep(self._lease / 3)
             ids = self._held()
@@ -56,15 +56,15 @@ class Leases:
                 logger.warning("leases not renewed: %s", one_line_error(error))
 
     def let_run_out(self, saga: UUID) -> None:
-        """Do not give this lease up: the takeover counts, and parks the saga in the end."""
+        """Leave a lease to run out: the takeover counts, and at last parks the saga."""
         self._running_out.add(saga)
 
     def note_claimed(self, saga: UUID) -> None:
-        """Note a lease that begins anew."""
+        """Note a new lease."""
         self._running_out.discard(saga)
 
     async def release(self) -> None:
-        """Give the leases up, so that another worker may claim the sagas at once.
+        """Release the leases, so that the sagas can be claimed at once.
 
         Raises:
             django.db.Error: the database is away; the leases run out.
@@ -72,7 +72,7 @@ class Leases:
         await self._threads.run(claims.release, worker=self._worker, but=self._running_out)
 
     async def release_at_the_end(self) -> None:
-        """Give the leases up where the database answers; otherwise they run out."""
+        """Release the leases where the database answers; otherwise they run out."""
         try:
             await self.release()
         except AWAY as error:

@@ -1,4 +1,4 @@
-"""What a consumer tells Prometheus."""
+"""Tell Prometheus about a consumer and the unfinished sagas."""
 
 import time
 from collections.abc import Callable, Iterator

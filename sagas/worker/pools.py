@@ -1,4 +1,4 @@
-"""The threads of one worker, each with a database connection of its own."""
+"""Make the threads of a worker, each with a database connection."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,19 +9,19 @@ from sagas.journal.group_commit import GroupCommit
 
 
 class Pools:
-    """Keep the threads of one worker.
+    """Keep the threads of a worker.
 
     Args:
         journal: how many there are for local steps.
-        calls: how many there are for `call_in_thread`; as many more take the place of stuck ones.
-        write: writes entries in one transaction.
+        calls: how many there are for `call_in_thread`; as many again replace stuck threads.
+        write: writes entries in a single transaction.
 
     Attributes:
-        journal: for local steps, and for statements that are written for one saga alone.
+        journal: for local steps, and for statements outside group commit.
         calls: for `call_in_thread`.
-        leases: one thread. Sagas are claimed and leases renewed also while every step waits for a
-            lock.
-        group: group commit, on a thread of its own.
+        leases: a single thread, so that sagas are claimed and leases renewed also while every step
+            waits for a lock.
+        group: group commit, on a separate thread.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Pools:
         self.group = GroupCommit(self._group_thread, write=write)
 
     def close(self, *, timeout: float) -> None:
-        """End the threads within so many seconds; a thread that is stuck is left behind.
+        """End the threads within so many seconds; stuck threads are abandoned.
 
-        To be called in the event loop's own thread: steps may have filled those of
+        Call it in the event loop's own thread: steps may have filled the threads of
         `asyncio.to_thread`.
         """
         close_all((self.leases, self._group_thread, self.journal, self.calls), timeout=timeout)

@@ -1,4 +1,4 @@
-"""Run a saga here to its end, for synchronous views and shells; it is journalled like any other."""
+"""Run a saga here to the end, for synchronous views and shells; journalled as in a consumer."""
 
 import asyncio
 import threading
@@ -48,36 +48,36 @@ def run_saga_sync(
     key: str | None = None,
     timeout: float | None = None,
 ) -> dict[str, Any]:
-    """Run a saga to its end and return its final context.
+    """Run a saga to the end and return the final context.
 
-    A saga of that name and key that exists already is not begun again, whatever its context: its
-    end is awaited. If this process dies, a consumer goes on with the saga.
+    An existing saga with the same name and key is not begun again, whatever the context: the end of
+    the existing saga is awaited. If this process dies, a consumer goes on with the saga.
 
     Args:
-        saga: a registered class. An instance stands for its class: a worker makes its own.
-        context: what the saga begins with; values that the journal can keep.
-        key: the business key, a text of 1 to 255 characters; without one, a random one.
-        timeout: seconds to wait; without one, as long as it takes.
+        saga: a registered class. An instance stands for the class: workers make new instances.
+        context: the first context, of values that the journal can keep.
+        key: the business key, a text of 1 to 255 characters; by default random.
+        timeout: seconds to wait; by default unlimited.
 
     Raises:
-        SagaFailed: it was rolled back.
-        SagaParked: it goes no further without a person.
-        SagaUnfinished: the time was up; it goes on in a consumer.
+        SagaFailed: the saga was rolled back.
+        SagaParked: the saga needs a person.
+        SagaUnfinished: the time was up; the saga goes on in a consumer.
         SagaDefinitionError: the class is not registered.
         UnstorableValue: the journal cannot keep the context.
-        CannotRunHere: inside another saga, a transaction, or where an event loop runs.
+        CannotRunHere: inside a saga, a transaction, or a running event loop.
         ValueError: the key is none, or the timeout no number of seconds.
     """
     return LocalRunner().run(saga, context, key=key, timeout=timeout)
 
 
 class LocalRunner:
-    """Run sagas in threads of this process.
+    """Run sagas in threads of the current process.
 
     Args:
-        timing: of their workers; by default as the settings have it, with the short grace of a
-            caller that waits.
-        places: how many workers this process may have at a time.
+        timing: of the workers; by default the settings' timing, with the short grace of a
+            waiting caller.
+        places: how many workers the process may have at a time.
         clock: seconds, as `time.monotonic()`.
         sleep: waits so many seconds between two looks at the saga.
     """
@@ -99,7 +99,7 @@ class LocalRunner:
     def run(
         self, saga: AnySaga, context: Mapping[str, Any], *, key: str | None, timeout: float | None
     ) -> dict[str, Any]:
-        """Run a saga to its end: see `run_saga_sync()`."""
+        """Run a saga to the end: see `run_saga_sync()`."""
         _check_caller()
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
@@ -112,7 +112,7 @@ class LocalRunner:
         """Wait, with a worker where there is a place for one.
 
         Returns:
-            The saga when it has ended or parked, or as it is when time is up.
+            The saga when ended or parked, or the unfinished saga when time is up.
         """
         up_at = float("inf") if timeout is None else self._clock() + timeout
         pause = SHORTEST_LOOK
@@ -139,7 +139,7 @@ class LocalRunner:
                 worker.stop()
 
     def _start_worker(self, key: UUID) -> "_Worker | None":
-        """Start a worker for the saga; None where this process has too many."""
+        """Start a worker for the saga; None where the process has too many workers."""
         if not self._places.acquire(blocking=False):
             return None
         worker = _Worker(key, timing=self._timing, when_over=self._places.release)
@@ -148,10 +148,10 @@ class LocalRunner:
 
 
 def _check_caller() -> None:
-    """Refuse a caller that would block others, or whose saga would not be durable.
+    """Refuse a caller that would block an event loop, or whose saga would not be durable.
 
     Raises:
-        CannotRunHere: it is inside a saga, an event loop or a transaction.
+        CannotRunHere: the caller is inside a saga, an event loop or a transaction.
     """
     if place := current_place.get(""):
         raise CannotRunHere(
@@ -188,10 +188,10 @@ def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
 
 
 def _look(key: UUID, *, is_last: bool) -> Saga | None:
-    """Read the saga as it is now; None while the database is away.
+    """Read the saga's present row; None while the database is away.
 
     Args:
-        key: its id.
+        key: the saga's id.
         is_last: raise where the database is away.
 
     Raises:
@@ -207,17 +207,17 @@ def _look(key: UUID, *, is_last: bool) -> Saga | None:
 
 
 class _Worker:
-    """Run one saga in a thread.
+    """Run a saga in a thread.
 
-    Stopped before it has ended, it leaves the saga to a consumer behind the step that runs.
+    Stopped early, the worker leaves the saga to a consumer behind the running step.
 
     Args:
         key: the saga's id.
         timing: of the worker.
-        when_over: called in the thread when nothing of it is left.
+        when_over: called in the thread when nothing of the worker is left.
 
     Attributes:
-        error: what the worker has raised.
+        error: raised by the worker.
     """
 
     def __init__(self, key: UUID, *, timing: Timing, when_over: Callable[[], None]) -> None:
@@ -240,12 +240,12 @@ class _Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Have it stop behind the step that runs."""
+        """Stop the worker behind the running step."""
         self._stop.set()
         self._executor.wake()
 
     def join(self) -> None:
-        """Stop, and wait until nothing of it is left."""
+        """Stop the worker, and wait until nothing of the worker is left."""
         self.stop()
         self._thread.join(self._grace)
 
@@ -260,10 +260,10 @@ class _Worker:
 
 
 def _result(saga: Saga) -> dict[str, Any]:
-    """Return the context of a saga that has completed, or raise how it stands.
+    """Return the context of a completed saga, or raise the state of the saga.
 
     Raises:
-        SagaFailed, SagaParked, SagaUnfinished: it has not.
+        SagaFailed, SagaParked, SagaUnfinished: the saga is not completed.
     """
     context = final_context(saga, is_lenient=saga.status != SagaStatus.COMPLETED)
     match saga.status:

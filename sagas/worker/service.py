@@ -1,4 +1,4 @@
-"""Run a consumer and an executor as one service, and end it when one of them dies."""
+"""Run a consumer and an executor as a single service, and end the service when a part dies."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ from sagas.worker.executor import Executor
 logger = get_logger(__name__)
 
 END_WITHIN = 42.0
-"""Seconds that both parts may take to end by default: twice the usual grace, and a margin."""
+"""Default of the seconds for both parts to end: twice the usual grace, and a margin."""
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 OTHER_THREADS = 5  # main, inbox, leases, group commit, and the async ORM's
 # For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
@@ -28,10 +28,10 @@ _POOL_MIN_SIZE = 4  # psycopg_pool's own default
 
 
 def _check_pool(needed: int) -> None:
-    """Refuse a pool that is too small: a thread that got none would take the database for away.
+    """Refuse a small pool: a thread without a connection would take the database for away.
 
     Args:
-        needed: connections that a consumer holds at most.
+        needed: the most connections of a consumer.
 
     Raises:
         ImproperlyConfigured: the pool holds fewer.
@@ -48,8 +48,8 @@ def pool_size(pool: object) -> int | None:
     """Return how many connections a pool hands out; None where there is no pool.
 
     Args:
-        pool: Django's `OPTIONS["pool"]`: a dict for psycopg_pool, or true for its defaults. A pool
-            without `max_size` never grows beyond its `min_size`.
+        pool: Django's `OPTIONS["pool"]`: a dict for psycopg_pool, or true for the defaults. A pool
+            without `max_size` never grows beyond the `min_size`.
     """
     if not pool:
         return None
@@ -82,13 +82,13 @@ class _Both:
 
 
 class SagaService:
-    """Run a consumer that accepts commands, and an executor that runs their sagas, as one.
+    """Run a consumer that accepts commands, and an executor that runs the sagas.
 
     Args:
-        consumer: the one.
-        executor: the other.
-        end_within: seconds that both may take to end when told to; what a step or a trigger blocks
-            is left behind then.
+        consumer: accepts commands.
+        executor: runs sagas.
+        end_within: seconds for both parts to end after a stop. A part that a step or a trigger
+            blocks for longer is abandoned.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class SagaService:
         alive: Callable[[], None] = lambda: None,
         timing: Timing | None = None,
     ) -> "SagaService":
-        """Build both parts as the project's settings have them.
+        """Build both parts from the project's settings.
 
         Args:
-            broker: from which commands are received.
+            broker: with the commands.
             concurrency: how many sagas run at a time.
             alive: called when both loops have turned since the last call.
             timing: of the executor, in the place of the settings'.
@@ -147,8 +147,8 @@ class SagaService:
     def run(self, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
         """Run both until `stop` is set.
 
-        If one dies the other stops, and the error of the dead one is raised. The caller's event is
-        left alone: so the caller can tell that end from one that was asked for.
+        If a part dies the other part stops, and the dead part's error is raised. The caller's event
+        is left unset: so the caller can tell such an end from a requested end.
 
         Args:
             stop: set by the caller.
@@ -180,7 +180,7 @@ class SagaService:
         return threading.Thread(target=self._guard, args=(run, halt), name=name, daemon=True)
 
     def _join(self, parts: list[threading.Thread]) -> None:
-        """Wait for the parts to end; what is left of one that is blocked ends with the process."""
+        """Wait for the parts to end; a blocked part ends with the process."""
         up_at = time.monotonic() + self._end_within
         for part in parts:
             part.join(max(0.0, up_at - time.monotonic()))

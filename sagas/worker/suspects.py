@@ -1,8 +1,8 @@
-"""Run a saga that may kill its worker alone in one, without holding up the others for long.
+"""Run a saga that may kill the worker alone in a worker, without long delays for other sagas.
 
-What was claimed together with such a saga has lost its workers too, and must not be parked for it.
+Sagas that were claimed together with a suspect lose workers too, and must not be parked for that.
 So nothing is claimed beside a suspect, and a suspect is claimed when nothing runs any more. In
-between the others have their turn.
+between the other sagas have their turn.
 """
 
 import random
@@ -18,19 +18,19 @@ from sagas.run.timing import Timing
 
 
 class Suspects:
-    """Claim suspects for one worker.
+    """Claim suspects for a worker.
 
     Args:
-        worker: its name.
-        threads: in which the database is asked.
+        worker: the worker's name.
+        threads: to ask the database in.
         timing: of the worker.
-        suspect_from: how many workers a saga has cost that is one.
+        suspect_from: how many lost workers make a saga a suspect.
         clock: seconds, as `time.monotonic()`.
         chance: 0 to 1, as `random.random()`.
 
     Attributes:
-        has_worker_alone: nothing else is to be claimed: a suspect runs, or one waits until all that
-            runs has ended.
+        has_worker_alone: nothing else is to be claimed: a suspect runs, or waits until
+            nothing runs any more.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Suspects:
         self.has_worker_alone = False
 
     async def claim(self, *, is_idle: bool) -> list[Claimed]:
-        """Claim a suspect where one has its turn.
+        """Claim a suspect where suspects have their turn.
 
         Args:
             is_idle: the worker runs nothing.
 
         Returns:
-            One saga or none.
+            A single saga or none.
 
         Raises:
             django.db.Error: the database is away.
@@ -95,7 +95,7 @@ class Suspects:
         return claimed
 
     async def _look(self, now: float) -> None:
-        """Keep the worker from claiming anything while a suspect waits for what runs to end.
+        """Keep the worker from claiming while a suspect waits for the end of all running sagas.
 
         But not for longer than a lease, and then not again for two.
         """
@@ -110,5 +110,5 @@ class Suspects:
         self.has_worker_alone = found
 
     def _after_the_others(self, now: float) -> float:
-        """Return when the next suspect has its turn; not at the same moment in each worker."""
+        """Return when the next suspect has a turn; not at the same moment in each worker."""
         return now + self._lease * (1 + 2 * self._chance())
