@@ -5,30 +5,27 @@ step is not done, and none is `rolled_back` that nothing has decided against, or
 step that may have had its effect is neither done nor settled by a person.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from django.utils import timezone
 
 from sagas.definition.hooks import Ending
 from sagas.journal import sql
 from sagas.journal.records import Claimed
-from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStep, StepKind, StepStatus
+from sagas.journal.state_machine import may_become, quoted
+from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 
 _SETTLED = (StepStatus.DONE, StepStatus.SKIPPED)
 
 
-def _quoted(statuses: Sequence[str]) -> str:
-    return ", ".join(f"'{status}'" for status in (str(each) for each in statuses))
-
-
-IS_ACTIVE = f"sagas_saga.status IN ({_quoted(ACTIVE)})"
-IS_UNDONE = f"""sagas_saga.failure <> '' AND NOT EXISTS (
+IS_ACTIVE = f"sagas_saga.status IN ({quoted(ACTIVE)})"
+IS_UNDONE = f"""{may_become(SagaStatus.ROLLED_BACK)} AND sagas_saga.failure <> '' AND NOT EXISTS (
     SELECT 1 FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id
-    AND forward.kind = '{StepKind.FORWARD}' AND forward.status IN ({_quoted(MAY_HAVE_HAPPENED)})
+    AND forward.kind = '{StepKind.FORWARD}' AND forward.status IN ({quoted(MAY_HAVE_HAPPENED)})
     AND NOT EXISTS (
         SELECT 1 FROM sagas_step AS back WHERE back.saga_id = forward.saga_id
         AND back.step = forward.step AND back.kind = '{StepKind.COMPENSATION}'
-        AND back.status IN ({_quoted(_SETTLED)})
+        AND back.status IN ({quoted(_SETTLED)})
     )
 )"""  # noqa: S608 - constants
 
@@ -41,7 +38,8 @@ def is_done(names: str, count: str) -> str:
         count: an SQL expression of how many there are.
     """
     return (
-        "(SELECT count(*) FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id"  # noqa: S608
+        f"{may_become(SagaStatus.COMPLETED)} AND"  # noqa: S608 - constants
+        " (SELECT count(*) FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id"
         f" AND forward.kind = '{StepKind.FORWARD}' AND forward.status = '{StepStatus.DONE}'"
         f" AND forward.step IN ({names})) = {count}"
     )

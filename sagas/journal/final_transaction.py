@@ -16,7 +16,8 @@ from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
 from sagas.journal import end_conditions, sql, statements
 from sagas.journal.records import Claimed
-from sagas.models import ACTIVE, Saga, SagaStatus
+from sagas.journal.state_machine import sources_of
+from sagas.models import Saga, SagaStatus
 
 logger = get_logger(__name__)
 
@@ -92,10 +93,8 @@ def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
     """Write the end; whether the saga had none before."""
     if outcome.ending is not Ending.PARKED:
         return bool(sql.run(*end_conditions.statement(saga, outcome.ending, steps)))
-    active = Saga.objects.filter(id=saga.id, status__in=ACTIVE)
-    return bool(
-        active.update(status=SagaStatus.PARKED, park_reason=outcome.reason, finished_at=None)
-    )
+    held = Saga.objects.filter(id=saga.id, status__in=sources_of(SagaStatus.PARKED))
+    return bool(held.update(status=SagaStatus.PARKED, park_reason=outcome.reason, finished_at=None))
 
 
 def _call_hook(outcome: SagaOutcome) -> None:

@@ -1,10 +1,10 @@
 """List the statuses of a saga and of a step, and the changes between them that exist.
 
-The journal is the only writer of these statuses, and no statement of it makes another change: the
-tests hold every statement against these tables by database triggers. `docs/sagas.md` draws them.
+The journal is the only writer of these statuses, and its statements carry the tables as conditions:
+see `may_become()`. `docs/sagas.md` draws them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sagas.models import SagaStatus, StepStatus
 
@@ -68,3 +68,23 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
 }
 """For each status of a step, those that may follow; a step keeps its status from one attempt to the
 next where both fail. Done and skipped are final."""
+
+
+def may_become(*targets: SagaStatus) -> str:
+    """Return the SQL condition that a row of sagas_saga may change to one of these statuses.
+
+    A statement that changes a status has this condition, so that a late statement, of a worker that
+    does not know yet what has become of the saga, changes nothing.
+    """
+    sources = {source for target in targets for source in sources_of(target)}
+    return f"sagas_saga.status IN ({quoted(sorted(sources))})"
+
+
+def sources_of(target: SagaStatus) -> list[SagaStatus]:
+    """Return the statuses from which a saga may change to this status."""
+    return [was for was, after in SAGA_TRANSITIONS.items() if target in after]
+
+
+def quoted(statuses: Iterable[SagaStatus | StepStatus]) -> str:
+    """Return statuses as an SQL list of literals."""
+    return ", ".join(f"'{status.value}'" for status in statuses)

@@ -10,6 +10,7 @@ from sagas.definition.identity import step_key
 from sagas.journal import sql
 from sagas.journal.entries import StepEntry
 from sagas.journal.records import Claimed
+from sagas.journal.state_machine import STEP_TRANSITIONS, quoted
 from sagas.models import StepStatus
 
 STEP_COLUMNS = {
@@ -18,6 +19,7 @@ STEP_COLUMNS = {
     "started_at": "timestamptz", "finished_at": "timestamptz",
 }  # fmt: skip
 _UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "finished_at")
+_FINAL = quoted(status for status, after in STEP_TRANSITIONS.items() if not after)
 _SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
 ATTEMPT_COLUMNS = {
     "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
@@ -61,7 +63,9 @@ def upsert_from(given: str) -> str:
     return (
         f"INSERT INTO sagas_step ({', '.join(STEP_COLUMNS)}) {given}"
         f" ON CONFLICT (saga_id, step, kind) DO UPDATE SET {_SETS}"
-        " WHERE sagas_step.attempt < excluded.attempt OR (sagas_step.attempt = excluded.attempt"
+        # The next attempt, unless the step is settled; or this attempt's answer, perhaps repeated.
+        f" WHERE (sagas_step.attempt < excluded.attempt AND sagas_step.status NOT IN ({_FINAL}))"
+        " OR (sagas_step.attempt = excluded.attempt"
         f" AND sagas_step.status IN ('{StepStatus.STARTED.value}', excluded.status))"
         " RETURNING saga_id, step, kind"
     )

@@ -29,6 +29,7 @@ from sagas.journal.entries import (
     Written,
 )
 from sagas.journal.records import Claimed, StepRecord
+from sagas.journal.state_machine import may_become
 from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
 
 
@@ -166,7 +167,7 @@ def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
             status = SagaStatus.CANCELLING if cancelled else SagaStatus.COMPENSATING
             sets = "status = %s, failure = %s, cancelled = %s, past_pivot = %s"
             params = [status.value, bounded(reason), cancelled, False]
-            where = " AND failure = ''"
+            where = f" AND failure = '' AND {may_become(status)}"
         case Wait(seconds):
             until, moment = sql.moment(seconds_ahead=seconds)
             now, no_params = sql.moment()
@@ -174,7 +175,7 @@ def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
                 f"status = '{SagaStatus.WAITING.value}', worker = '', next_run_at = CASE"
                 f" WHEN failure = '' AND cancel_reason <> '' THEN {now} ELSE {until} END"
             )
-            params, where = [*no_params, *moment], ""
+            params, where = [*no_params, *moment], f" AND {may_become(SagaStatus.WAITING)}"
         case BeginPivot():
             sets, params, where = "past_pivot = %s", [True], " AND cancel_reason = ''"
         case _:
