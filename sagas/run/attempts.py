@@ -32,7 +32,7 @@ from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_key
 from sagas.definition.identity import step_key
 from sagas.definition.steps import Step
-from sagas.errors import CancelRequested, Decided, LeaseLost, Suspended
+from sagas.errors import CancelRequested, Decided, Suspended
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.journal import codec, local_step, writing
 from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
@@ -138,9 +138,8 @@ class Attempts:
                     return result
         except (Suspended, Decided, StepFailed):
             raise
-        except (LeaseLost, NoThreadLeft) as error:
-            self._state.suspend(str(error))
-            raise Suspended(str(error)) from error
+        except NoThreadLeft as error:
+            raise self._state.suspended_by(str(error)) from error
         except asyncio.CancelledError:
             self._state.suspend("the worker is ending")
             raise
@@ -165,7 +164,7 @@ class Attempts:
         try:
             call = self._external if step.is_external else self._local
             result = await call(step, context, tries)
-        except (Suspended, LeaseLost):
+        except Suspended:
             raise
         except (_Conflict, CancelRequested):
             self._state.note_cancel(await self._writer.call(writing.cancel_reason, self._claimed))
@@ -174,8 +173,7 @@ class Attempts:
         except Exception as error:
             failure = failure_of(error)
             if any(type(each) is NoThreadLeft for each in causes(error)):
-                self._state.suspend(str(NoThreadLeft()))
-                raise Suspended(str(NoThreadLeft())) from error
+                raise self._state.suspended_by(str(NoThreadLeft())) from error
             if step.is_external:
                 await heal_after(error)
             # Beside a refusal out of a group, other calls may have had their effect.
@@ -193,14 +191,13 @@ class Attempts:
 
     def _give_way(self, step: Step, error: BaseException) -> Suspended:
         """Suspend the run after a failure of our own, and leave the saga to the next run."""
-        reason = failure_of(error).text
-        self._state.suspend(reason)
+        suspended = self._state.suspended_by(failure_of(error).text)
         logger.error(
             "%s %s stops at %s, to be taken up again",
             *(self._claimed.name, self._claimed.key, step.label),
             exc_info=stand_in(error),
         )
-        return Suspended(reason)
+        return suspended
 
     async def _stop_if_decided(self, step: Step, tries: Tries) -> None:
         """Check that an attempt is still wanted, and begin the pivot.
@@ -257,7 +254,7 @@ class Attempts:
         Raises:
             _Conflict: a transaction elsewhere was preferred, or holds the saga's row; try again.
             CancelRequested: a cancel came before the pivot.
-            LeaseLost, Suspended: the run goes no further.
+            Suspended: the run goes no further.
             Exception: from the step.
         """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
@@ -313,7 +310,7 @@ class Attempts:
 
         Raises:
             CancelRequested: a cancel came before the start; the step was not called.
-            LeaseLost, Suspended: the run goes no further.
+            Suspended: the run goes no further.
             Exception: from the step.
         """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
@@ -417,7 +414,7 @@ class Attempts:
             kept: the traceback to keep with the attempt.
 
         Raises:
-            Suspended, LeaseLost: the run goes no further.
+            Suspended: the run goes no further.
         """
         status = StepStatus.UNKNOWN if tries.in_doubt else StepStatus.FAILED
         entry = tries.entry(step, status, error=text, traceback=kept)
@@ -432,16 +429,14 @@ class Attempts:
         """Write a decision, or suspend the run: nothing may follow from an unwritten decision.
 
         Raises:
-            Suspended, LeaseLost: nothing is written.
+            Suspended: nothing is written.
         """
         try:
             await self._writer.append(*changes, step=step)
-        except (Suspended, LeaseLost):
+        except Suspended:
             raise
         except Exception as unwritten:
-            reason = failure_of(unwritten).text
-            self._state.suspend(reason)
-            raise Suspended(reason) from unwritten
+            raise self._state.suspended_by(failure_of(unwritten).text) from unwritten
 
     def _log(self, step: Step, tries: Tries, failure: Failure, *, is_last: bool) -> None:
         """Log a failed attempt; the last attempt with the traceback of an unexpected error."""

@@ -66,7 +66,7 @@ class Closing:
             Why the hook keeps failing, with nothing written; empty where the saga has ended.
 
         Raises:
-            LeaseLost, CancelRequested, EndRefused, Suspended: nothing is written.
+            CancelRequested, EndRefused, Suspended: nothing is written.
         """
         failures = 0
         while (error := await self._try(outcome, steps)) is not None:
@@ -91,7 +91,7 @@ class Closing:
             with_hook: call the app's hook; leave the hook out where hooks have cost workers.
 
         Raises:
-            LeaseLost, Suspended: nothing is written.
+            Suspended: nothing is written.
         """
         cause: BaseException | None = None
         while with_hook:
@@ -170,7 +170,7 @@ class Parking:
             with_hook: call the hook.
 
         Raises:
-            LeaseLost, Suspended: nothing is written.
+            Suspended: nothing is written.
         """
         patience = Patience(
             self._state, threads=self._resources.journal, timing=self._resources.timing

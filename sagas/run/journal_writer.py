@@ -64,10 +64,10 @@ class JournalWriter:
             unless_cancelled: do not write where a cancel waits.
 
         Raises:
-            LeaseLost: nothing is written; the saga belongs to a later claim.
             CancelRequested: nothing is written, where `unless_cancelled`.
             EndRefused: the journal does not allow the end.
-            Suspended: the database is away, and the worker stopping; nobody knows the verdict.
+            Suspended: nothing is written, the saga belongs to a later claim; or nobody knows, as
+                the database is away and the worker stopping.
         """
         if any(not isinstance(change, BeginPivot) for change in changes):
             await self.settle()  # a decision must not rest on an answer that gets lost
@@ -95,18 +95,16 @@ class JournalWriter:
         """Wait until every entry that was handed in is committed.
 
         Raises:
-            LeaseLost, Suspended: an entry is not committed, and nothing may follow.
+            Suspended: an entry is not committed, and nothing may follow.
         """
         while self._unconfirmed:
             entry, written = self._unconfirmed.pop(0)
             try:
                 await self._is_written(entry, written)
-            except (LeaseLost, Suspended):
+            except Suspended:
                 raise
             except Exception as error:
-                reason = describe_error(error)
-                self._state.suspend(reason)
-                raise Suspended(reason) from error
+                raise self._state.suspended_by(describe_error(error)) from error
             if entry.step is not None and entry.step.status is StepStatus.DONE:
                 reach(Point.STEP_DONE, f"{entry.step.step}:{entry.step.kind}")
 
@@ -121,7 +119,7 @@ class JournalWriter:
         """Wait for the verdict on an entry; where the verdict is lost or busy, try again.
 
         Raises:
-            LeaseLost, CancelRequested, EndRefused, Suspended: as `append()`.
+            CancelRequested, EndRefused, Suspended: as `append()`.
         """
         while True:
             try:
@@ -146,7 +144,7 @@ class JournalWriter:
         """Note the cancel in a verdict, and return where the entry is written.
 
         Raises:
-            LeaseLost, CancelRequested, EndRefused: the entry is not written.
+            CancelRequested, EndRefused, Suspended: the entry is not written.
         """
         match verdict:
             case Written(cancel_reason):
@@ -158,7 +156,8 @@ class JournalWriter:
                 raise EndRefused
             case Fenced():
                 saga = self._state.claimed
-                raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+                reason = f"{saga.name} {saga.key} was taken over by another worker"
+                raise self._state.suspended_by(reason)
             case _:
                 assert_never(verdict)
 
@@ -166,10 +165,13 @@ class JournalWriter:
         """Call a function of the journal in a thread, and again while the database is away.
 
         Raises:
-            Suspended: the worker is to stop.
+            Suspended: the lease is lost, or the worker is to stop.
         """
         do = partial(self._threads.run, function, *args, **kwargs)
-        return await self._patience.until_it_answers(do)
+        try:
+            return await self._patience.until_it_answers(do)
+        except LeaseLost as error:
+            raise self._state.suspended_by(str(error)) from error
 
     async def call_at_the_end(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
@@ -177,7 +179,7 @@ class JournalWriter:
         """Call a function with an app's hook in it, and again while the database is away.
 
         Raises:
-            Suspended: the hook hangs, or the worker is to stop.
+            Suspended: the lease is lost, the hook hangs, or the worker is to stop.
         """
         saga = self._state.claimed
         token = current_step.set(f"{saga.name} {saga.key}: the function at its end")
@@ -197,19 +199,21 @@ class JournalWriter:
             still_for: seconds allowed without a statement; None for no limit.
 
         Raises:
-            Suspended: the code hangs. The code may still commit, until the saga is claimed again.
+            Suspended: the lease is lost, or the code hangs. Code that hangs may still commit, until
+                the saga is claimed again.
         """
-        if still_for is None:
-            return await self._threads.run(function)
-        watch = Watch(still_for + self._timing.hang_margin)
         try:
+            if still_for is None:
+                return await self._threads.run(function)
+            watch = Watch(still_for + self._timing.hang_margin)
             return await self._threads.run_watched(watch, function)
+        except LeaseLost as error:
+            raise self._state.suspended_by(str(error)) from error
         except CallHangs as error:
             self._state.hangs = True
-            self._state.suspend(str(error))
             logger.error(  # noqa: TRY400 - its traceback says nothing
                 "%s, and makes no statement: its thread is stuck. The saga is left to another "
                 "worker; give what it calls a timeout of its own",
                 error,
             )
-            raise Suspended(str(error)) from error
+            raise self._state.suspended_by(str(error)) from error

@@ -9,7 +9,7 @@ from sagas.definition.current_step import current_threads
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import has_hook
 from sagas.definition.saga_types import SagaType
-from sagas.errors import CancelRequested, EndRefused, LeaseLost
+from sagas.errors import CancelRequested, EndRefused
 from sagas.failures import failure_of, stand_in
 from sagas.journal import end_conditions, writing
 from sagas.journal.entries import End, Fail
@@ -66,7 +66,7 @@ class SagaRun:
             How the saga ended; None where the run was suspended: a worker is to claim it again.
 
         Raises:
-            LeaseLost, Suspended: nothing was written.
+            Suspended: the lease is lost, or the worker is to stop.
         """
         if self._claimed.definition_hash != self._type.definition_hash:
             await self._writer.call(writing.adopt, self._claimed, self._type.definition_hash)
@@ -126,16 +126,12 @@ class SagaRun:
             return None
         return await self._finish(ending, visible(self._state.context, steps), steps)
 
-    async def _finish(
-        self, ending: Ending, context: Context, steps: tuple[str, ...]
-    ) -> Ending | None:
+    async def _finish(self, ending: Ending, context: Context, steps: tuple[str, ...]) -> Ending:
         """Write the saga's end.
-
-        Returns:
-            How the saga ended; None where the lease is lost.
 
         Raises:
             CancelRequested: nothing is written; the saga must not be completed.
+            Suspended: nothing is written; the lease is lost, or the worker is to stop.
         """
         outcome = self._outcome(ending, context)
         try:
@@ -148,9 +144,6 @@ class SagaRun:
                 reach(Point.BEFORE_TERMINAL_COMMIT)
                 end = End(ending, steps)
                 await self._writer.append(end, unless_cancelled=ending is Ending.COMPLETED)
-        except LeaseLost as error:
-            logger.info("%s", error)
-            return None
         except EndRefused:
             return await self._park_open(ending, context, steps)
         reach(Point.AFTER_TERMINAL_COMMIT)
@@ -169,9 +162,7 @@ class SagaRun:
             cancelled=self._state.cancelled and ending is Ending.ROLLED_BACK,
         )
 
-    async def _park_open(
-        self, ending: Ending, context: Context, steps: tuple[str, ...]
-    ) -> Ending | None:
+    async def _park_open(self, ending: Ending, context: Context, steps: tuple[str, ...]) -> Ending:
         """Park a saga with open steps, which the run took for done and the journal does not.
 
         A person must look: a further run would come to the same end.
@@ -181,9 +172,7 @@ class SagaRun:
         )
         return await self._finish(Ending.PARKED, context, steps)
 
-    async def _finish_with_hook(
-        self, outcome: SagaOutcome, steps: tuple[str, ...]
-    ) -> Ending | None:
+    async def _finish_with_hook(self, outcome: SagaOutcome, steps: tuple[str, ...]) -> Ending:
         """Write the saga's end with the app's hook; where the hook keeps failing, park the saga.
 
         Parked is set after the last try: a cancel between two tries leads to a different end.

@@ -14,7 +14,7 @@ from sagaz.core.decorators import SagaStepDefinition
 
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
-from sagas.errors import Decided, LeaseLost, Suspended
+from sagas.errors import Decided, Suspended
 from sagas.failures import StepFailed, failure_of, raisable
 from sagas.models import StepKind, StepStatus
 from sagas.run.own_task import call_apart
@@ -59,7 +59,7 @@ class ReplayFilter:
 
     def _is_new(self, event: str, arguments: tuple[Any, ...]) -> bool:
         last = type(arguments[-1])  # an error may lie about its class
-        if self._state.suspended or issubclass(last, Suspended | LeaseLost | Decided):
+        if self._state.suspended or issubclass(last, Suspended | Decided):
             return False
         if event == "on_saga_start":
             return not self._claimed.steps

@@ -146,6 +146,11 @@ class RunState:
         self.suspended = self.suspended or reason
         self.hurry.set()
 
+    def suspended_by(self, reason: str) -> Suspended:
+        """Suspend the run; return the error to raise."""
+        self.suspend(reason)
+        return Suspended(reason)
+
     def park(self, reason: str) -> None:
         """Stop after the running steps, and leave the saga to a person."""
         self.parked = self.parked or cut(reason, LONGEST_ERROR)

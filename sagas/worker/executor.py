@@ -23,7 +23,7 @@ from sagas.definition.current_step import current_place
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import saga_type
 from sagas.definition.saga_types import SagaType
-from sagas.errors import LeaseLost, Suspended, WorkerUnwell
+from sagas.errors import Suspended, WorkerUnwell
 from sagas.failures import stand_in
 from sagas.journal import writing
 from sagas.journal.entries import Entry, Verdict
@@ -230,7 +230,7 @@ class Executor:
             began = time.monotonic()
             try:
                 ending = await execute()
-            except (Suspended, LeaseLost, NoThreadLeft) as reason:
+            except (Suspended, NoThreadLeft) as reason:
                 logger.info("%s %s stops here: %s", claimed.name, claimed.key, reason)
                 return
             except asyncio.CancelledError:  # with the loop
