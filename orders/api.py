@@ -1,4 +1,4 @@
-"""The orders' HTTP routes: they parse and answer, services decide."""
+"""Serve the orders' HTTP routes: parse, call a service, answer."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from orders.cancelling import cancel_order
 from orders.errors import CancelTooLate, OrderConflict, UnknownOrder, UnknownProducts
 from orders.messages import SAGA_NAME
 from orders.models import Order, OrderStatus
-from orders.prefer import applied, wanted_wait
+from orders.prefer import preference_applied, wanted_wait
 from orders.schemas import ID_PATTERN, CancelIn, DiagramOut, OrderIn, OrderOut, OrderPage
 from orders.services import Item, place_order
 from orders.waiting import release_connection, waiting_room
@@ -26,8 +26,8 @@ router = Router(tags=["orders"])
 
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
-FIRST_LOOK = 0.01
-LONGEST_LOOK = 0.2
+FIRST_PAUSE = 0.01  # seconds between two looks at an order
+LONGEST_PAUSE = 0.2
 MERMAID = "text/vnd.mermaid"
 
 
@@ -38,15 +38,18 @@ MERMAID = "text/vnd.mermaid"
     summary="Place an order",
 )
 def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
-    """202: accepted for good, its saga runs. 200: the same order had been placed before.
-    With `Prefer: wait=N` (RFC 7240, at most 30 seconds) 201 as soon as the order has ended."""
+    """Place an order.
+
+    202: the order is accepted for good, and its saga runs. 200: the same order had been placed
+    before. With `Prefer: wait=N` (RFC 7240, at most 30 seconds) 201 as soon as the order has ended.
+    """
     items = [Item(product_id=i.id, name=i.name, quantity=i.quantity) for i in body.items]
     try:
         placed = place_order(
             order_id=body.order_id, user_id=body.user_id, items=items, amount=body.amount
         )
     except UnknownProducts as error:
-        raise Problem(422, str(error), errors=_unknown(error, items)) from error
+        raise Problem(422, str(error), errors=_unknown_product_errors(error, items)) from error
     except OrderConflict as error:
         raise Problem(409, str(error)) from error
     order = placed.order
@@ -56,7 +59,7 @@ def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
         with suppress(*AWAY), waiting_room() as has_place:
             wait = wait if has_place else 0
             _wait_until_ended(order.order_id, seconds=wait)
-            order = _order(order.order_id)
+            order = _find_order(order.order_id)
     has_ended = wait is not None and order.has_ended
     response = HttpResponse(
         OrderOut.of(order).model_dump_json(),
@@ -65,7 +68,7 @@ def post_order(request: HttpRequest, body: OrderIn) -> HttpResponse:
         headers={"Location": f"{request.path}{order.order_id}/"},
     )
     if wait is not None:
-        response["Preference-Applied"] = applied(wait)
+        response["Preference-Applied"] = preference_applied(wait)
     return response
 
 
@@ -77,19 +80,23 @@ def list_orders(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = PAGE_SIZE,
     cursor: Annotated[str | None, Query(max_length=40)] = None,
 ) -> OrderPage:
-    """Newest first. `next` of one page is the `cursor` of the one after it."""
+    """List orders, newest first.
+
+    `next` of a page is the `cursor` of the following page.
+    """
     orders = Order.objects.newest_first()
     if status is not None:
         orders = orders.filter(status=status)
     if user_id is not None:
         orders = orders.filter(user_id=user_id)
     if cursor is not None:
-        orders = orders.filter(id__lt=_position(cursor))
+        orders = orders.filter(id__lt=_decode_cursor(cursor))
     page = list(orders[: limit + 1])
     more = len(page) > limit
     page = page[:limit]
     return OrderPage(
-        orders=[OrderOut.of(order) for order in page], next=_cursor(page[-1]) if more else None
+        orders=[OrderOut.of(order) for order in page],
+        next=_encode_cursor(page[-1]) if more else None,
     )
 
 
@@ -100,7 +107,8 @@ def list_orders(
     summary="Look at an order",
 )
 def get_order(request: HttpRequest, order_id: str) -> OrderOut:
-    return OrderOut.of(_order(order_id))
+    """Look up an order."""
+    return OrderOut.of(_find_order(order_id))
 
 
 @router.get(
@@ -112,8 +120,8 @@ def get_order(request: HttpRequest, order_id: str) -> OrderOut:
 def get_diagram(
     request: HttpRequest, response: HttpResponse, order_id: str
 ) -> DiagramOut | HttpResponse:
-    """A Mermaid flowchart; with `Accept: text/vnd.mermaid` the text alone."""
-    order = _order(order_id)
+    """Draw an order's path in Mermaid; with `Accept: text/vnd.mermaid` the text alone."""
+    order = _find_order(order_id)
     diagram = diagram_of(order.saga_id, name=SAGA_NAME)
     if request.get_preferred_type(["application/json", MERMAID]) == MERMAID:
         content_type = f"{MERMAID}; charset=utf-8"
@@ -129,11 +137,13 @@ def get_diagram(
     summary="Cancel an order",
 )
 def post_cancel(request: HttpRequest, order_id: str, body: CancelIn | None = None) -> HttpResponse:
-    """202: asked for. The order ends `cancelled`, with all undone, or `fulfilled`, where its
-    shipment came first, or `rejected`, where it had failed already. 409: it is shipped or has
-    ended."""
-    if "\0" in order_id:
-        raise Problem(404, f"there is no order {order_id!r}")
+    """Ask for an order's cancel.
+
+    202: the cancel is noted. The order ends `cancelled`, with all undone, or `fulfilled`, where its
+    shipment came first, or `rejected`, where it had failed already. 409: the order is shipped or
+    has ended.
+    """
+    _check_id(order_id)
     try:
         order = cancel_order(order_id=order_id, reason=body.reason if body else "")
     except UnknownOrder as error:
@@ -145,28 +155,54 @@ def post_cancel(request: HttpRequest, order_id: str, body: CancelIn | None = Non
     )
 
 
-def _order(order_id: str) -> Order:
-    order = Order.objects.filter(order_id=order_id).first() if "\0" not in order_id else None
+def _find_order(order_id: str) -> Order:
+    """Find an order by its public id.
+
+    Raises:
+        Problem: 404, there is no such order.
+    """
+    _check_id(order_id)
+    order = Order.objects.filter(order_id=order_id).first()
     if order is None:
-        raise Problem(404, f"there is no order {order_id!r}")
+        raise _no_order(order_id)
     return order
 
 
+def _check_id(order_id: str) -> None:
+    """Refuse an id with NUL, which PostgreSQL cannot compare with.
+
+    Raises:
+        Problem: 404.
+    """
+    if "\0" in order_id:
+        raise _no_order(order_id)
+
+
+def _no_order(order_id: str) -> Problem:
+    return Problem(404, f"there is no order {order_id!r}")
+
+
 def _wait_until_ended(order_id: str, *, seconds: float) -> None:
-    """Look again until the order has ended or needs a person, or time is up."""
+    """Look again and again until the order has ended, needs a person, or time is up.
+
+    Args:
+        order_id: the public id.
+        seconds: how long to wait.
+    """
     deadline = time.monotonic() + seconds
-    pause = FIRST_LOOK
+    pause = FIRST_PAUSE
     waiting = Order.objects.filter(order_id=order_id).unfinished()
     while waiting.exists():
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return
-        release_connection()
+        release_connection()  # while asleep, others may have it
         time.sleep(min(pause, remaining))
-        pause = min(pause * 1.5, LONGEST_LOOK)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
-def _unknown(error: UnknownProducts, items: Sequence[Item]) -> list[dict[str, str]]:
+def _unknown_product_errors(error: UnknownProducts, items: Sequence[Item]) -> list[dict[str, str]]:
+    """Build a field error for each item whose product is unknown."""
     return [
         {"field": f"items[{n}].id", "message": f"there is no product {item.product_id}"}
         for n, item in enumerate(items)
@@ -174,11 +210,17 @@ def _unknown(error: UnknownProducts, items: Sequence[Item]) -> list[dict[str, st
     ]
 
 
-def _cursor(order: Order) -> str:
+def _encode_cursor(order: Order) -> str:
+    """Encode the place after an order, for the next page."""
     return base64.urlsafe_b64encode(str(order.id).encode()).decode().rstrip("=")
 
 
-def _position(cursor: str) -> int:
+def _decode_cursor(cursor: str) -> int:
+    """Decode a cursor to the id that all orders of the page are below.
+
+    Raises:
+        Problem: 422, the text is no cursor.
+    """
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
         position = int(text)

@@ -1,4 +1,4 @@
-"""Cancels of orders: commands with the order's key, so that they reach the saga after its order."""
+"""Cancel orders, by a command with the order's key, which reaches the saga after the order."""
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,11 +12,18 @@ from saga_runtime.deadlocks import retry_deadlocks
 
 @retry_deadlocks
 def cancel_order(*, order_id: str, reason: str) -> Order:
-    """Ask for an order's cancel. It is then undone, unless its shipment comes first.
+    """Ask for an order's cancel; the saga undoes the order, unless the shipment comes first.
+
+    Args:
+        order_id: the public id.
+        reason: kept with the order.
+
+    Returns:
+        The order, with the request noted.
 
     Raises:
         UnknownOrder: there is no such order.
-        CancelTooLate: it is shipped or has ended.
+        CancelTooLate: the order is shipped or has ended.
     """
     with transaction.atomic():
         order = Order.objects.select_for_update(no_key=True).filter(order_id=order_id).first()
@@ -33,7 +40,7 @@ def cancel_order(*, order_id: str, reason: str) -> Order:
 
 
 def _note_request(order: Order, reason: str) -> None:
-    """Keep the first request on the order: a command without one cancels nothing."""
+    """Keep the first request on the order: a command alone cancels nothing."""
     if order.cancel_requested_at is None:
         order.cancel_requested_at, order.cancel_reason = timezone.now(), reason
         order.save(update_fields=["cancel_requested_at", "cancel_reason", "updated_at"])

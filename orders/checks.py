@@ -1,4 +1,7 @@
-"""System check: do orders live where the outbox is? Otherwise no commit holds both together."""
+"""Check that orders live in the outbox's database.
+
+Otherwise no commit would hold both together.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +16,17 @@ TAG = "orders"
 
 
 def check_routers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """Name each model of orders that a router sends elsewhere. Its reads count too: a step that
-    reads an order from a replica that lags would find none, and undo the saga."""
+    """Check that no router sends a model of orders to another database, for writes or reads.
+
+    Reads count too: a step that reads an order from a lagging replica would find none, and undo the
+    saga.
+
+    Args:
+        app_configs: the apps to check; None for all.
+
+    Returns:
+        An error for each model sent elsewhere.
+    """
     config = apps.get_app_config("orders")
     if app_configs is not None and config not in app_configs:
         return []

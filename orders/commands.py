@@ -1,8 +1,8 @@
-"""Commands of orders: what they say, and whether the order's row says so too.
+"""Build and verify the commands of orders.
 
-A command is a pointer to a row of ours. Whoever may write to the topic can send one, so what it
-says is compared with the row, and only the row is acted upon. The order and its command commit
-together: a command of ours always finds its row.
+A command is a pointer to a row of ours. Anybody who may write to the topic can send a command, so
+its content is compared with the row, and only the row is acted upon. An order and its command
+commit together: a command of ours always finds its row.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from saga_runtime.text import is_storable
 
 
 def place_command(order: Order) -> dict[str, object]:
-    """Return the payload of `orders.place` for this order."""
+    """Build the payload of `orders.place` for an order."""
     return {
         "order_id": order.order_id,
         "user_id": order.user_id,
@@ -25,20 +25,20 @@ def place_command(order: Order) -> dict[str, object]:
 
 
 def placed_order(command: Any) -> Order:
-    """Return the order that a command `orders.place` points to.
+    """Find the order behind a command `orders.place`.
 
     Args:
-        command: a payload as it came, from anywhere.
+        command: a payload as received, from anywhere.
 
     Raises:
         UnknownOrder: there is no such order.
-        CommandMismatch: the order is another than the command says.
+        CommandMismatch: the command contradicts the order.
     """
     order = _order_of(command)
     wrong = [
         name
         for name, value in place_command(order).items()
-        if name in command and command[name] != value  # a field that is missing says nothing
+        if name in command and command[name] != value  # a missing field contradicts nothing
     ]
     if wrong:
         raise CommandMismatch(
@@ -48,14 +48,17 @@ def placed_order(command: Any) -> Order:
 
 
 def requested_cancel(command: Any) -> str:
-    """Return the reason with which the cancel was asked for that `orders.cancel` points to.
+    """Find the request behind a command `orders.cancel`.
 
     Args:
-        command: a payload as it came, from anywhere; its own reason does not count.
+        command: a payload as received, from anywhere; its own reason does not count.
+
+    Returns:
+        The reason of the request.
 
     Raises:
         UnknownOrder: there is no such order.
-        CommandMismatch: nobody has asked us for a cancel of that order.
+        CommandMismatch: no cancel of the order was requested from us.
     """
     order = _order_of(command)
     if order.cancel_requested_at is None:
@@ -64,10 +67,15 @@ def requested_cancel(command: Any) -> str:
 
 
 def _order_of(command: Any) -> Order:
+    """Find the order named by a command.
+
+    Raises:
+        UnknownOrder: the command names none, or there is no such order.
+    """
     order_id = command.get("order_id") if isinstance(command, dict) else None
     if not is_storable(order_id, longest=MAX_ID):
         raise UnknownOrder("the command names no order: `order_id` must be an order's id")
-    # Where it was written: a replica that lags does not have it yet, and a command comes once.
+    # From the database of the write: a lagging replica lacks the order, and a command comes once.
     orders = Order.objects.using(router.db_for_write(Order))
     order = orders.filter(order_id=order_id).first()
     if order is None:

@@ -1,4 +1,4 @@
-"""What becomes of an order when its saga ends, in the saga's last transaction."""
+"""End an order together with its saga, in the saga's last transaction."""
 
 from typing import assert_never
 
@@ -12,7 +12,7 @@ logger = get_logger(__name__)
 
 
 def end_order(outcome: SagaOutcome) -> None:
-    """Give the order its last status, and tell the world."""
+    """Give the order its last status, and enqueue the event for the world."""
     match outcome.ending:
         case Ending.COMPLETED:
             status, event = OrderStatus.FULFILLED, ORDER_FULFILLED
@@ -24,7 +24,7 @@ def end_order(outcome: SagaOutcome) -> None:
             return
         case _:
             assert_never(outcome.ending)
-    order = _set(outcome, status)
+    order = _set_status(outcome, status)
     if order is None:
         return
     payload = {
@@ -40,12 +40,12 @@ def end_order(outcome: SagaOutcome) -> None:
 
 
 def flag_order(outcome: SagaOutcome) -> None:
-    """The saga is parked: a person must look."""
-    _set(outcome, OrderStatus.ATTENTION)
+    """Mark the order of a parked saga: a person must look."""
+    _set_status(outcome, OrderStatus.ATTENTION)
 
 
-def _set(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
-    """None where there is no such order: a command from elsewhere named one."""
+def _set_status(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
+    """Set the order's status and reason; None where the command named no order of ours."""
     order = Order.objects.select_for_update().filter(order_id=outcome.key).first()
     if order is None:
         logger.error(

@@ -1,4 +1,6 @@
-"""OrdersError ── UnknownProducts
+"""Define the errors of orders, all derived from one base.
+
+OrdersError ── UnknownProducts
 ├─ OrderConflict
 ├─ CancelTooLate
 ├─ UnknownOrder
@@ -13,11 +15,15 @@ from collections.abc import Sequence
 
 
 class OrdersError(Exception):
-    """The base of every error that this package raises."""
+    """Base of every error of this package."""
 
 
 class UnknownProducts(OrdersError):  # noqa: N818 - states the fact
-    """An order names products that there are not."""
+    """Raised when an order names products that do not exist.
+
+    Args:
+        product_ids: these products.
+    """
 
     def __init__(self, product_ids: Sequence[str]) -> None:
         super().__init__(f"there is no product {', '.join(product_ids)}")
@@ -25,36 +31,36 @@ class UnknownProducts(OrdersError):  # noqa: N818 - states the fact
 
 
 class OrderConflict(OrdersError):  # noqa: N818 - states the fact
-    """Another order has this id, with other content."""
+    """Raised when the id belongs to an order with other content."""
 
 
 class CancelTooLate(OrdersError):  # noqa: N818 - states the fact
-    """An order that is shipped or has ended cannot be cancelled."""
+    """Raised when an order to be cancelled is shipped or has ended."""
 
 
 class UnknownOrder(OrdersError):  # noqa: N818 - states the fact
-    """A command names an order that there is not."""
+    """Raised when a command names an order that does not exist."""
 
 
 class CommandMismatch(OrdersError):  # noqa: N818 - states the fact
-    """A command says something else than the row that it points to."""
+    """Raised when a command contradicts the row behind it."""
 
 
 class NotPaid(OrdersError):  # noqa: N818 - states the fact
-    """An order is to be shipped for which its amount has not been taken."""
+    """Raised when an order is to be shipped whose amount has not been taken."""
 
 
 class OutOfStock(OrdersError):  # noqa: N818 - states the fact
-    """There is not enough of a product on hand."""
+    """Raised when too little of a product is on hand."""
 
 
 class PaymentError(OrdersError):
-    """The base of what a payment gateway raises."""
+    """Base of the errors of payment gateways."""
 
 
 class PaymentDeclined(PaymentError):  # noqa: N818 - a business outcome
-    """The provider said no; asking again with the same key says no again."""
+    """Raised when the provider says no; the same key will always get this answer."""
 
 
 class PaymentUnavailable(PaymentError):  # noqa: N818 - states the fact
-    """No usable answer: the charge or refund may or may not have happened."""
+    """Raised without a usable answer: the charge or refund may or may not have happened."""

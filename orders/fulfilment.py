@@ -1,4 +1,4 @@
-"""What the order saga does to stock, payments and shipments. Callers own the transaction."""
+"""Change stock, payments and shipments, for the order saga. Callers own the transaction."""
 
 from decimal import Decimal
 
@@ -20,7 +20,10 @@ from orders.models import (
 
 
 def reserve_stock(*, order_id: str) -> Order:
-    """Reserve every item of an order, or none, and return the order.
+    """Reserve every item of an order, or none.
+
+    Returns:
+        The order.
 
     Raises:
         UnknownOrder: there is no such order.
@@ -49,7 +52,7 @@ def reserve_stock(*, order_id: str) -> Order:
 
 
 def release_stock(*, order_id: str) -> None:
-    """Give back what an order has reserved; nothing where it has reserved nothing."""
+    """Give back an order's reservations, as far as there are any."""
     for reservation in _active_reservations(order_id):
         Product.objects.filter(pk=reservation.product_id).update(
             on_hand=F("on_hand") + reservation.quantity,
@@ -59,19 +62,38 @@ def release_stock(*, order_id: str) -> None:
 
 
 def amount_due(*, order_id: str) -> Decimal:
-    """Return what the order costs, two decimals, as its row has it."""
+    """Look up an order's price.
+
+    Returns:
+        The amount of the order's row, two decimals.
+    """
     return Order.objects.get(order_id=order_id).amount
 
 
 def amount_charged(*, order_id: str, charge_key: str) -> Decimal:
-    """Return the amount of the charge under that key, two decimals: what our books have of it, or,
-    where it was never entered, what the order costs."""
+    """Look up the amount of a charge.
+
+    Args:
+        order_id: the public id.
+        charge_key: the charge's idempotency key.
+
+    Returns:
+        The amount in our books or, where the charge was never entered, the order's price; two
+        decimals.
+    """
     payment = Payment.objects.filter(key=charge_key).first()
     return amount_due(order_id=order_id) if payment is None else payment.amount
 
 
 def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decimal) -> None:
-    """Enter a charge into our books; a second time, or after its refund, changes nothing."""
+    """Enter a charge into our books; a second time, or after its refund, nothing changes.
+
+    Args:
+        order_id: the public id.
+        key: the charge's idempotency key.
+        transaction_id: the provider's name for the charge.
+        amount: two decimals.
+    """
     with transaction.atomic():
         Payment.objects.get_or_create(
             key=key,
@@ -84,8 +106,14 @@ def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decim
 
 
 def record_refund(*, order_id: str, charge_key: str) -> None:
-    """Enter a refund into our books, also of a charge that was never entered: a worker that was
-    stopped before it entered the charge must not do so afterwards."""
+    """Enter a refund into our books, even of a charge that was never entered.
+
+    A worker that was stopped before entering the charge must not enter it after the refund.
+
+    Args:
+        order_id: the public id.
+        charge_key: the charge's idempotency key.
+    """
     with transaction.atomic():
         order = Order.objects.get(order_id=order_id)
         refunded = {"status": PaymentStatus.REFUNDED, "refunded_at": timezone.now()}
@@ -100,7 +128,7 @@ def ship(*, order_id: str) -> Shipment:
     """Turn an order's reservations into a shipment.
 
     Raises:
-        NotPaid: our books do not have the whole amount, whatever the steps before have said.
+        NotPaid: our books lack the whole amount, whatever earlier steps have reported.
     """
     order = Order.objects.select_related("payment").get(order_id=order_id)
     _check_paid(order)
@@ -114,6 +142,11 @@ def ship(*, order_id: str) -> Shipment:
 
 
 def _check_paid(order: Order) -> None:
+    """Check that our books have the order's whole amount.
+
+    Raises:
+        NotPaid: they have not.
+    """
     payment: Payment | None = getattr(order, "payment", None)
     if payment is None or payment.status != PaymentStatus.CHARGED:
         raise NotPaid(f"order {order.order_id} is not paid for")

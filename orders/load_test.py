@@ -1,4 +1,4 @@
-"""Places many orders over HTTP and follows each to its end."""
+"""Test a running service under load: place many orders over HTTP, follow each to its end."""
 
 import threading
 import time
@@ -11,14 +11,21 @@ from dataclasses import dataclass, field
 import requests
 
 OPEN = ("pending", "processing")
-TIMEOUT = 30
+TIMEOUT = 30  # seconds per request
 RETRY_PAUSE = 0.5
-FOLLOWERS = 4  # few: asking takes the time of those who answer
+FOLLOWERS = 4  # few: to answer them costs the service time
 
 
 @dataclass(slots=True)
 class Summary:
-    """`answers`: how many orders got which HTTP status; `ends`: how many stand at which status."""
+    """Sum up a run.
+
+    Attributes:
+        answers: by HTTP status, how many orders got the answer; `no answer` counts as a status.
+        ends: by order status, how many accepted orders stand there in the end.
+        placing_seconds: until the last order was placed.
+        ending_seconds: until the last order had ended.
+    """
 
     answers: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
@@ -27,22 +34,29 @@ class Summary:
 
     @property
     def all_accepted(self) -> bool:
+        """Whether the service accepted every order."""
         return set(self.answers) <= {"200", "201", "202"}
 
     @property
     def all_ended(self) -> bool:
+        """Whether the service accepted every order, and brought each to an end."""
         return self.all_accepted and not any(self.ends[status] for status in OPEN)
 
 
-class Load:
-    """Places `count` orders, up to `rate` a second, from a few threads.
+class LoadTest:
+    """Place orders from a few threads.
 
     Args:
         url: the service's address.
+        count: how many orders.
+        rate: orders a second; None for as fast as possible.
+        concurrency: requests at a time.
+        product: the product's id.
         declined: share of the orders, 0 to 1, whose amount is over the simulated gateway's limit.
-        retry_for: seconds to send an order again (the same id) while the service is away.
+        retry_for: seconds to send an order again, under the same id, while the service is away.
         patience: seconds to wait for the last order's end.
-        on_placed, on_ended: called for each order.
+        on_placed: called for each order placed.
+        on_ended: called for each order followed to its end.
     """
 
     def __init__(
@@ -76,6 +90,7 @@ class Load:
         self._lock = threading.Lock()
 
     def run(self) -> Summary:
+        """Place all orders, then follow all accepted ones."""
         began = time.monotonic()
         with ThreadPoolExecutor(self._concurrency) as pool:
             list(pool.map(lambda number: self._place(number, began), range(self._count)))
@@ -88,6 +103,7 @@ class Load:
         return self._summary
 
     def _place(self, number: int, began: float) -> None:
+        """Place one order at its time, and count the answer."""
         if self._rate:
             time.sleep(max(0.0, began + number / self._rate - time.monotonic()))
         order_id = f"LOAD-{self._run}-{number:06d}"
@@ -99,6 +115,7 @@ class Load:
         self._on_placed()
 
     def _post(self, order_id: str, number: int) -> str:
+        """Send an order, again while the service is away; return the status as text."""
         is_declined = int((number + 1) * self._declined) > int(number * self._declined)
         body = {
             "order_id": order_id,
@@ -121,6 +138,7 @@ class Load:
         return str(response.status_code)
 
     def _follow(self, order_id: str, deadline: float) -> str:
+        """Ask for an order until it has ended or time is up; return the last status."""
         pause = 0.02
         status = "pending"
         while status in OPEN and time.monotonic() < deadline:
@@ -136,6 +154,7 @@ class Load:
         return status
 
     def _session(self) -> requests.Session:
+        """Return the thread's own session."""
         if not hasattr(self._sessions, "session"):
             self._sessions.session = requests.Session()
         session: requests.Session = self._sessions.session

@@ -1,4 +1,4 @@
-"""The names on the wire; docs/messages.md has the schemas."""
+"""Name topics, message types and the saga as they stand on the wire; see docs/messages.md."""
 
 COMMANDS = "orders.commands"
 EVENTS = "orders.events"

@@ -1,7 +1,7 @@
-"""Orders, and what they take and give: stock, reservations, payments, shipments.
+"""Define orders, and what they take and give: stock, reservations, payments, shipments.
 
-Invariants, each a database constraint: a product's on hand + reserved + shipped is what was ever
-received, and none of them is negative; an order has at most one payment and one shipment.
+Invariants, each a database constraint: a product's on hand + reserved + shipped is the total ever
+received, and no part is negative; an order has at most one payment and one shipment.
 """
 
 from django.db import models
@@ -12,6 +12,8 @@ MAX_ID = 64
 
 
 class OrderStatus(models.TextChoices):
+    """Name the statuses of an order."""
+
     PENDING = "pending"
     PROCESSING = "processing"
     FULFILLED = "fulfilled"
@@ -24,6 +26,8 @@ ENDED = (OrderStatus.FULFILLED, OrderStatus.REJECTED, OrderStatus.CANCELLED)
 
 
 class Product(models.Model):
+    """Keep a product's stock."""
+
     product_id = models.CharField(max_length=MAX_ID, unique=True)
     name = models.CharField(max_length=200)
     received = models.PositiveBigIntegerField(default=0, help_text="ever put into stock")
@@ -49,17 +53,24 @@ class Product(models.Model):
 
 
 class OrderQuerySet(models.QuerySet["Order"]):
+    """Ask for orders."""
+
     def newest_first(self) -> "OrderQuerySet":
+        """Sort by age, newest first."""
         return self.order_by("-id")
 
     def unfinished(self) -> "OrderQuerySet":
+        """Leave out orders that have ended or need a person."""
         return self.exclude(status__in=(*ENDED, OrderStatus.ATTENTION))
 
     def with_details(self) -> "OrderQuerySet":
+        """Fetch payments, shipments and reservations along with the orders."""
         return self.select_related("payment", "shipment").prefetch_related("reservations__product")
 
 
 class Order(models.Model):
+    """Keep an order as it was placed, and how far it has come."""
+
     order_id = models.CharField(max_length=MAX_ID, unique=True)
     user_id = models.CharField(max_length=MAX_ID)
     items = models.JSONField(help_text="what was ordered: a list of {id, name, quantity}")
@@ -96,16 +107,21 @@ class Order(models.Model):
 
     @property
     def has_ended(self) -> bool:
+        """Whether the status is a last one."""
         return self.status in ENDED
 
 
 class ReservationStatus(models.TextChoices):
+    """Name the statuses of a reservation."""
+
     ACTIVE = "active"
     RELEASED = "released"
     SHIPPED = "shipped"
 
 
 class Reservation(models.Model):
+    """Hold a quantity of a product for an order."""
+
     order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="reservations")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="reservations")
     quantity = models.PositiveIntegerField()
@@ -123,12 +139,14 @@ class Reservation(models.Model):
 
 
 class PaymentStatus(models.TextChoices):
+    """Name the statuses of a payment in our books."""
+
     CHARGED = "charged"
     REFUNDED = "refunded"
 
 
 class Payment(models.Model):
-    """Our books. The gateway's own ledger is elsewhere; the audit compares the two."""
+    """Keep our books. The gateway has a ledger of its own; the audit compares the two."""
 
     order = models.OneToOneField(Order, on_delete=models.PROTECT, related_name="payment")
     key = models.CharField(max_length=600, unique=True, help_text="idempotency key of the charge")
@@ -145,6 +163,8 @@ class Payment(models.Model):
 
 
 class Shipment(models.Model):
+    """Record that an order has left."""
+
     order = models.OneToOneField(Order, on_delete=models.PROTECT, related_name="shipment")
     tracking = models.CharField(max_length=100, unique=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -154,13 +174,15 @@ class Shipment(models.Model):
 
 
 class LedgerStatus(models.TextChoices):
+    """Name the statuses of a charge in the simulated ledger."""
+
     CHARGED = "charged"
     REFUNDED = "refunded"
     CLOSED = "closed", "Closed (never charged, and never will be)"
 
 
 class SimulatedCharge(models.Model):
-    """The ledger of `simulated://`: what a real provider would keep on its side."""
+    """Keep the ledger of `simulated://`, which a real provider would keep elsewhere."""
 
     key = models.CharField(max_length=600, primary_key=True)
     reference = models.CharField(max_length=MAX_ID, help_text="the order's id")

@@ -1,9 +1,9 @@
-"""The `wait` preference of the Prefer header (RFC 7240, section 4.3)."""
+"""Read the `wait` preference of the Prefer header (RFC 7240, section 4.3)."""
 
 import re
 from collections.abc import Iterator
 
-MAX_WAIT = 30
+MAX_WAIT = 30  # seconds
 
 # Possessive throughout (`++`, `*+`, `?+`): what has matched is never given back, so a header is
 # read in one go. Each part begins with another character than the one before can go on with, so
@@ -20,10 +20,13 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def wanted_wait(header: str) -> int | None:
-    """Return the seconds to wait, at most 30; None where the client asks for none.
+    """Read how long the client is willing to wait.
 
     Args:
-        header: the value of Prefer. What comes after something that is no preference is left out.
+        header: the value of Prefer; what follows a part that is no preference is ignored.
+
+    Returns:
+        Seconds, at most 30; None where the client asks for no wait.
     """
     for name, value in _preferences(header):
         if name.lower() == "wait":  # the first one counts
@@ -32,12 +35,13 @@ def wanted_wait(header: str) -> int | None:
     return None
 
 
-def applied(wait: int) -> str:
-    """The value of Preference-Applied."""
+def preference_applied(wait: int) -> str:
+    """Build the value of Preference-Applied, from seconds."""
     return f"wait={wait}"
 
 
 def _preferences(header: str) -> Iterator[tuple[str, str]]:
+    """Yield names and values, up to the first part that is no preference."""
     position = 0
     while position < len(header):
         empty = _EMPTY.match(header, position)

@@ -1,7 +1,7 @@
-"""The order saga: reserve stock, take the money, ship.
+"""Define the order saga: reserve stock, take the money, ship.
 
 `def` steps are local: their writes commit together with the journal, exactly once. `async def`
-steps call the outside under an idempotency key, as often as it takes.
+steps call other services under an idempotency key, again until there is an answer.
 """
 
 from functools import cache
@@ -36,7 +36,7 @@ on_park(SAGA_NAME)(flag_order)
 
 
 def _cancel_reason(command: Context) -> str:
-    """Return the reason that the order's row has, however the command puts it."""
+    """Return the reason in the order's row, whatever the command says."""
     try:
         return requested_cancel(command)
     except (UnknownOrder, CommandMismatch) as error:
@@ -48,23 +48,28 @@ cancel_on(CANCEL_ORDER, saga=SAGA_NAME, idempotency_key="order_id", reason=_canc
 # A provider that is away for a minute costs no order: a saga that waits holds nothing up.
 CHARGE_RETRIES = 8
 REFUND_RETRIES = 12
-# A worker that is frozen within a local step holds the stock's rows for so long.
+# Seconds; a worker that freezes within a local step holds the stock's rows for as long.
 LOCAL_TIMEOUT = 10.0
 
 
 @on_start
 @cache
 def gateway() -> PaymentGateway:
-    """The gateway of this process."""
+    """Make the gateway of this process."""
     return gateway_from_url(settings.PAYMENT_GATEWAY_URL)
 
 
 class OrderSaga(Saga):
+    """Fulfil an order, or undo it."""
+
     saga_name = SAGA_NAME
 
     @trigger(source=PLACE_ORDER, idempotency_key="order_id")
     def on_place(self, event: Context) -> Context:
-        """Refuse a command that matches no order. The amount is for whoever looks at the saga."""
+        """Start from the order's row, and refuse a command that matches no order.
+
+        The amount in the context is only for people to read.
+        """
         try:
             order = placed_order(event)
         except (UnknownOrder, CommandMismatch) as error:
@@ -73,6 +78,7 @@ class OrderSaga(Saga):
 
     @action("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def reserve_inventory(self, ctx: Context) -> Context:
+        """Reserve the items."""
         try:
             order = fulfilment.reserve_stock(order_id=ctx["order_id"])
         except (OutOfStock, UnknownOrder) as error:
@@ -81,11 +87,12 @@ class OrderSaga(Saga):
 
     @compensate("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def release_inventory(self, ctx: Context) -> None:
+        """Give the reservations back."""
         fulfilment.release_stock(order_id=ctx["order_id"])
 
     @action("charge_payment", depends_on=["reserve_inventory"], max_retries=CHARGE_RETRIES)
     async def charge_payment(self, ctx: Context) -> Context:
-        """Charge what the order's row says, never what a message said."""
+        """Charge the amount in the order's row, never an amount from a message."""
         key, order_id = idempotency_key(), ctx["order_id"]
         amount = await call_in_thread(fulfilment.amount_due, order_id=order_id)
         try:
@@ -105,6 +112,7 @@ class OrderSaga(Saga):
 
     @compensate("charge_payment", max_retries=REFUND_RETRIES)
     async def refund_payment(self, ctx: Context) -> None:
+        """Refund the charge, whether or not it happened."""
         amount = await call_in_thread(
             fulfilment.amount_charged, order_id=ctx["order_id"], charge_key=forward_key()
         )
@@ -121,8 +129,9 @@ class OrderSaga(Saga):
 
     @action("ship_order", depends_on=["charge_payment"], pivot=True, timeout_seconds=LOCAL_TIMEOUT)
     def ship_order(self, ctx: Context) -> Context:
+        """Ship the items; from here on nothing is undone."""
         try:
             shipment = fulfilment.ship(order_id=ctx["order_id"])
-        except NotPaid as error:  # our books contradict the step before: no business no
+        except NotPaid as error:  # our books contradict the charge: for a person, not for an undo
             raise NeedsAttention(str(error)) from error
         return {"shipment_id": f"SHIP-{ctx['order_id']}", "tracking": shipment.tracking}

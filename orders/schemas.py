@@ -1,4 +1,4 @@
-"""What requests must look like, strictly, and what answers look like."""
+"""Define strictly what requests must look like, and what answers look like."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -25,13 +25,14 @@ _DECIMALS = 2
 
 
 def _text(value: str) -> str:
+    """Refuse characters that cannot be printed."""
     if any(not char.isprintable() for char in value):
         raise ValueError("must be printable characters")
     return value
 
 
 def _money(value: Any) -> Any:
-    """A JSON number, which arrives as int or Decimal, with at most two decimals."""
+    """Check a JSON number, int or Decimal: at most two decimals, and within the limits."""
     if type(value) not in (int, Decimal):
         raise ValueError("must be a number")
     amount = Decimal(value)
@@ -56,6 +57,8 @@ Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY)]
 
 
 class ItemIn(BaseModel):
+    """Order a quantity of a product."""
+
     model_config = ConfigDict(extra="forbid")
 
     id: Id
@@ -64,6 +67,7 @@ class ItemIn(BaseModel):
 
 
 def _once_each(items: list[ItemIn]) -> list[ItemIn]:
+    """Refuse a product that is listed twice."""
     ids = [item.id for item in items]
     twice = sorted({product_id for product_id in ids if ids.count(product_id) > 1})
     if twice:
@@ -72,7 +76,7 @@ def _once_each(items: list[ItemIn]) -> list[ItemIn]:
 
 
 class OrderIn(BaseModel):
-    """An order. Without `order_id` one is made; with it, sending the same again is safe."""
+    """Order goods. Without `order_id` an id is made; with it, sending the order again is safe."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -85,7 +89,7 @@ class OrderIn(BaseModel):
 
 
 class CancelIn(BaseModel):
-    """Why an order is cancelled, for those who look at it later."""
+    """Give a reason for a cancel, for people who look at the order later."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -103,13 +107,15 @@ Moment = Annotated[
 
 
 class ItemOut(BaseModel):
+    """Show a line of an order."""
+
     id: str
     name: str
     quantity: int
 
 
 class OrderOut(BaseModel):
-    """An order as it is now. Amounts are strings; `reason` says why it was not fulfilled."""
+    """Show an order as of now. Amounts are strings; `reason` says why it was not fulfilled."""
 
     order_id: str
     status: OrderStatus
@@ -124,6 +130,7 @@ class OrderOut(BaseModel):
 
     @classmethod
     def of(cls, order: Order) -> "OrderOut":
+        """Build the answer from the row."""
         return cls(
             order_id=order.order_id,
             status=OrderStatus(order.status),
@@ -139,13 +146,15 @@ class OrderOut(BaseModel):
 
 
 class OrderPage(BaseModel):
-    """`next` is the `cursor` of the following page, null on the last one."""
+    """Show a page of orders; `next` is the following page's `cursor`, null on the last page."""
 
     orders: list[OrderOut]
     next: str | None
 
 
 class DiagramOut(BaseModel):
+    """Show an order's path as a diagram."""
+
     order_id: str
     diagram: str
     format: str = "mermaid"

@@ -1,4 +1,4 @@
-"""Placing orders and keeping stock. Each service owns its transaction and enqueues last."""
+"""Place orders and keep stock. Each service owns its transaction, and enqueues last."""
 
 import uuid
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from sagas import saga_id
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of an order."""
+    """Hold one line of an order."""
 
     product_id: str
     name: str
@@ -30,7 +30,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """`is_new` is False where the same order had been placed before."""
+    """Hold the result of placing an order.
+
+    Attributes:
+        is_new: False where the same order had been placed before.
+    """
 
     order: Order
     is_new: bool
@@ -42,15 +46,21 @@ def place_order(
 ) -> Placed:
     """Store an order and the command that starts its saga, in one transaction.
 
+    Args:
+        order_id: the public id; None to have one made.
+        user_id: who orders.
+        items: each product once.
+        amount: two decimals at most.
+
     Raises:
-        UnknownProducts: nothing is stored.
+        UnknownProducts: products do not exist; nothing is stored.
         OrderConflict: the id is taken by an order with other content.
-        ValueError: the amount has more than two decimals, and would be stored as another.
+        ValueError: the amount has more than two decimals, and would be stored as another amount.
     """
     if amount != round(amount, 2):
         raise ValueError(f"the amount {amount} has more than two decimals")
     check_known([item.product_id for item in items])
-    order = _new(order_id or f"ORD-{uuid.uuid4().hex.upper()}", user_id, items, amount)
+    order = _build_order(order_id or f"ORD-{uuid.uuid4().hex.upper()}", user_id, items, amount)
     try:
         with transaction.atomic():
             enqueue(
@@ -64,12 +74,16 @@ def place_order(
         before = Order.objects.filter(order_id=order.order_id).first()
         if before is None:
             raise
-        return _same(before, order)
+        return _same_order(before, order)
     return Placed(order, is_new=True)
 
 
 def receive_stock(*, product_id: str, name: str, quantity: int) -> Product:
-    """Put `quantity` of a product into stock; a product that is new is made."""
+    """Put a quantity of a product into stock, a new product, too.
+
+    Returns:
+        The product as it is now.
+    """
     with transaction.atomic():
         product, _ = Product.objects.get_or_create(product_id=product_id, defaults={"name": name})
         Product.objects.filter(pk=product.pk).update(
@@ -79,7 +93,12 @@ def receive_stock(*, product_id: str, name: str, quantity: int) -> Product:
     return product
 
 
-def _same(before: Order, order: Order) -> Placed:
+def _same_order(before: Order, order: Order) -> Placed:
+    """Take an order for one placed before.
+
+    Raises:
+        OrderConflict: their contents differ.
+    """
     if any(
         getattr(before, name) != getattr(order, name) for name in ("user_id", "amount", "items")
     ):
@@ -87,7 +106,8 @@ def _same(before: Order, order: Order) -> Placed:
     return Placed(before, is_new=False)
 
 
-def _new(order_id: str, user_id: str, items: Sequence[Item], amount: Decimal) -> Order:
+def _build_order(order_id: str, user_id: str, items: Sequence[Item], amount: Decimal) -> Order:
+    """Build the row of a new order, under the request's correlation."""
     correlation = current()
     return Order(
         order_id=order_id,

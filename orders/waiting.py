@@ -1,4 +1,4 @@
-"""How many requests of a process may wait at a time: the others must be able to answer."""
+"""Limit how many requests of a process wait at a time: the rest must be able to answer."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,11 @@ from django.db import connection
 
 @contextmanager
 def waiting_room() -> Iterator[bool]:
-    """Whether there is a place to wait; it is kept until the block ends."""
+    """Take a place to wait, until the block ends.
+
+    Yields:
+        Whether a place was free.
+    """
     places = _places()
     has_place = places.acquire(blocking=False)
     try:
@@ -22,12 +26,15 @@ def waiting_room() -> Iterator[bool]:
 
 
 def release_connection() -> None:
-    """Give the connection back to its pool: those that wait must not keep others from theirs. A
-    file has no pool, and there it would be opened anew each time."""
+    """Give the connection back to its pool: waiting requests must not keep it from working ones.
+
+    SQLite has no pool; there the file would be opened anew each time.
+    """
     if connection.vendor == "postgresql" and not connection.in_atomic_block:
         connection.close()
 
 
 @cache
 def _places() -> threading.BoundedSemaphore:
+    """Make the places of this process."""
     return threading.BoundedSemaphore(settings.MAX_WAITING_REQUESTS)

@@ -1,8 +1,8 @@
-"""simulated://: a payment provider for development, with a ledger table of its own.
+"""Simulate a payment provider for development, with a ledger table of its own: simulated://.
 
-Options, in the URL's query: `limit` (declines above it, 1000), `delay` (seconds a call takes),
-and shares of all calls, 0 to 1: `fail` (an error before anything happens), `lose` (it happens, and
-the answer is lost), `stall` (it answers after 30 seconds).
+Options, in the URL's query: `limit` (above, a charge is declined; 1000), `delay` (seconds per
+call), and shares of all calls, 0 to 1: `fail` (an error before anything happens), `lose` (the
+effect happens, the answer is lost), `stall` (the answer takes 30 seconds).
 """
 
 import random
@@ -21,6 +21,18 @@ _OPTIONS = {"limit": "1000", "delay": "0", "fail": "0", "lose": "0", "stall": "0
 
 
 class SimulatedGateway:
+    """Charge and refund in the table of SimulatedCharge.
+
+    Args:
+        limit: the largest amount not declined.
+        delay: seconds per call.
+        fail: share of calls that fail before anything happens.
+        lose: share of calls whose answer is lost.
+        stall: share of calls whose answer takes 30 seconds.
+        chance: draws a number from 0 to 1.
+        sleep: pauses for seconds.
+    """
+
     def __init__(
         self,
         *,
@@ -42,6 +54,11 @@ class SimulatedGateway:
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> "SimulatedGateway":
+        """Make a gateway from a URL's options.
+
+        Raises:
+            ImproperlyConfigured: an option is unknown, no number, or out of range.
+        """
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
             known = ", ".join(_OPTIONS)
@@ -72,8 +89,9 @@ class SimulatedGateway:
         )
 
     def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
-        self._on_the_way_there()
-        # A key that is known gets its answer again, also where the limit was lowered meanwhile.
+        """Enter a charge in the ledger; a known key gets its answer again."""
+        self._simulate_request()
+        # A known key gets its answer again, even where the limit was lowered meanwhile.
         if amount > self._limit and not SimulatedCharge.objects.filter(key=key).exists():
             raise PaymentDeclined(f"payment declined: {amount} exceeds the limit of {self._limit}")
         with transaction.atomic():
@@ -85,7 +103,7 @@ class SimulatedGateway:
                     "status": LedgerStatus.CHARGED,
                 },
             )
-        self._on_the_way_back()
+        self._simulate_answer()
         if row.status != LedgerStatus.CHARGED:
             raise PaymentDeclined(f"payment declined: the key {key} is closed")
         return f"TXN-{reference}"
@@ -98,7 +116,8 @@ class SimulatedGateway:
         reference: str,
         amount: Decimal,  # noqa: ARG002
     ) -> None:
-        self._on_the_way_there()
+        """Refund a charge in the ledger, or close its key."""
+        self._simulate_request()
         with transaction.atomic():
             row, _ = SimulatedCharge.objects.select_for_update().get_or_create(
                 key=charge_key, defaults={"reference": reference, "status": LedgerStatus.CLOSED}
@@ -106,14 +125,16 @@ class SimulatedGateway:
             if row.status == LedgerStatus.CHARGED:
                 row.status = LedgerStatus.REFUNDED
                 row.save(update_fields=["status"])
-        self._on_the_way_back()
+        self._simulate_answer()
 
-    def _on_the_way_there(self) -> None:
+    def _simulate_request(self) -> None:
+        """Delay the call, or fail before anything happens."""
         self._sleep(self._delay)
         if self._chance() < self._fail:
             raise PaymentUnavailable("the simulated gateway was told to fail")
 
-    def _on_the_way_back(self) -> None:
+    def _simulate_answer(self) -> None:
+        """Stall or lose the answer."""
         if self._chance() < self._stall:
             self._sleep(STALL_SECONDS)
         if self._chance() < self._lose:

@@ -1,7 +1,7 @@
-"""stripe://: payments through Stripe's own package.
+"""Take payments through Stripe's own package: stripe://.
 
 A charge is two calls: a PaymentIntent is created under the key, which moves no money, and is then
-confirmed. So an undo has something to hold on to: creating once more under that key tells the
+confirmed. So an undo has something to hold on to: creating once more under the same key yields the
 intent's id, and a cancelled intent refuses every later confirm. docs/payments.md has the rest.
 
 Options, in the URL's query: `currency` (eur) and `payment_method` (pm_card_visa, for test mode).
@@ -29,6 +29,14 @@ _REFUSED_AMOUNTS = frozenset({"amount_too_small", "amount_too_large"})
 
 
 class StripeGateway:
+    """Charge and refund by PaymentIntents.
+
+    Args:
+        client: made by Stripe's package; connects on use.
+        currency: three letters; must be a currency with two decimals.
+        payment_method: Stripe's id of the method to charge.
+    """
+
     def __init__(
         self,
         client: stripe.StripeClient,
@@ -43,6 +51,12 @@ class StripeGateway:
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> "StripeGateway":
+        """Make a gateway from a URL's options and the settings.
+
+        Raises:
+            ImproperlyConfigured: an option is unknown or has no usable value, or a setting is
+                missing.
+        """
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
             raise ImproperlyConfigured(
@@ -64,35 +78,37 @@ class StripeGateway:
         return cls(_client(), currency=currency, payment_method=values["payment_method"])
 
     def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
-        with _unknown_without_answer():
+        """Create the key's intent, and confirm it."""
+        with _errors_as_unavailable():
             try:
                 intent = self._create(key=key, reference=reference, amount=amount)
             except stripe.InvalidRequestError as error:
                 if error.code not in _REFUSED_AMOUNTS:
                     raise
-                raise PaymentDeclined(f"payment declined: {_said(error)}") from error
+                raise PaymentDeclined(f"payment declined: {_message_of(error)}") from error
             return self._confirm(intent.id, key=f"{key}:confirm")
 
     def refund(self, *, key: str, charge_key: str, reference: str, amount: Decimal) -> None:
-        with _unknown_without_answer():
+        """Find the charge's intent, and cancel it or give the money back."""
+        with _errors_as_unavailable():
             try:
                 intent = self._create(key=charge_key, reference=reference, amount=amount)
             except stripe.IdempotencyError:
-                # Made with other content, say before the currency was changed.
-                if not self._undo_found(charge_key, key=key):
+                # The key was used with other content, say before the currency was changed.
+                if not self._undo_by_search(charge_key, key=key):
                     raise
             except stripe.StripeError as error:
                 if not _is_final(error):
                     raise
-                self._undo_found(charge_key, key=key)
+                self._undo_by_search(charge_key, key=key)
             else:
                 if not self._undo(intent.id, key=key):
-                    # Never charged; or Stripe has forgotten the key, as it may after a day, and
-                    # this intent is not the one that was charged.
-                    self._undo_found(charge_key, key=key, besides=intent.id)
+                    # Never charged; or Stripe has forgotten the key, as may happen after a day,
+                    # and has just made a second intent beside the charged one.
+                    self._undo_by_search(charge_key, key=key, besides=intent.id)
 
     def _create(self, *, key: str, reference: str, amount: Decimal) -> stripe.PaymentIntent:
-        """The intent of this key: a new one, or the one as it was when it was new."""
+        """Create the key's intent, or get its first state again."""
         return self._intents.create(
             {
                 "amount": int(amount.scaleb(2).to_integral_exact()),
@@ -104,18 +120,22 @@ class StripeGateway:
         )
 
     def _confirm(self, intent_id: str, *, key: str) -> str:
-        """Take the money, once; returns the intent's id."""
+        """Take the money, once.
+
+        Returns:
+            The intent's id.
+        """
         try:
             intent = self._intents.confirm(
                 intent_id,
-                # Nobody is there to answer the bank's questions.
+                # No person is there to answer the bank's questions.
                 {"payment_method": self._payment_method, "error_on_requires_action": True},
                 {"idempotency_key": key},
             )
         except stripe.CardError as error:
-            raise PaymentDeclined(f"payment declined: {_said(error)}") from error
+            raise PaymentDeclined(f"payment declined: {_message_of(error)}") from error
         except (stripe.InvalidRequestError, stripe.APIError):
-            # The key repeats this answer for ever; the intent tells what is true now.
+            # The key repeats this answer for ever; the intent itself has the present state.
             if not self._is_charged(intent_id):
                 raise
             return intent_id
@@ -126,26 +146,29 @@ class StripeGateway:
         return intent_id
 
     def _is_charged(self, intent_id: str) -> bool:
-        """Whether the money has been taken.
+        """Tell whether the money has been taken.
 
         Raises:
-            PaymentDeclined: it never will be, or was given back.
+            PaymentDeclined: the intent is cancelled, or the money was given back.
         """
-        intent = self._look_at(intent_id)
+        intent = self._retrieve(intent_id)
         if intent.status == "canceled" or _is_refunded(intent):
             raise PaymentDeclined(f"payment declined: {intent_id} is closed")
         return intent.status == "succeeded"
 
     def _undo(self, intent_id: str, *, key: str) -> bool:
-        """Cancel the intent or give the money back; returns whether money had been taken.
+        """Cancel the intent or give the money back.
 
-        The cancel decides, whatever happens at the same time: either no confirm comes after it, or
-        it is refused because one came before.
+        The cancel decides, whatever happens at the same time: either no confirm follows, or the
+        cancel is refused because of an earlier confirm.
+
+        Returns:
+            Whether money had been taken.
         """
         try:
             self._intents.cancel(intent_id)
         except stripe.InvalidRequestError:
-            intent = self._look_at(intent_id)
+            intent = self._retrieve(intent_id)
             if intent.status == "succeeded":
                 self._give_back(intent, key=f"{key}:{intent_id}")
                 return True
@@ -154,6 +177,7 @@ class StripeGateway:
         return False
 
     def _give_back(self, intent: stripe.PaymentIntent, *, key: str) -> None:
+        """Refund an intent in full, unless that has happened."""
         if _is_refunded(intent):
             return
         try:
@@ -165,8 +189,17 @@ class StripeGateway:
             if refund.status in {"failed", "canceled"}:
                 raise PaymentUnavailable(f"Stripe: the refund of {intent.id} has {refund.status}")
 
-    def _undo_found(self, charge_key: str, *, key: str, besides: str = "") -> int:
-        """Undo what Stripe's search finds by a charge's key; returns how many it found."""
+    def _undo_by_search(self, charge_key: str, *, key: str, besides: str = "") -> int:
+        """Undo all intents that Stripe's search finds by a charge's key.
+
+        Args:
+            charge_key: stands in the intents' metadata.
+            key: the refund's idempotency key.
+            besides: the id of an intent to be left alone.
+
+        Returns:
+            How many intents were found.
+        """
         quoted = charge_key.replace("\\", "\\\\").replace("'", "\\'")
         found = self._intents.search({"query": f"metadata['charge_key']:'{quoted}'"}).data
         for intent in found:
@@ -174,12 +207,13 @@ class StripeGateway:
                 self._undo(intent.id, key=key)
         return len(found)
 
-    def _look_at(self, intent_id: str) -> stripe.PaymentIntent:
+    def _retrieve(self, intent_id: str) -> stripe.PaymentIntent:
+        """Fetch an intent's present state, with its latest charge."""
         return self._intents.retrieve(intent_id, {"expand": ["latest_charge"]})
 
 
 def _client() -> stripe.StripeClient:
-    """Stripe's client as the settings describe it; connects to nothing."""
+    """Make Stripe's client from the settings; nothing is connected yet."""
     key = settings.STRIPE_API_KEY.strip()
     if not key:
         raise ImproperlyConfigured("PAYMENT_GATEWAY_URL is stripe://, which needs STRIPE_API_KEY")
@@ -189,7 +223,7 @@ def _client() -> stripe.StripeClient:
     timeout = settings.STRIPE_TIMEOUT
     if not (math.isfinite(timeout) and timeout > 0):
         raise ImproperlyConfigured("STRIPE_TIMEOUT is a number of seconds above 0")
-    # It would send details of this machine, and keep a file in the user's home.
+    # Telemetry would send details of this machine, and keep a file in the user's home.
     stripe.enable_telemetry = False
     return stripe.StripeClient(
         key,
@@ -200,35 +234,38 @@ def _client() -> stripe.StripeClient:
 
 
 @contextmanager
-def _unknown_without_answer() -> Iterator[None]:
-    """Every error of Stripe that nobody has understood: an earlier attempt may have charged."""
+def _errors_as_unavailable() -> Iterator[None]:
+    """Raise PaymentUnavailable for every other error: an earlier attempt may have charged."""
     try:
         yield
     except stripe.StripeError as error:
-        raise PaymentUnavailable(_explained(error)) from error
+        raise PaymentUnavailable(_explain(error)) from error
 
 
-def _explained(error: stripe.StripeError) -> str:
-    """What happened, and what to mend where only a person can."""
+def _explain(error: stripe.StripeError) -> str:
+    """Say what happened, and what to mend where only a person can."""
     match error:
         case stripe.AuthenticationError() | stripe.PermissionError():
-            return f"Stripe refuses STRIPE_API_KEY: {_said(error)}"
+            return f"Stripe refuses STRIPE_API_KEY: {_message_of(error)}"
         case stripe.IdempotencyError():
-            return f"Stripe: has the currency in PAYMENT_GATEWAY_URL changed? {_said(error)}"
+            return f"Stripe: has the currency in PAYMENT_GATEWAY_URL changed? {_message_of(error)}"
         case stripe.InvalidRequestError():
-            return f"Stripe refuses the request: {_said(error)}"
+            return f"Stripe refuses the request: {_message_of(error)}"
         case stripe.APIConnectionError():
             return f"Stripe did not answer: {type(error.__cause__).__name__}"
-    return f"Stripe gave no usable answer ({error.http_status}): {_said(error)}"
+    return f"Stripe gave no usable answer ({error.http_status}): {_message_of(error)}"
 
 
-def _said(error: stripe.StripeError) -> str:
+def _message_of(error: stripe.StripeError) -> str:
     return error.user_message or "no message"
 
 
 def _is_final(error: stripe.StripeError) -> bool:
-    """Whether no intent can be made under this key, so that nobody can confirm one: an amount that
-    Stripe never takes, or a failure that it repeats for as long as it knows the key."""
+    """Tell whether no intent can ever exist under the key, and so none be confirmed.
+
+    Either Stripe never takes the amount, or Stripe repeats the key's failure as long as it knows
+    the key.
+    """
     return error.code in _REFUSED_AMOUNTS or _says_replayed(error.headers)
 
 

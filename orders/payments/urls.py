@@ -1,3 +1,5 @@
+"""Make a payment gateway from a URL."""
+
 from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -8,10 +10,10 @@ from saga_runtime.urls import scheme_of
 
 
 def gateway_from_url(url: str) -> PaymentGateway:
-    """The gateway that a URL names.
+    """Make the gateway that a URL names.
 
     Raises:
-        ImproperlyConfigured: unknown scheme or option, or something else is missing.
+        ImproperlyConfigured: the scheme or an option is unknown, or a requirement is missing.
     """
     try:
         parts = urlsplit(url)
@@ -30,6 +32,7 @@ def gateway_from_url(url: str) -> PaymentGateway:
 
 
 def _stripe(parts: SplitResult, options: Mapping[str, str]) -> PaymentGateway:
+    """Make a Stripe gateway; its package is imported only here."""
     if parts.netloc or parts.path:
         raise ImproperlyConfigured(
             "PAYMENT_GATEWAY_URL: after stripe:// come options only; the key is STRIPE_API_KEY"

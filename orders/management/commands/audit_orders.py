@@ -1,3 +1,5 @@
+"""Audit the orders from the command line."""
+
 import argparse
 import sys
 from datetime import timedelta
@@ -11,12 +13,16 @@ from saga_runtime.commands import VisibleCommand
 
 
 class Command(VisibleCommand):
+    """Print every contradiction, and exit with 1 where there are any."""
+
     help = "Checks orders, stock, payments and shipments against each other (exit 1: they differ)."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the output's form."""
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, **options: Any) -> None:
+        """Audit, and print the result."""
         max_age = timedelta(seconds=settings.ORDER_MAX_AGE)
         audit = audit_orders(now=timezone.now(), max_age=max_age)
         if options["json"]:

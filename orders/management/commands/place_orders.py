@@ -1,3 +1,5 @@
+"""Place many orders from the command line."""
+
 import argparse
 from typing import Any
 
@@ -5,15 +7,18 @@ from django.core.management.base import CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from orders.load_test import Load, Summary
+from orders.load_test import LoadTest, Summary
 from saga_runtime.commands import VisibleCommand
 from saga_runtime.processes import positive
 
 
 class Command(VisibleCommand):
+    """Run a load test, with a progress bar."""
+
     help = "Places many orders over HTTP, follows each to its end, and sums up."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the load's size and shape."""
         parser.add_argument("--count", type=positive, required=True, help="how many orders")
         parser.add_argument(
             "--rate", type=float, help="orders a second (default: as fast as it goes)"
@@ -32,6 +37,7 @@ class Command(VisibleCommand):
         )
 
     def handle(self, *, count: int, rate: float | None, url: str, **options: Any) -> None:
+        """Run the test, and print the summary."""
         if rate is not None and rate <= 0:
             raise CommandError("--rate must be more than 0")
         if not url.startswith(("http://", "https://")):
@@ -39,7 +45,7 @@ class Command(VisibleCommand):
         with _progress() as progress:
             placed = progress.add_task("placed", total=count)
             ended = progress.add_task("ended", total=count)
-            load = Load(
+            load = LoadTest(
                 url,
                 count=count,
                 rate=rate,
