@@ -5,6 +5,7 @@ Migrating takes seconds, and copying what was migrated tenths of one: so that is
 A pytest plugin: `pytest_plugins = ["tests.databases", "tests.services"]`.
 """
 
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import pytest
 from psycopg import sql
 
 from tests import processes
+from tests.services import running_postgres, shared_server
+from tests.shared import Things
 
 
 @pytest.fixture
@@ -33,14 +36,21 @@ def migrated_database_url(postgres_server_url: str, migrated_template: str) -> I
 
 
 @pytest.fixture(scope="session")
-def migrated_template(
-    postgres_server_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def migrated_template(request: pytest.FixtureRequest) -> str:
     """The name of a database to copy: as `manage.py up` leaves it before the first order."""
-    directory: Path = tmp_path_factory.mktemp("template")
-    with own_database(postgres_server_url) as url:
+    return shared_server(request.config, "template", running_template)
+
+
+@contextmanager
+def running_template(shared: Things) -> Iterator[str]:
+    """Give the name of the run's migrated database."""
+    server_url = shared.get("postgres", running_postgres)
+    with (
+        own_database(server_url) as url,
+        tempfile.TemporaryDirectory(prefix="template-") as directory,
+    ):
         for command in ("migrate", "load_sample_stock"):
-            done = processes.manage(directory, command, DATABASE_URL=url)
+            done = processes.manage(Path(directory), command, DATABASE_URL=url)
             assert done.returncode == 0, done.stderr
         yield urlsplit(url).path.lstrip("/")
 

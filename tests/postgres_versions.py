@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import do_without, free_port
+from tests.ports import free_port
+from tests.services import do_without
 
 ARTIFACT = "io.zonky.test.postgres:embedded-postgres-binaries-linux-{}:{}"
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"

@@ -24,6 +24,8 @@ from testcontainers.core.docker_client import DockerClient
 from brokers import BrokerUnavailable, broker_from_url
 from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import admin_client
+from tests.ports import free_port
+from tests.shared import NotHereError, Shared, Things, things
 
 START_TIMEOUT = 110.0
 KAFKA_PORT = 9092
@@ -31,24 +33,43 @@ KAFKA_CONFIG = Path(__file__).parents[1] / "docker" / "kafka"
 
 
 @pytest.fixture(scope="session")
-def postgres_server_url() -> Iterator[str]:
+def postgres_server_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database on a running PostgreSQL, as a superuser."""
-    url = os.environ.get("TEST_DATABASE_URL")
-    if url:
+    return shared_server(request.config, "postgres", running_postgres)
+
+
+@pytest.fixture(scope="session")
+def kafka_server_url(request: pytest.FixtureRequest) -> str:
+    """The kafka:// URL of a running broker."""
+    return shared_server(request.config, "kafka", running_kafka)
+
+
+def shared_server(config: pytest.Config, name: str, make: Shared) -> str:
+    """Return the URL of the run's server; without one the test is skipped."""
+    try:
+        return things(config).get(name, make)
+    except NotHereError as error:
+        do_without(str(error))
+
+
+@contextmanager
+def running_postgres(_: Things) -> Iterator[str]:
+    """Give the URL of the run's PostgreSQL."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
     _need_docker("PostgreSQL", "TEST_DATABASE_URL")
     container = PostgresContainer(os.environ.get("POSTGRES_IMAGE", "postgres:17"))
     # Tests that stop a server have one of their own, which does wait for its disk.
-    with container.with_command("postgres -c fsync=off -c full_page_writes=off"):
+    options = "-c fsync=off -c full_page_writes=off -c max_connections=500"
+    with container.with_command(f"postgres {options}"):
         yield str(container.get_connection_url(driver=None))
 
 
-@pytest.fixture(scope="session")
-def kafka_server_url() -> Iterator[str]:
-    """The kafka:// URL of a running broker."""
-    url = os.environ.get("TEST_BROKER_URL")
-    if url:
+@contextmanager
+def running_kafka(_: Things) -> Iterator[str]:
+    """Give the URL of the run's broker."""
+    if url := os.environ.get("TEST_BROKER_URL"):
         yield url
         return
     _need_docker("Kafka", "TEST_BROKER_URL")
@@ -150,12 +171,6 @@ class Server:
         self._container.start()
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _kafka_variables(advertised: str) -> dict[str, str]:
     """The whole set: once one variable is given, the image leaves its own defaults out."""
     return {
@@ -199,7 +214,7 @@ def _answers(url: str, address: tuple[str, int]) -> bool:
 
 def _need_docker(server: str, variable: str) -> None:
     if not docker_answers():
-        do_without(f"needs {server}: start Docker, or set {variable}")
+        raise NotHereError(f"needs {server}: start Docker, or set {variable}")
 
 
 def docker_answers() -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import requests
 
 from tests import processes
-from tests.e2e.service import START_TIMEOUT, STOP_TIMEOUT, free_port, until
+from tests.e2e.service import START_TIMEOUT, STOP_TIMEOUT, until
+from tests.ports import free_port
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from tests.e2e.service import until
-from tests.services import do_without, free_port
+from tests.ports import free_port
+from tests.services import do_without
 
 POOL_SIZE = 2
 

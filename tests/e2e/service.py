@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import requests
 
 from tests import processes
+from tests.ports import free_port
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
@@ -122,12 +122,6 @@ class Service:
     def assert_audit_is_clean(self) -> None:
         audit = self.manage("audit_orders")
         assert audit.returncode == 0, audit.stdout + audit.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def until(condition: Callable[[], object], *, timeout: float, reaches: int = 1) -> None:

@@ -12,8 +12,9 @@ import requests
 
 from tests import seed
 from tests.e2e.service import until
+from tests.ports import free_port
 from tests.processes import ROOT
-from tests.services import do_without, docker_answers, free_port
+from tests.services import do_without, docker_answers
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests import processes
-from tests.services import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.postgres, pytest.mark.kafka]
 

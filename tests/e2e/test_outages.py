@@ -11,8 +11,9 @@ from testcontainers.community.postgres import PostgresContainer
 from tests import seed
 from tests.e2e.full_service import FullService
 from tests.e2e.service import until
+from tests.ports import free_port
 from tests.problems import assert_problem
-from tests.services import Server, do_without, docker_answers, free_port, kafka_container
+from tests.services import Server, do_without, docker_answers, kafka_container
 
 pytestmark = [
     pytest.mark.postgres,

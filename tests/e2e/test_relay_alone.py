@@ -10,9 +10,9 @@ import requests
 from tests.e2e.pgbouncer import PgBouncer
 from tests.e2e.service import until
 from tests.integration.tcp_proxy import TcpProxy
+from tests.ports import free_port
 from tests.relaying.reader import Reader
 from tests.relaying.stage import Stage, Writing
-from tests.services import free_port
 
 pytestmark = [
     pytest.mark.postgres,

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from brokers import broker_from_url
 from brokers.kafka_broker import KafkaBroker
 from tests.e2e.service import until
+from tests.ports import free_port
 from tests.processes import ROOT
-from tests.services import do_without, free_port
+from tests.services import do_without
 
 SHIPPED = ROOT / "deploy" / "debezium"
 PATIENCE = 120.0  # seconds: Java starts slowly on a busy machine

@@ -14,9 +14,9 @@ from psycopg import sql
 
 from tests import processes, seed
 from tests.e2e.service import until
+from tests.ports import free_port
 from tests.relaying.relays import RelayProcess
 from tests.relaying.stage import Stage
-from tests.services import free_port
 
 pytestmark = [
     pytest.mark.postgres,

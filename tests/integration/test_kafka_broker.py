@@ -40,7 +40,7 @@ from brokers.kafka_python.server import KafkaServer, admin_client, creates_topic
 from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
 from brokers.librdkafka import connecting as librdkafka_connecting
 from tests.integration.tcp_proxy import TcpProxy
-from tests.services import free_port
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.kafka,

@@ -22,7 +22,7 @@ from sagas.inbox.sequences import Sequences
 from sagas.models import Saga, SagaQuerySet
 from sagas.worker import metrics as saga_metrics
 from sagas.worker.metrics import SagasByStatus, consumer_registry
-from tests.services import free_port
+from tests.ports import free_port
 from tests.unit.relay.scripted import Kafka, make_relay, put
 from tests.unit.sagas.inbox.test_accepting import Travel, record
 from tests.unit.sagas.saga_running import Register, register

@@ -23,8 +23,8 @@ from saga_runtime.signs_of_life import EVERY, SignsOfLife
 from sagas.inbox.consumer import SagaConsumer
 from sagas.worker.executor import Executor
 from sagas.worker.service import SagaService
+from tests.ports import free_port
 from tests.processes import ROOT
-from tests.services import free_port
 from tests.unit.waiting import in_thread, until
 
 TALKS = "import sys, time; print({!r}, flush=True); sys.stdin.read()"
