@@ -3,6 +3,9 @@
 SYSTEM_UV := $(shell command -v uv 2>/dev/null)
 UV := $(or $(SYSTEM_UV),.uv/bin/uv)
 
+# Several workers, each with a database of its own: docs/testing.md.
+SHARED_OUT := -n auto --dist loadgroup
+
 .PHONY: up test lint docs
 up: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	@echo "Installing what is missing (the first time, for a minute or two), then starting"
@@ -10,7 +13,7 @@ up: $(if $(SYSTEM_UV),,.uv/bin/uv)
 
 test: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	@echo "Installing what is missing, then looking for the tests (for a minute or two)"
-	@$(UV) run pytest $(ARGS)
+	@$(UV) run python -m $(if $(DB),tests.on_$(DB),pytest) $(SHARED_OUT) $(ARGS)
 
 lint: $(if $(SYSTEM_UV),,.uv/bin/uv)
 	$(UV) run --quiet ruff check

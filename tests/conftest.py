@@ -1,3 +1,7 @@
+import os
+
+import pytest
+
 pytest_plugins = [  # each before those that import it: pytest rewrites its asserts while importing
     "tests.shared",
     "tests.services",
@@ -6,3 +10,50 @@ pytest_plugins = [  # each before those that import it: pytest rewrites its asse
     "tests.postgres_versions",
     "tests.relaying.fixtures",
 ]
+
+# Servers and processes that the tests of a module share: one worker runs them all.
+OWN_SERVERS = frozenset(
+    {"connect", "logical_postgres_url", "newest_postgres_url", "own_kafka", "secured_url"}
+)
+# With them a test uses Django's own database for tests.
+DATABASE = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
+# Most tests wait for other processes.
+WORKERS_PER_CORE = 3
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by what they use, and keep to those of the lane."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if own := sorted(used & OWN_SERVERS):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {own[0]}"))
+        if uses_database(item):
+            item.add_marker("test_database")
+        if item.nodeid.startswith("tests/unit/") and not commits(item):
+            item.add_marker("fast")
+    if os.environ.get("DB") == "postgresql":
+        left_out = [item for item in items if not item.get_closest_marker("test_database")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("test_database")]
+
+
+def uses_database(item: pytest.Item) -> bool:
+    """Tell whether this test uses Django's own database for tests."""
+    used = set(getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("django_db") is not None or bool(used & DATABASE)
+
+
+def commits(item: pytest.Item) -> bool:
+    """Tell whether this test commits, for threads or processes that look at what it has written."""
+    marker = item.get_closest_marker("django_db")
+    used = set(getattr(item, "fixturenames", ()))
+    return "transactional_db" in used or bool(marker and marker.kwargs.get("transaction"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Say how many workers `-n auto` means; PYTEST_XDIST_AUTO_NUM_WORKERS says otherwise."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return WORKERS_PER_CORE * len(os.sched_getaffinity(0))

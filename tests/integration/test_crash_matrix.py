@@ -40,10 +40,9 @@ from tests.integration.crash_orders import (
     assert_cancelled,
     command_of,
 )
-from tests.integration.on_postgres import migrated, postgres
 from tests.unit.waiting import until
 
-__all__ = ["migrated", "postgres", "saga_workers"]
+__all__ = ["saga_workers"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.usefixtures("postgres")]
 
@@ -67,6 +66,12 @@ LOST = REFUNDED | {
     "payments": [],  # our books never had the charge
 }
 UNDELIVERABLE = REFUNDED | {"reason": "nobody delivers there"}
+
+
+@pytest.fixture(scope="module")
+def idle_in_transaction() -> int:
+    """Locks of a worker that is stopped within a step are soon free."""
+    return 2
 
 
 @pytest.fixture(autouse=True)

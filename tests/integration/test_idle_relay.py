@@ -14,9 +14,6 @@ from outbox.models import OutboxLane, OutboxMessage, OutboxRelay
 from relay import segments
 from relay.lanes import LeasedLanes
 from relay.loop import Relay
-from tests.integration.on_postgres import migrated, other, postgres
-
-__all__ = ["migrated", "other", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,

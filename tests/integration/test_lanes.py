@@ -13,10 +13,7 @@ from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedM
 from relay import postgres as postgres_rows
 from relay import rows
 from relay.lanes import LeasedLanes
-from tests.integration.on_postgres import migrated, other, postgres
 from tests.unit.waiting import until
-
-__all__ = ["migrated", "other", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,

@@ -11,9 +11,6 @@ from outbox.murmur2 import murmur2
 from relay import rows
 from relay.lanes import LeasedLanes
 from saga_runtime.interventions import By
-from tests.integration.on_postgres import migrated, postgres
-
-__all__ = ["migrated", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,

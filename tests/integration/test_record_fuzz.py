@@ -20,13 +20,12 @@ from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import admin_client
 from sagas.inbox.consumer import SagaConsumer
 from sagas.models import RefusedCommand, Saga
-from tests.integration.on_postgres import migrated, postgres
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
 from tests.unit.sagas.inbox.test_accepting import JSON, Travel
 from tests.unit.sagas.saga_running import Register, register
 from tests.unit.waiting import in_thread, until
 
-__all__ = ["migrated", "postgres", "register"]
+__all__ = ["register"]
 
 pytestmark = [
     pytest.mark.postgres,

@@ -11,10 +11,8 @@ from outbox import enqueue
 from outbox.models import OutboxMessage
 from relay.loop import Relay
 from tests.databases import own_database
-from tests.integration.on_postgres import default_database, migrated, postgres
+from tests.integration.on_postgres import default_database
 from tests.unit.relay.scripted import Kafka
-
-__all__ = ["migrated", "postgres"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 

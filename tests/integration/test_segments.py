@@ -14,9 +14,6 @@ from outbox.models import OutboxMessage
 from relay import segments
 from relay.segments import Segments, empty
 from relay.timing import POSTGRESQL_TIMING
-from tests.integration.on_postgres import migrated, other, postgres
-
-__all__ = ["migrated", "other", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,

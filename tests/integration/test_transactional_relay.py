@@ -16,10 +16,7 @@ from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
 from relay.loop import Relay
 from relay.transactions import LanePublishers
-from tests.integration.on_postgres import migrated, postgres
 from tests.unit.waiting import in_thread, until
-
-__all__ = ["migrated", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,

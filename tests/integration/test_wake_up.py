@@ -23,9 +23,6 @@ from relay.loop import Relay
 from relay.timing import Timing
 from saga_runtime.interventions import By
 from tests import processes
-from tests.integration.on_postgres import migrated, other, postgres
-
-__all__ = ["migrated", "other", "postgres"]
 
 pytestmark = [
     pytest.mark.postgres,

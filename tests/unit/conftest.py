@@ -1,5 +1,5 @@
-"""Unit tests run on SQLite, and those of what touches the database on PostgreSQL too: see
-`tests/integration/test_unit_tests.py`."""
+"""Unit tests run on SQLite, and those that use the database on PostgreSQL too: see
+`tests/on_postgresql.py`."""
 
 from collections.abc import Iterator
 
