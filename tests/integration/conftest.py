@@ -5,6 +5,7 @@ import pytest
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
+from config import environment
 from tests.databases import own_database
 from tests.integration.on_postgres import default_database
 
@@ -13,15 +14,15 @@ EMPTIED = ("orders_", "sagas_", "outbox_message")  # what the names of tables be
 
 
 @pytest.fixture(scope="module")
-def idle_in_transaction() -> int | None:
+def idle_in_transaction() -> int:
     """Seconds that a session may be idle in a transaction: the project's own."""
-    return None
+    return environment.IDLE_IN_TRANSACTION_SECONDS
 
 
 @pytest.fixture(scope="module")
 def migrated(
     postgres_server_url: str,
-    idle_in_transaction: int | None,
+    idle_in_transaction: int,
     migrated_template: str,
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,

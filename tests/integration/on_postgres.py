@@ -13,13 +13,15 @@ from sagas.journal import sql
 
 
 @contextmanager
-def default_database(url: str, *, idle_in_transaction: int | None = None) -> Iterator[None]:
+def default_database(
+    url: str, *, idle_in_transaction: int = environment.IDLE_IN_TRANSACTION_SECONDS
+) -> Iterator[None]:
     """Make Django's default database the one at this URL, within the block.
 
     Args:
         url: of a database on PostgreSQL.
         idle_in_transaction: seconds after which a session whose process was stopped inside a
-            transaction is ended; the project's own where none are given.
+            transaction is ended.
     """
     wrapper, before = connections["default"], connections.databases["default"]
     if isinstance(wrapper, DatabaseWrapper):  # one within another: Django keeps one pool an alias
