@@ -29,12 +29,11 @@ def default_database(
         wrapper.close_pool()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", url)
-        given = (
-            {}
-            if idle_in_transaction is None
-            else {"idle_in_transaction_seconds": idle_in_transaction}
+        config = environment.database(
+            environment.Environment(),
+            base_dir=Path(),
+            idle_in_transaction_seconds=idle_in_transaction,
         )
-        config = environment.database(environment.Environment(), base_dir=Path(), **given)
     connections.configure_settings({"default": config})
     connections.databases["default"] = config
     del connections["default"]
