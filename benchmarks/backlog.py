@@ -1,12 +1,12 @@
-"""Does a long backlog slow the relay down? And a transaction that is held open?
+r"""Measure whether a long backlog, or a transaction held open, slows the relay down.
 
-    DATABASE_URL=postgres://… SAGAZ_BROKER_URL=kafka://… \\
+    DATABASE_URL=postgres://… SAGAZ_BROKER_URL=kafka://… \
         uv run --extra librdkafka python benchmarks/backlog.py --sizes 100000 1000000 10000000
 
-For each size a database is made and filled; 10,000,000 messages take 8 GB. Then they are drained in
-turns, `--slice` messages at a time, and as many new ones come after each turn, so the size stays.
-With `--held-open` a transaction with an old snapshot keeps deleted rows from being cleaned up; it
-begins before the first turn and ends with the last.
+For each size a database is made and filled; 10,000,000 messages take 8 GB. The messages are drained
+in turns of `--slice`, and as many new ones are written before each turn, so the size stays. With
+`--held-open` a transaction with an old snapshot keeps deleted rows from being cleaned up, from
+before the first turn until the end of the last.
 """
 
 import sys
@@ -27,6 +27,7 @@ from brokers.kafka.clients import CLIENTS, LIBRDKAFKA
 
 
 def main() -> None:
+    """Fill the databases, drain them in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--slice", type=int, default=100_000, help="messages drained in a turn")
@@ -49,6 +50,7 @@ def main() -> None:
 
 
 def _drain(benches: list[Bench], arguments: argparse.Namespace) -> list[Result]:
+    """Drain a slice of each backlog per round."""
     results = [Result() for _ in benches]
     with ExitStack() as stack:
         if arguments.held_open:
@@ -56,7 +58,7 @@ def _drain(benches: list[Bench], arguments: argparse.Namespace) -> list[Result]:
                 stack.enter_context(_snapshot(bench.database))
         for _ in range(arguments.rounds):
             for bench, result in zip(benches, results, strict=True):
-                # No vacuum: a drain of the whole backlog would not wait for one either.
+                # Without vacuum: a drain of the whole backlog would not wait for a vacuum either.
                 fill(bench.database, OURS, topic=bench.topic, count=arguments.slice, vacuum=False)
                 bench.measure("ours", result, count=arguments.slice, client=arguments.client)
     return results
@@ -64,7 +66,7 @@ def _drain(benches: list[Bench], arguments: argparse.Namespace) -> list[Result]:
 
 @contextmanager
 def _snapshot(url: str) -> Iterator[None]:
-    """A transaction that does nothing but see the database as it is now."""
+    """Hold a transaction that sees the database as it is now."""
     with psycopg.connect(url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute("SELECT 1")

@@ -1,4 +1,4 @@
-"""The project's settings without its middleware."""
+"""Take the project's settings, without middleware."""
 
 from config.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""The floor for `benchmarks/http.py`: a Django view with nothing but the two inserts."""
+"""Serve the floor of `benchmarks/http.py`: a Django view with nothing but the two inserts."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from outbox.models import OutboxMessage
 
 
 def place(request: HttpRequest) -> JsonResponse:
+    """Insert an order and a message, without any check."""
     body = json.loads(request.body)
     with transaction.atomic():
         order = Order.objects.create(

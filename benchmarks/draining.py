@@ -1,7 +1,7 @@
-"""Drains one outbox to Kafka, in a process of its own: `python benchmarks/draining.py CASE …`.
+"""Drain one outbox to Kafka, in a process of its own: `python benchmarks/draining.py CASE …`.
 
-Prints what it took as one line of JSON. `benchmarks/relay.py` fills the tables, runs this, and
-compares.
+The cost is printed as one line of JSON. `benchmarks/relay.py` fills the tables, runs this script,
+and compares.
 """
 
 import sys
@@ -33,7 +33,16 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to drain: `client` is the Kafka client of ours and of the bare loop."""
+    """Describe what to drain.
+
+    Attributes:
+        database: URL of the filled database.
+        broker: URL of Kafka.
+        topic: where the messages go.
+        client: the Kafka client of the relay and of the bare loop.
+        batch_size: messages per batch.
+        count: messages in all.
+    """
 
     database: str
     broker: str
@@ -45,7 +54,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`statements` leave out BEGIN and COMMIT; `cpu` is this process's, all threads, in seconds."""
+    """Hold what a drain has cost.
+
+    Attributes:
+        messages: how many were published.
+        seconds: by the clock.
+        cpu: seconds of this process, all threads.
+        statements: without BEGIN and COMMIT.
+    """
 
     messages: int
     seconds: float
@@ -54,7 +70,7 @@ class Cost:
 
 
 def measured(count: int, drain: Callable[[], object]) -> Cost:
-    """Run it once."""
+    """Run a drain once, and measure its cost."""
     spare_the_collector()
     with statements() as executed:
         began, cpu_began = time.perf_counter(), time.process_time()
@@ -64,7 +80,7 @@ def measured(count: int, drain: Callable[[], object]) -> Cost:
 
 
 def ours(job: Job) -> Cost:
-    """The relay as `manage.py run_outbox_relay` runs it, until `count` are published."""
+    """Run the relay as `manage.py run_outbox_relay` does, until `count` messages are published."""
     os.environ |= {
         "DATABASE_URL": job.database,
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -91,8 +107,11 @@ def ours(job: Job) -> Cost:
 
 
 def bare(job: Job) -> Cost:
-    """What any relay must do, and nothing else: read, publish, wait for all, delete, one batch
-    after the other, from a plain table. No lanes, no order after a failure, no parking."""
+    """Do what any relay must do, and nothing else.
+
+    Read, publish, wait for all, delete, one batch after the other, from a plain table: no lanes, no
+    order after a failure, no parking.
+    """
     with psycopg.connect(job.database, autocommit=True) as connection:
         connection.adapters.register_loader("varchar", ByteaBinaryLoader)
         broker = cast("KafkaBroker", broker_from_url(job.broker, client=job.client))
@@ -110,8 +129,8 @@ FROM bare_outbox ORDER BY id LIMIT %s
 
 
 def _bare_loop(job: Job, connection: psycopg.Connection[Any], producer: "Producer") -> None:
-    """With the headers that the relay sends."""
-    # As fast as such a loop gets: the server makes texts of the rest, and headers come as bytes.
+    """Drain the plain table, with the headers that the relay sends."""
+    # As fast as such a loop gets: the server makes the texts, and headers arrive as bytes.
     version, source = ("ce_specversion", b"1.0"), ("ce_source", SOURCE.encode())
     content = ("content-type", b"application/json")
     while rows := connection.execute(_BARE_READ, [job.batch_size], binary=True).fetchall():
@@ -134,9 +153,10 @@ def _bare_loop(job: Job, connection: psycopg.Connection[Any], producer: "Produce
 
 
 class Producer:
-    """A bare client with the relay's own settings."""
+    """Send by a bare client, with the relay's own settings."""
 
     def send(self, topic: str, key: bytes, value: bytes, headers: list[Any]) -> None:
+        """Hand a message to the client."""
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -145,6 +165,8 @@ class Producer:
 
 
 class Librdkafka(Producer):
+    """Send by librdkafka."""
+
     def __init__(self, broker: KafkaBroker) -> None:
         from confluent_kafka import Producer as Client
 
@@ -156,9 +178,11 @@ class Librdkafka(Producer):
         self._failed: list[object] = []
 
     def send(self, topic: str, key: bytes, value: bytes, headers: list[Any]) -> None:
+        """Hand a message to the client."""
         self._client.produce(topic, value, key, on_delivery=self._land, headers=headers)
 
     def flush(self) -> None:
+        """Wait until all is acknowledged."""
         if self._client.flush(PATIENCE) or self._failed:
             raise SystemExit(f"not all arrived: {self._failed[:1]}")
 
@@ -168,6 +192,8 @@ class Librdkafka(Producer):
 
 
 class KafkaPython(Producer):
+    """Send by kafka-python."""
+
     def __init__(self, broker: KafkaBroker) -> None:
         from kafka import KafkaProducer
 
@@ -184,9 +210,11 @@ class KafkaPython(Producer):
         self._futures: list[Any] = []
 
     def send(self, topic: str, key: bytes, value: bytes, headers: list[Any]) -> None:
+        """Hand a message to the client."""
         self._futures.append(self._client.send(topic, value, key, headers=headers))
 
     def flush(self) -> None:
+        """Wait until all is acknowledged."""
         self._client.flush(PATIENCE)
         for future in self._futures:
             future.get(0)
@@ -200,6 +228,7 @@ _PRODUCERS: dict[str, Callable[[KafkaBroker], Producer]] = {
 
 
 def main() -> None:
+    """Run one case, and print its cost."""
     from benchmarks import draining_peers as peers
 
     cases: dict[str, Callable[[Job], Cost]] = {

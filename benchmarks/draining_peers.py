@@ -1,5 +1,7 @@
-"""The same by other outboxes: each with its own worker, from PostgreSQL to Kafka with acks=all, set
-up as its documentation says, with the options that were the fastest here."""
+"""Drain outboxes of other projects: each with its own worker, from PostgreSQL to Kafka, acks=all.
+
+Each is set up as its documentation says, with the options that were the fastest here.
+"""
 
 import asyncio
 import time

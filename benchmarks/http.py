@@ -1,10 +1,10 @@
-"""`POST /orders/` a second beside a bare Django view that makes the same two inserts.
+"""Measure `POST /orders/` a second, beside a bare Django view with the same two inserts.
 
     DATABASE_URL=postgres://… uv run --group dev python benchmarks/http.py
 
 Both are served by the same gunicorn, on the same database, in turns; the table shows the median of
-the rounds and the ratio of ours to the bare one. The bare view reads JSON and inserts one order and
-one outbox row in one transaction: no validation, no items, no idempotence, no key's lock, no
+the rounds and the ratio of ours to the bare view. The bare view reads JSON and inserts one order
+and one outbox row in one transaction: no validation, no items, no idempotence, no key's lock, no
 correlation, no problem bodies.
 """
 
@@ -29,6 +29,7 @@ from http.client import HTTPConnection
 
 
 def main() -> None:
+    """Serve both, measure them in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=5, help="length of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")

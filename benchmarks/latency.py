@@ -1,4 +1,4 @@
-"""From commit to broker: how long a message takes, at a given rate.
+"""Measure how long a message takes from commit to broker, at a given rate.
 
     DATABASE_URL=postgres://… TEST_BROKER_URL=kafka://… uv run python benchmarks/latency.py
 
@@ -54,7 +54,7 @@ Latencies = list[float]  # in milliseconds
 
 
 class Bench:
-    """One database and one Kafka; each case has a topic of its own."""
+    """Measure on one database and one Kafka; each case has a topic of its own."""
 
     def __init__(self, database_url: str, broker_url: str, *, rate: int, seconds: float) -> None:
         broker = broker_from_url(broker_url)
@@ -70,6 +70,7 @@ class Bench:
 
     @contextmanager
     def topic(self) -> Iterator[str]:
+        """Make a topic whose messages carry Kafka's own time, for the block."""
         name = f"bench-{uuid.uuid4().hex[:8]}.events"
         on_server = self._address.named(name)
         config = {"message.timestamp.type": "LogAppendTime"}
@@ -81,6 +82,11 @@ class Bench:
             self._admin.delete_topics([on_server])[on_server].result()
 
     def relayed(self, *, wake_up: bool) -> Latencies:
+        """Measure from commit to broker, by way of the relay.
+
+        Args:
+            wake_up: whether commits wake the relay; otherwise it only polls.
+        """
         with self.topic() as topic, self._relay(topic, wake_up=wake_up):
             sent = self._written(topic, wake_up=wake_up)
             arrived = self._arrivals(topic, len(sent))
@@ -88,7 +94,7 @@ class Bench:
         return [arrived[token] - at * 1000 for token, at in sent.items() if at >= begin]
 
     def produced(self) -> tuple[Latencies, Latencies]:
-        """Without database and relay: until it was appended, and until it was acknowledged."""
+        """Measure a bare producer: until each message was appended, and until acknowledged."""
         with self.topic() as topic:
             sent, acknowledged = self._produce(topic)
             arrived = self._arrivals(topic, len(sent))
@@ -150,13 +156,13 @@ class Bench:
                 process.communicate(timeout=PATIENCE)
 
     def _written(self, topic: str, *, wake_up: bool) -> dict[int, float]:
-        """When the commit of each id had returned."""
+        """Write messages from another process; return when each id's commit had returned."""
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
             return pool.apply(_write, (topic, self.rate, self.seconds, str(wake_up)))
 
     def _arrivals(self, topic: str, count: int) -> dict[int, int]:
-        """When Kafka appended each, in milliseconds."""
+        """Read back when Kafka appended each message, in milliseconds of Unix time."""
         config = {"group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
         name = self._address.named(topic)
         found: dict[int, int] = {}
@@ -208,7 +214,7 @@ def _commit(topic: str, rate: float, seconds: float, committed: dict[int, float]
 
 
 def _paced(rate: float, seconds: float) -> Iterator[int]:
-    """0, 1, 2, … each when it is due; never slower to catch up."""
+    """Yield 0, 1, 2, … at the given rate; late numbers follow at once."""
     began = time.monotonic()
     for n in range(int(rate * seconds)):
         due = began + n / rate
@@ -218,6 +224,7 @@ def _paced(rate: float, seconds: float) -> Iterator[int]:
 
 
 def main() -> None:
+    """Measure all cases in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rate", type=int, default=500, help="messages a second")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each turn")
@@ -261,6 +268,7 @@ def _print(found: dict[str, list[Latencies]], *, rate: int) -> None:
 
 
 def percentile(values: Latencies, share: float) -> float:
+    """Return the value below which a share (0 to 1) of the values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 

@@ -1,4 +1,4 @@
-"""The rate of a case, and what it costs: commits and statements a saga, and this process's CPU."""
+"""Measure the rate of a case, and its cost: commits, statements and CPU per saga."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,20 +15,35 @@ DISCONNECTED_WITHIN = 15.0
 
 
 class Case(Protocol):
-    """One line of the table. `close` leaves no connection open: only then the server's count of
-    commits is whole, for each of its backends adds its own now and then, and at its end."""
+    """Describe one line of the table.
+
+    `close` leaves no connection open: only then is the server's count of commits whole, because
+    each backend adds its own count now and then, and at its end.
+    """
 
     title: str
     database: str
 
-    def prepare(self, count: int) -> None: ...
-    def run(self) -> None: ...
-    def close(self) -> None: ...
+    def prepare(self, count: int) -> None:
+        """Put that many sagas into the tables, before the clock starts."""
+
+    def run(self) -> None:
+        """Run all sagas to their ends."""
+
+    def close(self) -> None:
+        """Close all connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of one round; all but the rate are for one saga."""
+    """Hold the result of one round; all but the rate are per saga.
+
+    Attributes:
+        rate: sagas a second.
+        commits: by the server's count.
+        statements: without BEGIN and COMMIT.
+        cpu_ms: milliseconds of this process.
+    """
 
     rate: float
     commits: float
@@ -37,7 +52,7 @@ class Result:
 
 
 class Observer:
-    """A connection that looks on; nothing that it does is counted."""
+    """Watch by a connection whose statements are not counted."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, cursor_factory=_Looking)
@@ -49,14 +64,14 @@ class Observer:
         self._connection.close()
 
     def ask(self, query: LiteralString, *parameters: object) -> Any:
-        """The one value that the query returns."""
+        """Return the one value of a query."""
         row = self._connection.execute(query, parameters).fetchone()
         self._connection.rollback()  # which is no commit
         assert row is not None  # noqa: S101
         return row[0]
 
     def commits(self, database: str) -> int:
-        """How many that database has seen, once everybody else has left it."""
+        """Return how many commits a database has seen, once all other clients have left."""
         deadline = time.monotonic() + DISCONNECTED_WITHIN
         while self.ask(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
@@ -71,7 +86,7 @@ class Observer:
 
 
 def measure(case: Case, count: int, observer: Observer) -> Result:
-    """Run it once with that many sagas."""
+    """Run a case once with that many sagas."""
     commits = observer.commits(case.database)
     case.prepare(count)
     with statements() as counted:
@@ -86,7 +101,15 @@ def measure(case: Case, count: int, observer: Observer) -> Result:
 
 @contextmanager
 def own_database(url: str, *, suffix: str = "") -> Iterator[str]:
-    """An empty database beside the one that the URL names: its URL, while the block lasts."""
+    """Make an empty database beside the one in the URL, for the block.
+
+    Args:
+        url: PostgreSQL's URL.
+        suffix: goes to the end of the new name.
+
+    Yields:
+        The new database's URL.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("postgres", "postgresql", "psql", "pgsql"):
         raise SystemExit("this needs PostgreSQL: DATABASE_URL=postgres://user:password@host/name")
@@ -103,15 +126,20 @@ def own_database(url: str, *, suffix: str = "") -> Iterator[str]:
 
 
 class _Looking(psycopg.Cursor[tuple[Any, ...]]):
-    """The observer's."""
+    """Mark the observer's statements, which are not counted."""
 
 
 @contextmanager
 def statements() -> Iterator[Callable[[], int]]:
-    """Counts what any of this process's psycopg cursors executes, Django's and SQLAlchemy's too,
-    and what the sagas send without one.
+    """Count the statements of this process, for the block.
 
-    BEGIN, COMMIT and ROLLBACK are left out; psycopg sends its own without a cursor."""
+    Counted is what any psycopg cursor executes, Django's and SQLAlchemy's too, and what the sagas
+    send without a cursor. BEGIN, COMMIT and ROLLBACK are left out; psycopg sends them without a
+    cursor.
+
+    Yields:
+        A function that returns the count so far.
+    """
     from sagas.journal import libpq
 
     total = 0
@@ -144,7 +172,7 @@ def statements() -> Iterator[Callable[[], int]]:
 
 
 def _how_many(query: object) -> int:
-    """Several may come as one text."""
+    """Count the statements in one text."""
     if query in ("BEGIN", "COMMIT"):
         return 0
     return str(query).strip("; \n").count(";") + 1

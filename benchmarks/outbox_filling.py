@@ -1,4 +1,4 @@
-"""Fills an outbox in bulk: rows as `enqueue()` writes them within a request, 300-byte payloads."""
+"""Fill an outbox in bulk: rows as `enqueue()` writes them in a request, 300-byte payloads."""
 
 from typing import LiteralString
 
@@ -8,7 +8,7 @@ from outbox.murmur2 import murmur2
 
 KEYS = 10_000
 PAYLOAD_BYTES = 300
-BLOCK = 10_000  # rows one after the other in one segment, as if they were written in its time
+BLOCK = 10_000  # consecutive rows in one segment, as if written in the segment's time
 
 # `n`, a key and its hash for each row; neighbours have different keys.
 _FROM: LiteralString = """
@@ -62,7 +62,15 @@ SELECT gen_random_uuid(), 'event', %(topic)s, ({_PAYLOAD})::jsonb, '{{}}', keys.
 def fill(
     url: str, statement: LiteralString, *, topic: str, count: int, vacuum: bool = True
 ) -> None:
-    """Insert `count` messages with one of the statements above."""
+    """Insert messages.
+
+    Args:
+        url: PostgreSQL's URL.
+        statement: one of the statements above.
+        topic: of all messages.
+        count: how many.
+        vacuum: whether to vacuum and analyze afterwards.
+    """
     keys = [f"ORD-{number:08}" for number in range(KEYS)]
     parameters = {
         "topic": topic,

@@ -1,10 +1,10 @@
-"""Messages a second from one Python process to Kafka: each client's bare loop, and our `Publisher`.
+"""Measure messages a second from one Python process to Kafka: bare loops, and our `Publisher`.
 
     TEST_BROKER_URL=kafka://host:port uv run --group dev python benchmarks/producing.py
 
 300-byte values, 8 headers, 100 keys, 12 partitions, acks=all, idempotent. The cases run in turns;
-the table shows the median of the rounds, this process's CPU time for each message, and the ratio of
-ours to the bare loop of the same client with the same settings.
+the table shows the median of the rounds, this process's CPU time per message, and the ratio of ours
+to the bare loop of the same client with the same settings.
 """
 
 import argparse
@@ -41,6 +41,8 @@ VALUE = b"x" * 300
 
 @dataclass(slots=True)
 class Case:
+    """Describe one line of the table, with the results of its rounds."""
+
     client: str
     loop: str
     produce: Callable[[int], None]
@@ -48,6 +50,7 @@ class Case:
     cpu: list[float] = field(default_factory=list)
 
     def measure(self, count: int) -> None:
+        """Produce that many messages, and note rate and CPU time."""
         began, cpu_began = time.perf_counter(), time.process_time()
         self.produce(count)
         self.rates.append(count / (time.perf_counter() - began))
@@ -55,6 +58,7 @@ class Case:
 
 
 def main() -> None:
+    """Measure all cases in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=200_000, help="messages a turn, librdkafka")
     parser.add_argument("--slow-count", type=int, default=20_000, help="the same, kafka-python")
@@ -90,13 +94,13 @@ def _broker(url: str, client: str) -> KafkaBroker:
 
 
 def _delete(broker: KafkaBroker, topic: str) -> None:
-    """It holds a gigabyte."""
+    """Delete the topic, which holds a gigabyte."""
     with admin_client(broker.address, timeout=10) as admin:
         admin.delete_topics([broker.address.named(topic)])
 
 
 def _ours(broker: KafkaBroker, topic: str) -> Callable[[int], None]:
-    """As the relay does it: a batch, then the reports that there are, and so on."""
+    """Publish as the relay does: a batch, then the reports so far, and so on."""
     messages = [Message(topic, f"key-{number}", VALUE, HEADERS) for number in range(100)]
 
     def produce(count: int) -> None:

@@ -1,6 +1,6 @@
-"""Messages a second that one relay moves from PostgreSQL to Kafka, beside a bare loop and peers.
+r"""Measure messages a second from PostgreSQL to Kafka: one relay, a bare loop, and peers.
 
-    DATABASE_URL=postgres://… SAGAZ_BROKER_URL=kafka://… \\
+    DATABASE_URL=postgres://… SAGAZ_BROKER_URL=kafka://… \
         uv run --python 3.13 --extra librdkafka --group peers python benchmarks/relay.py
 
 Each case fills an outbox and drains it in a process of its own, acks=all, 300-byte payloads, 10,000
@@ -48,7 +48,14 @@ PEERS = {  # each with what it needs
 
 @dataclass(slots=True)
 class Result:
-    """Of each round: messages a second, and for one message CPU in us, WAL in bytes, statements."""
+    """Hold the results of all rounds.
+
+    Attributes:
+        rates: messages a second.
+        cpu: microseconds per message.
+        wal: bytes per message.
+        statements: per message.
+    """
 
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -58,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where it happens."""
+    """Measure on one database, one Kafka and one topic."""
 
     database: str
     broker: KafkaBroker
@@ -69,7 +76,7 @@ class Bench:
     def measure(
         self, case: str, result: Result, *, count: int, client: str, rows: LiteralString = ""
     ) -> None:
-        """Fill, drain, and see that Kafka has all of it. A peer fills its own table."""
+        """Fill, drain, and check that Kafka has all messages. A peer fills its own table."""
         if rows:
             fill(self.database, rows, topic=self.topic, count=count)
         wal, arrived = self._wal(), self._arrived()
@@ -98,7 +105,7 @@ class Bench:
         return int(row[0])
 
     def _arrived(self) -> int:
-        """How many messages Kafka has."""
+        """Count the messages in Kafka."""
         consumer = Consumer({**connection_config(self.broker.address), "group.id": self.topic})
         with closing(consumer):
             partitions = consumer.list_topics(self.topic, PATIENCE).topics[self.topic].partitions
@@ -109,7 +116,7 @@ class Bench:
 
 @contextmanager
 def databases(*suffixes: str) -> Iterator[list[str]]:
-    """An empty database for each suffix, beside the one that DATABASE_URL names: their URLs."""
+    """Make an empty database per suffix, beside the one in DATABASE_URL; yield their URLs."""
     url = os.environ.get("DATABASE_URL", "")
     with ExitStack() as stack:
         yield [stack.enter_context(own_database(url, suffix=suffix)) for suffix in suffixes]
@@ -117,7 +124,7 @@ def databases(*suffixes: str) -> Iterator[list[str]]:
 
 @contextmanager
 def kafka() -> Iterator[tuple[KafkaBroker, str, str]]:
-    """The broker that SAGAZ_BROKER_URL names, that URL, and a topic while the block lasts."""
+    """Make a topic for the block; yield the broker in SAGAZ_BROKER_URL, its URL, and the topic."""
     url = os.environ.get("SAGAZ_BROKER_URL", "")
     broker = broker_from_url(url, client=KAFKA_PYTHON) if url else None
     if not isinstance(broker, KafkaBroker):
@@ -132,6 +139,7 @@ def kafka() -> Iterator[tuple[KafkaBroker, str, str]]:
 
 
 def main() -> None:
+    """Measure ours, the bare loops and the peers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=150_000, help="messages, with librdkafka")
     parser.add_argument("--slow-count", type=int, default=30_000, help="with kafka-python")
@@ -159,7 +167,7 @@ def main() -> None:
 
 
 def _in_turns(bench: Bench, client: str, *, count: int, rounds: int) -> float:
-    """Returns our rate."""
+    """Measure the relay and the bare loop in turns; return the relay's rate."""
     bare, ours = Result(), Result()
     turns: list[Callable[[], None]] = [
         lambda: bench.measure("bare", bare, count=count, client=client, rows=BARE),
@@ -204,6 +212,7 @@ def _print(title: str, result: Result, remark: str) -> None:
 
 
 def migrate(database: str) -> None:
+    """Create the tables."""
     environment = {**os.environ, "DATABASE_URL": database}
     environment.setdefault("SECRET_KEY", "of-the-benchmark")
     command = [sys.executable, str(ROOT / "manage.py"), "migrate", "-v0"]

@@ -1,4 +1,4 @@
-"""Durable sagas a second, beside bare sagaz, DBOS Transact and transactions without a journal.
+"""Measure durable sagas a second, beside bare sagaz, DBOS Transact and plain transactions.
 
     DATABASE_URL=postgres://… uv run --group peers python benchmarks/sagas.py
 
@@ -27,7 +27,7 @@ from django.core.management import call_command
 from benchmarks.measuring import Case, Observer, Result, measure, own_database
 
 GOALS = [
-    # of which case, in terms of which, at least
+    # case, compared with case, at least
     (2, 1, 0.4),
     (2, 3, 10.0),
     (5, 4, 0.6),
@@ -37,6 +37,7 @@ WARM_UP = 100
 
 
 def main() -> None:
+    """Measure all cases in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sagas", type=int, default=1500, help="how many of each in a round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _cases(observer: Observer, dbos_url: str, *, concurrency: int, threads: int) -> list[Case]:
-    """In the order of their numbers in the table."""
+    """Make the cases, in the order of their numbers in the table."""
     from benchmarks import sagas_ours
     from benchmarks.sagas_dbos import Workflows
 
@@ -74,7 +75,7 @@ def _cases(observer: Observer, dbos_url: str, *, concurrency: int, threads: int)
 def _rounds(
     cases: list[Case], observer: Observer, *, count: int, rounds: int
 ) -> list[list[Result]]:
-    """Of each case, a result for each round."""
+    """Run all cases in turns; return each case's results."""
     results: list[list[Result]] = [[] for _ in cases]
     for case in cases:
         measure(case, WARM_UP, observer)

@@ -1,4 +1,4 @@
-"""The cases of `benchmarks/sagas.py` that are sagaz's, Django's and this project's."""
+"""Run the cases of `benchmarks/sagas.py` that are sagaz's, Django's and this project's."""
 
 import asyncio
 import threading
@@ -33,7 +33,7 @@ STILL_ACTIVE = (  # as the index has it
 
 
 class Entry(models.Model):
-    """What a local step writes."""
+    """Keep what a local step writes."""
 
     saga = models.CharField(max_length=64)
     step = models.CharField(max_length=16)
@@ -48,38 +48,44 @@ class Entry(models.Model):
 
 
 class Calls(SagaClass):
-    """Three external steps that call nothing."""
+    """Run three external steps, which call nothing."""
 
     saga_name = "benchmark-calls"
 
     @action("one")
     async def one(self, ctx: Context) -> Context:
+        """Run the first step."""
         return {"one": ctx["key"]}
 
     @action("two", depends_on=["one"])
     async def two(self, ctx: Context) -> Context:
+        """Run the second step."""
         return {"two": ctx["key"]}
 
     @action("three", depends_on=["two"])
     async def three(self, ctx: Context) -> Context:
+        """Run the third step."""
         return {"three": ctx["key"]}
 
 
 class Writes(SagaClass):
-    """Three local steps with one INSERT each."""
+    """Run three local steps, with one INSERT each."""
 
     saga_name = "benchmark-writes"
 
     @action("one")
     def one(self, ctx: Context) -> Context:
+        """Run the first step."""
         return _write(ctx["key"], "one")
 
     @action("two", depends_on=["one"])
     def two(self, ctx: Context) -> Context:
+        """Run the second step."""
         return _write(ctx["key"], "two")
 
     @action("three", depends_on=["two"])
     def three(self, ctx: Context) -> Context:
+        """Run the third step."""
         return _write(ctx["key"], "three")
 
 
@@ -89,6 +95,7 @@ def _write(key: str, step: str) -> Context:
 
 
 def create_table() -> None:
+    """Create the table of entries."""
     with connection.schema_editor() as editor:
         editor.create_model(Entry)
     _disconnect()
@@ -102,23 +109,25 @@ def _disconnect() -> None:
 
 
 class _Ours:
-    """On Django's database, which is empty when a case begins."""
+    """Prepare Django's database, which is empty when a case begins."""
 
     def __init__(self) -> None:
         self.database = str(connection.settings_dict["NAME"])
         self._keys: list[str] = []
 
     def prepare(self, count: int) -> None:
+        """Empty the tables, and choose the keys."""
         self._keys = [uuid.uuid4().hex for _ in range(count)]
         with connection.cursor() as cursor:
             cursor.execute("TRUNCATE sagas_saga, benchmarks_entry CASCADE")
 
     def close(self) -> None:
+        """Close all connections."""
         _disconnect()
 
 
 class Bare(_Ours):
-    """Without storage: sagaz's engine alone."""
+    """Run sagaz's engine alone, without storage."""
 
     title = "bare sagaz in memory, three async steps"
 
@@ -127,6 +136,7 @@ class Bare(_Ours):
         self._concurrency = concurrency
 
     def run(self) -> None:
+        """Run the sagas, some at a time."""
         asyncio.run(self._in_slices())
 
     async def _in_slices(self) -> None:
@@ -138,7 +148,7 @@ class Bare(_Ours):
 
 
 class Durable(_Ours):
-    """By an executor in a thread."""
+    """Run sagas by an executor in a thread."""
 
     def __init__(
         self, saga_class: type[SagaClass], observer: Observer, *, concurrency: int
@@ -153,6 +163,7 @@ class Durable(_Ours):
         self._thread = threading.Thread()
 
     def prepare(self, count: int) -> None:
+        """Insert the sagas, and make the executor."""
         super().prepare(count)
         Saga.objects.bulk_create(self._row(key) for key in self._keys)
         with connection.cursor() as cursor:
@@ -164,6 +175,7 @@ class Durable(_Ours):
         self._thread = threading.Thread(target=executor.run, args=(self._stop,), daemon=True)
 
     def run(self) -> None:
+        """Run the executor until no saga is active."""
         self._thread.start()
         while self._observer.ask(STILL_ACTIVE):
             if not self._thread.is_alive():
@@ -171,6 +183,7 @@ class Durable(_Ours):
             time.sleep(POLL)
 
     def close(self) -> None:
+        """Stop the executor, and check that all sagas have completed."""
         self._stop.set()
         self._thread.join()
         completed = Saga.objects.filter(status=SagaStatus.COMPLETED).count()
@@ -190,7 +203,7 @@ class Durable(_Ours):
 
 
 class Transactions(_Ours):
-    """What three local steps write, without a journal, by plain threads."""
+    """Write as three local steps do, by plain threads, without a journal."""
 
     def __init__(self, *, threads: int) -> None:
         super().__init__()
@@ -198,6 +211,7 @@ class Transactions(_Ours):
         self._threads = threads
 
     def run(self) -> None:
+        """Write all keys."""
         parts = [self._keys[n :: self._threads] for n in range(self._threads)]
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(_write_all, parts))
