@@ -130,7 +130,7 @@ class Attempts:
             StepFailed, Decided: the journal has the decision.
             asyncio.CancelledError: the event loop ends.
         """
-        self._state.busy += 1
+        self._state.busy += 1  # who is alone may leave an answer unsettled; who is not may rest
         try:
             while True:
                 result = await self._attempt(step, context, tries)
@@ -144,6 +144,7 @@ class Attempts:
             self._state.suspend("the worker is ending")
             raise
         except BaseException as error:
+            # A failure of our own, even SystemExit: it ends this run, and neither worker nor saga.
             raise self._give_way(step, error) from error
         finally:
             self._state.busy -= 1
@@ -155,6 +156,7 @@ class Attempts:
             The step's changes of the context; None where an attempt must follow.
         """
         if not step.is_external:
+            # A local step commits by itself: the answer that led to it must be committed before.
             await self._writer.settle()
             self._state.stop_if_suspended()  # it may have been while this waited
         await self._stop_if_decided(step, tries)
@@ -168,7 +170,7 @@ class Attempts:
             raise
         except (_Conflict, CancelRequested):
             self._state.note_cancel(await self._writer.call(writing.cancel_reason, self._claimed))
-            tries.attempt -= 1
+            tries.attempt -= 1  # nothing of it was written
             return None
         except Exception as error:
             failure = failure_of(error)
@@ -213,6 +215,7 @@ class Attempts:
             return
         left = self._state.seconds_left
         if self._state.failure and not self._state.has_begun_pivot:
+            # sagaz undoes only the steps that it has seen done.
             self._undo_if_in_doubt(step, tries)
             raise Decided(self._state.failure)
         if self._state.is_cancel_due:
@@ -224,6 +227,7 @@ class Attempts:
                 self._state.stop_if_suspended()
             await self._decide(step, tries, reason, cancelled=False)
         if step.is_pivot:
+            # Nothing was awaited since the look: a step that fails beside it sees it begun.
             self._state.pivots_begun.add(step.name)
 
     async def _decide(self, step: Step, tries: Tries, reason: str, *, cancelled: bool) -> None:
@@ -294,6 +298,8 @@ class Attempts:
                 self._state.note_cancel(cancel_reason)
                 reach(Point.STEP_DONE, step.label)
                 return self._state.newest(result, work.finished_at)
+            # The connection broke at the commit. This look waits for the row's lock, so it does not
+            # miss a commit that is still under way.
             record = await self._writer.call(
                 writing.step_record, self._claimed, step.name, step.kind
             )
@@ -327,6 +333,7 @@ class Attempts:
             allowance=self._allowance(step),
             cancel_grace=self._timing.cancel_grace,
         )
+        # Handed on as the journal has it, or the next step would see another value after a crash.
         encoded = codec.encode(result)
         reach(Point.CALLED, step.label)
         at = self._state.finished_at()
@@ -375,12 +382,14 @@ class Attempts:
         tries.failures += 1
         is_final = failure.is_no or failure.is_unstorable or failure.needs_attention
         is_last = is_final or tries.failures > step.max_retries
+        # A pivot that refused has had no effect, so the saga can still be undone.
         if step.is_pivot and (failure.is_no or failure.needs_attention) and not tries.in_doubt:
             self._state.pivots_begun.discard(step.name)
         is_forward = step.kind is StepKind.FORWARD
         may_decide = is_forward and not self._state.has_begun_pivot and not failure.needs_attention
         decides = is_last and may_decide
         if decides:
+            # Before the first await: a pivot beside this step must see the failure.
             self._state.failure = self._state.failure or failure.text
         kept = failure.traceback if is_last else ""
         await self._journal_failure(step, tries, failure.text, decides=decides, kept=kept)

@@ -71,6 +71,7 @@ async def call_external(
     """
     context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
     own, before = _own(context)
+    # For call_in_thread(): its wait for a thread takes none of the step's time.
     allowance = allowance or Allowance(None)
     token = current_allowance.set(allowance)
     try:
@@ -96,7 +97,7 @@ def _returned(result: Any, *, undoes: bool) -> dict[str, Any]:
             f"the step returned a {kind}, which nobody has run: declare it `async def`, and await "
             "what it calls"
         )
-    if undoes:
+    if undoes:  # sagaz passes it over, and an undone saga has no later step to miss it
         return {}
     raise UnstorableValue(
         f"the step returned {shown(result)} of type {kind}, which no later step would see: "

@@ -98,6 +98,8 @@ class Closing:
             error = await self._try(outcome, ())
             if error is None:
                 return
+            # A hook that raises has parked the saga already. This one the commit has refused, or
+            # our database may have failed.
             with_hook = await self._is_excused(error, "on_park")
             cause = stand_in(error.__cause__ or error)
         logger.error(
@@ -123,7 +125,7 @@ class Closing:
         """Tell whether our database may be to blame, and return only when the database answers."""
         if not error.may_pass:
             return False
-        if await self._patience.was_away():
+        if await self._patience.was_away():  # an outage, told of and waited out
             self._excused = 0
             return True
         now = self._clock()

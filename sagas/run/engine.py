@@ -91,6 +91,8 @@ class DrivenSaga:
     async def undo_all(self) -> None:
         """Undo every done step: sagaz undoes only where a step fails."""
         graph = self._saga._compensation_graph  # noqa: SLF001 - no public way
+        # A step's compensation waits for those of the steps that depend on it; the rest of a level
+        # runs side by side, and one that fails parks the saga without stopping its neighbours.
         for level in graph.get_compensation_order():
             undoing = (self._saga._execute_compensation(step) for step in level)  # noqa: SLF001
             await asyncio.gather(*undoing, return_exceptions=True)
@@ -102,6 +104,7 @@ class DrivenSaga:
         """
         there, back = forward_step(definition), compensation_step(definition)
         record = self._claimed.steps.get((there.name, there.kind))
+        # An earlier run has begun it: nothing is to be undone, whichever step is replayed first.
         if there.is_pivot and record is not None and self._claimed.past_pivot:
             self._state.pivots_begun.add(there.name)
         definition.forward_fn = partial(self._forward, there)
@@ -144,7 +147,7 @@ class DrivenSaga:
         try:
             context.update(await self._attempts.until_done(step, context, Tries.of(record)))
         except Exception as error:
-            if not self._state.suspended:
+            if not self._state.suspended:  # by a lost lease, or a worker that stops
                 failure = error.failure if isinstance(error, StepFailed) else failure_of(error)
                 self._state.park(f"undoing {step.name} keeps failing: {failure.text}")
             raise

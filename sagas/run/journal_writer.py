@@ -98,7 +98,7 @@ class JournalWriter:
             Suspended: an entry is not committed, and nothing may follow.
         """
         while self._unconfirmed:
-            entry, written = self._unconfirmed.pop(0)
+            entry, written = self._unconfirmed.pop(0)  # in the order in which they were handed in
             try:
                 await self._is_written(entry, written)
             except Suspended:

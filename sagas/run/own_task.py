@@ -69,7 +69,7 @@ async def call_apart(
         if running and not await _heeds_cancel(task, cancel_grace):
             _abandon(task, getattr(function, "__qualname__", repr(type(function))))
             raise TimeoutError
-    except asyncio.CancelledError:
+    except asyncio.CancelledError:  # with the loop: the call ends with it
         task.cancel()
         raise
     if end.has_returned:

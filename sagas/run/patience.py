@@ -104,6 +104,7 @@ class Patience:
             try:
                 result = await call()
             except AWAY as error:
+                # A statement that was given up tells that the database answers.
                 await (self.wait_for_row if keeps_waiting(error) else self.wait_out_outage)(error)
             else:
                 self.note_answer()

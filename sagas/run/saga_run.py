@@ -68,6 +68,7 @@ class SagaRun:
         Raises:
             Suspended: the lease is lost, or the worker is to stop.
         """
+        # Of a saga with steps in the journal the worker has made sure that they are the same.
         if self._claimed.definition_hash != self._type.definition_hash:
             await self._writer.call(writing.adopt, self._claimed, self._type.definition_hash)
         try:
@@ -94,6 +95,7 @@ class SagaRun:
         try:
             return await self._end(ending, driven.step_names)
         except CancelRequested:
+            # Accepted between the last step's look and the transaction that ends the saga.
             await self._undo_behind_the_last_step(driven)
             return await self._end(Ending.ROLLED_BACK, driven.step_names)
 
@@ -135,6 +137,7 @@ class SagaRun:
         """
         outcome = self._outcome(ending, context)
         try:
+            # The hook, and the condition of the end, must find the last step's answer.
             await self._writer.settle()
             if ending is Ending.PARKED:
                 await self._parking.park(outcome)

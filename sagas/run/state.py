@@ -78,7 +78,7 @@ class RunState:
         The moment is later than all ends of the saga so far, whatever this machine's clock says, so
         the ends tell the order of the steps. To be called in any thread.
         """
-        with self._last_end_lock:
+        with self._last_end_lock:  # local steps end in threads, side by side
             now = self._now()
             now = timezone.make_aware(now) if timezone.is_naive(now) else now
             if self._last_end is not None:
@@ -138,7 +138,7 @@ class RunState:
         """
         if reason:
             self.cancel_reason = reason
-            if not self.failure:
+            if not self.failure:  # a decided saga keeps what decided it
                 self.pivots_begun.clear()
 
     def suspend(self, reason: str) -> None:

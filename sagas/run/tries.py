@@ -32,6 +32,7 @@ class Tries:
         """Count on from the step's row in the journal, if any."""
         if record is None:
             return cls()
+        # A call that a dead worker had begun may have had its effect.
         in_doubt = record.status in (StepStatus.STARTED, StepStatus.UNKNOWN)
         return cls(record.attempt, record.failures, in_doubt)
 
