@@ -91,7 +91,7 @@ def ours(job: Job) -> Cost:
     django.setup()
     from django.db import connection
 
-    from relay.loop import Relay
+    from relay.assembly import assemble_relay
 
     connection.ensure_connection()
     broker = broker_from_url(job.broker, client=job.client)
@@ -101,7 +101,7 @@ def ours(job: Job) -> Cost:
         if relay.published >= job.count:
             stop.set()
 
-    relay = Relay(broker, source=SOURCE, batch_size=job.batch_size, alive=enough)
+    relay = assemble_relay(broker, source=SOURCE, batch_size=job.batch_size, alive=enough)
     cost = measured(job.count, lambda: relay.drain(stop))
     return replace(cost, messages=relay.published)
 

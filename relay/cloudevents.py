@@ -1,7 +1,7 @@
-"""The row as CloudEvents 1.0, Kafka binary mode; `ce_sequence` is the outbox id, in twenty digits.
+"""A row as CloudEvents 1.0 in Kafka's binary mode; `ce_sequence` is the row's id, in twenty digits.
 
-It says what `brokers.cloudevents.to_message` says, and is a third of its work: half of what a relay
-in Python costs is done here, once for each message.
+The messages are those of `brokers.cloudevents.to_message`, for a third of its work: half of the
+cost of a relay in Python arises here, once for each message.
 """
 
 import json
@@ -11,41 +11,41 @@ from functools import partial
 from brokers import Message
 from brokers.base import Headers
 from brokers.cloudevents import JSON, SPECVERSION
-from relay.rows import Row
+from relay.store import Row
 from saga_runtime.headers import is_reserved
 
 _new_message: Callable[[tuple[str, str, bytes, Headers]], Message] = partial(tuple.__new__, Message)
-"""`Message._make`, three times as fast."""
+"""Make a message of its fields; three times as fast as `Message._make`."""
 
 
-def wire_messages(source: str) -> Callable[[Row], Message]:
-    """What makes messages of rows, for one CloudEvents source."""
+def message_writer(source: str) -> Callable[[Row], Message]:
+    """Return a function that makes messages of rows, for one CloudEvents source."""
     version = ("ce_specversion", SPECVERSION.encode())
     origin = ("ce_source", source.encode())
     content = ("content-type", JSON.encode())
 
-    def message(row: Row) -> Message:
-        number, _, _, topic, key, payload, more, id_, kind, correlation_id, traceparent, at = row
+    def write_message(row: Row) -> Message:
+        key = row.key
         headers = [
             version,
-            ("ce_id", id_),
-            ("ce_type", kind),
+            ("ce_id", row.message_id),
+            ("ce_type", row.type),
             origin,
-            ("ce_time", at.replace(b" ", b"T") + b"+00:00"),
+            ("ce_time", row.created_at.replace(b" ", b"T") + b"+00:00"),
             ("ce_subject", key.encode()),
-            ("ce_sequence", b"%020d" % number),
+            ("ce_sequence", b"%020d" % row.id),
             content,
         ]
-        if correlation_id:
-            headers.append(("x-correlation-id", correlation_id))
-        if traceparent:
-            headers.append(("traceparent", traceparent))
-        if more != "{}":
+        if row.correlation_id:
+            headers.append(("x-correlation-id", row.correlation_id))
+        if row.traceparent:
+            headers.append(("traceparent", row.traceparent))
+        if row.headers != "{}":
             headers.extend(
                 (name, text.encode())
-                for name, text in json.loads(more).items()
-                if not is_reserved(name)  # a row may have come past enqueue()
+                for name, text in json.loads(row.headers).items()
+                if not is_reserved(name)  # a row may be older than enqueue's check
             )
-        return _new_message((topic, key, payload, headers))
+        return _new_message((row.topic, key, row.payload, headers))
 
-    return message
+    return write_message

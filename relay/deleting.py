@@ -1,109 +1,105 @@
-"""Deletes what the broker has acknowledged, on PostgreSQL in a thread of its own: meanwhile the
-next batch is read and published. Where the pool has a single connection, that is not possible.
+"""Deletes what the broker has acknowledged, where possible in a thread of its own.
+
+Meanwhile the next batch is read and published.
 
 Invariants:
 - There is one delete at a time.
-- Until it is known to have committed, its rows count as under way: no read finds them, and no key
-  of theirs is parked.
-- After one that failed nobody knows what it did. Its rows are deleted again.
+- Until a delete is known to have committed, its rows count as in flight: no read finds them, and no
+  key of theirs is parked.
+- After a delete that failed nobody knows what it did. Its rows are deleted again.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from django.db import connection
 
-from relay import rows
-from relay.rows import Row
-
-_POOL_SIZE = 4  # of a pool that is not told how large to be
+from relay.store import Row, Store
 
 
 class Deleter:
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
+    """Delete one batch after the other.
+
+    Args:
+        store: whether a thread is possible, the store says too.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._batch: Sequence[Row] = ()
-        self._under_way: Future[None] | None = None
+        self._running: Future[None] | None = None
         self._may_delete = False
         self._thread: ThreadPoolExecutor | None = None
-        if connection.vendor == "postgresql" and _connections_at_most() > 1:
+        if store.deletes_beside_reads:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="deletes")
 
     @property
     def is_busy(self) -> bool:
-        """One is under way, or has ended and `deleted()` has yet to tell of it."""
-        return self._under_way is not None
+        """Tell whether a delete runs, or has ended and `take_deleted()` has yet to return it."""
+        return self._running is not None
 
     def make_sure(self) -> None:
-        """Delete nothing, before anything is published and after a delete has failed: what could
-        not be deleted would be published again by the next relay. PostgreSQL checks rights and
-        replica identity before it looks for rows.
+        """Delete no row, before anything is published and after a delete has failed.
+
+        What could not be deleted would be published again by the next relay.
 
         Raises:
-            what every delete would raise.
+            django.db.Error: every delete would raise the same.
         """
         if not self._may_delete:
-            rows.delete_nothing(self._owner)
+            self._store.try_delete()
             self._may_delete = True
 
     def start(self, batch: Sequence[Row], held: Mapping[int, int]) -> None:
-        """Only while it is not busy.
+        """Delete a batch; only while no delete runs.
 
         Args:
-            held: the lanes, each with its epoch; what is in others stays.
+            batch: the rows.
+            held: the relay's lanes, each with its epoch; rows of other lanes stay.
         """
         self._batch = batch
         if self._thread is None:
             self._may_delete = False
-            rows.delete(batch, held, self._owner)
+            self._store.delete(batch, held)
             self._may_delete = True
-            self._under_way = Future()
-            self._under_way.set_result(None)
+            self._running = Future()
+            self._running.set_result(None)
         else:
-            self._under_way = self._thread.submit(self._delete, batch, dict(held))
+            self._running = self._thread.submit(self._delete, batch, dict(held))
 
-    def deleted(self, *, timeout: float | None = 0) -> Sequence[Row]:
-        """The rows that have been deleted for good since the last call.
+    def take_deleted(self, *, timeout: float | None = 0) -> Sequence[Row]:
+        """Return the rows that have been deleted for good since the last call.
 
         Args:
-            timeout: seconds to wait for the one that is under way; None: until it has ended.
+            timeout: seconds to wait for the delete that runs; None waits until its end.
 
         Raises:
-            what the delete has raised.
+            django.db.Error: the delete has failed.
         """
-        if self._under_way is None:
+        if self._running is None:
             return ()
-        wait([self._under_way], timeout)
-        if not self._under_way.done():
+        wait([self._running], timeout)
+        if not self._running.done():
             return ()
-        ended, self._under_way = self._under_way, None
+        ended, self._running = self._running, None
         self._may_delete = ended.exception() is None
         ended.result()
         return self._batch
 
     def close(self) -> None:
-        """Wait for the one that is under way."""
+        """Wait for the delete that runs, and end the thread."""
         if self._thread is not None:
             self._thread.submit(_disconnect)
             self._thread.shutdown()
 
     def _delete(self, batch: Sequence[Row], held: Mapping[int, int]) -> None:
         try:
-            rows.delete(batch, held, self._owner)
+            self._store.delete(batch, held)
         except BaseException:
             connection.close()
             raise
 
 
-def _connections_at_most() -> float:
-    """How many connections this process may have, as psycopg_pool reckons it."""
-    pool = connection.settings_dict["OPTIONS"].get("pool")
-    options = pool if isinstance(pool, dict) else {}
-    fewest = options.get("min_size", _POOL_SIZE)
-    return (options.get("max_size") or fewest) if pool else math.inf
-
-
 def _disconnect() -> None:
-    """The thread in which it runs: each has a connection of its own."""
+    """Close the connection of the thread that calls: each thread has its own."""
     connection.close()

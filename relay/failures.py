@@ -3,60 +3,73 @@
 - What failed is read again.
 - What was refused alone, or unsent, is parked with its key.
 - What was refused in company shall be sent again alone, and so shall what failed beside it, which
-  may be earlier ones of a key.
+  may be earlier messages of a key.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 
-from relay.flight import Flight
+from relay.in_flight import InFlight
 from relay.parking import ParkedKeys
-from relay.resting_lanes import Rests
-from relay.rows import Row
+from relay.resting_lanes import RestingLanes
+from relay.store import Row
 from relay.suspects import Suspects
 
 
-class Settling:
+class Failures:
+    """Decide about the messages of lanes that have halted, and let the lanes go on."""
+
     def __init__(
-        self, flight: Flight, *, parked: ParkedKeys, suspects: Suspects, rests: Rests
+        self,
+        in_flight: InFlight,
+        *,
+        parked: ParkedKeys,
+        suspects: Suspects,
+        resting: RestingLanes,
     ) -> None:
-        self._flight = flight
+        self._in_flight = in_flight
         self._parked = parked
         self._suspects = suspects
-        self._rests = rests
+        self._resting = resting
 
     def settle(self, held: Mapping[int, int]) -> None:
-        """In each lane that has stopped, once every report of it is in; then it goes on.
+        """Settle each halted lane, once every report of the lane is in; then it goes on.
 
         Args:
-            held: the lanes that are the relay's, each with its epoch.
+            held: the relay's lanes, each with its epoch.
         """
-        quiet = self._flight.quiet_lanes()
-        if not quiet:
+        lanes = self._in_flight.settled_lanes()
+        if not lanes:
             return
-        refused, failed = self._flight.settled(quiet)
-        unsettled = [*refused.values(), *failed.values()]
-        certain = {*self._flight.unsent, self._suspects.alone}
-        judged = [row for row in refused.values() if row.id in certain]
-        self._park_first(judged, unsettled, held)
+        refused, failed = self._in_flight.undelivered(lanes)
+        undelivered = [*refused.values(), *failed.values()]
+        alone = self._suspects.alone
+        certain = {*self._in_flight.unsent, alone}
+        self._park([row for row in refused.values() if row.id in certain], undelivered, held)
         doubtful = [row for row in refused.values() if row.id not in certain]
-        lanes = {row.lane for row in doubtful} & held.keys()
-        self._suspects.add(row for row in [*doubtful, *failed.values()] if row.lane in lanes)
-        self._flight.forget(unsettled)
-        if self._suspects.alone in refused or self._suspects.alone in failed:
+        # A lane that is another relay's by now is for that relay to judge.
+        doubtful_lanes = {row.lane for row in doubtful} & held.keys()
+        self._suspects.add(
+            row for row in [*doubtful, *failed.values()] if row.lane in doubtful_lanes
+        )
+        # Parking may raise, and is then repeated; so what is undelivered is forgotten last.
+        self._in_flight.remove_undelivered(undelivered)
+        if alone in refused or alone in failed:
             self._suspects.alone = None
-        self._flight.resume(quiet)
-        for lane in quiet & self._flight.to_rest.keys():
-            self._rests.add(lane, self._flight.to_rest.pop(lane))
+        self._in_flight.resume(lanes)
+        for lane in lanes & self._in_flight.lanes_to_rest.keys():
+            self._resting.add(lane, self._in_flight.lanes_to_rest.pop(lane))
 
-    def _park_first(
-        self, judged: Collection[Row], unsettled: Iterable[Row], held: Mapping[int, int]
+    def _park(
+        self, judged: Collection[Row], undelivered: Iterable[Row], held: Mapping[int, int]
     ) -> None:
-        """With what follows in their keys. Where an earlier one of the key has not arrived yet,
-        both are read again."""
+        """Park judged messages, but where an earlier one of the key has not arrived yet.
+
+        Then both are read again.
+        """
         first: dict[str, int] = {}
-        for row in unsettled:
+        for row in undelivered:
             first[row.key] = min(row.id, first.get(row.key, row.id))
         refused = [row for row in judged if first[row.key] == row.id]
-        self._parked.park(refused, self._flight.refused, held)
+        self._parked.park_refused(refused, self._in_flight.reasons, held)
         for row in refused:
             self._suspects.drop_key(row.key)

@@ -1,8 +1,8 @@
 """Which lanes this relay may publish: leases by the database's clock, each claim with a new epoch.
 
-Every live relay keeps its share, ⌈lanes / live relays⌉, and drains a lane before it gives it up.
-What some of them may not take is shared among the others.
-Lease rows, no session locks: those break behind a transaction pooler.
+Every live relay keeps its share, ⌈lanes / live relays⌉, and drains a lane before giving the lane
+up. The lanes that some relays may not take are shared among the others. Leases are rows and no
+locks of a session, which break behind a transaction pooler.
 """
 
 import time
@@ -17,8 +17,8 @@ from saga_runtime.logs import get_logger
 
 logger = get_logger(__name__)
 
-# One round trip, and so one transaction: a sign of life, the lanes that are this relay's, and of
-# the free ones as many as are missing to its share.
+# The smallest level up to which all live relays together take all lanes, where each takes as many
+# as it may, and none more than the level; at most as many as this relay may take.
 _SHARE = f"""
 SELECT least(%(most)s, coalesce(min(level), {LANES})) AS lanes
 FROM generate_series(1, {LANES}) AS level
@@ -26,21 +26,28 @@ WHERE {LANES} <= (
     SELECT sum(least(lanes_max, level)) FROM outbox_relay WHERE until >= statement_timestamp()
 )
 """  # noqa: S608 - constants
+# One round trip, and so one transaction: a sign of life, the lanes that are this relay's, and of
+# the free lanes as many as are missing to the relay's share.
 _RENEW_AND_CLAIM = f"""
+-- The sign of life, which counts this relay among those that share.
 INSERT INTO outbox_relay (id, lanes_max, started_at, until)
 VALUES (%(owner)s, %(most)s, statement_timestamp(),
     statement_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (id) DO UPDATE SET until = excluded.until;
 
+-- Relays that have died.
 DELETE FROM outbox_relay WHERE until < statement_timestamp() - interval '1 hour';
 
+-- A new database has no lanes yet.
 INSERT INTO outbox_lane (lane, owner, epoch, until)
 SELECT lane, '', 0, statement_timestamp() FROM generate_series(0, {LANES} - 1) AS lane
 ON CONFLICT DO NOTHING;
 
+-- Renewed also past its end, as long as nobody has claimed the lane: the epoch stays.
 UPDATE outbox_lane SET until = statement_timestamp() + make_interval(secs => %(lease)s)
 WHERE owner = %(owner)s;
 
+-- Lanes of nobody, or of a dead relay; those that another relay claims just now are skipped.
 WITH free AS MATERIALIZED (
     SELECT lane FROM outbox_lane
     WHERE owner = '' OR until < statement_timestamp()
@@ -52,57 +59,69 @@ UPDATE outbox_lane SET owner = %(owner)s, epoch = epoch + 1,
     until = statement_timestamp() + make_interval(secs => %(lease)s)
 WHERE lane IN (SELECT lane FROM free);
 
+-- The share, in each row, and the lanes held; one row without a lane where there is none.
 SELECT share.lanes, lane, epoch
 FROM ({_SHARE}) AS share LEFT JOIN outbox_lane ON owner = %(owner)s
 """  # noqa: S608 - constants
 
 
 class Lanes(Protocol):
+    """Hold lanes for one relay."""
+
     @property
     def held(self) -> Mapping[int, int]:
-        """The lanes that may be read, each with the epoch under which it is held."""
+        """Return the lanes that may be read, each with the epoch under which it is held."""
 
     @property
-    def leaving(self) -> Collection[int]:
-        """Those of them from which nothing new is to be read."""
+    def draining(self) -> Collection[int]:
+        """Return the held lanes from which nothing new is to be read."""
 
     def tend(self, *, busy: Collection[int]) -> set[int]:
-        """Claim, renew and give up what is due; returns the lanes that others have taken.
+        """Claim, renew and give up the lanes for which that is due.
 
         Args:
             busy: lanes with something in flight; they are not given up.
+
+        Returns:
+            The lanes that other relays have taken since the last call.
         """
 
-    def soon(self) -> None:
-        """Something has changed among the relays: tend at the next opportunity."""
+    def tend_soon(self) -> None:
+        """Let the next `tend()` ask the database, because something has changed among relays."""
 
     def release(self) -> None:
-        """Give up every lane, so that another relay can take it at once."""
+        """Give up every lane, so that other relays can take all at once."""
 
 
 class EveryLane:
-    """SQLite has one relay, which has every lane."""
+    """Hold every lane, as the one relay that SQLite has."""
 
     held: Mapping[int, int] = dict.fromkeys(range(LANES), 0)
-    leaving: Collection[int] = ()
+    draining: Collection[int] = ()
 
     def tend(self, *, busy: Collection[int]) -> set[int]:  # noqa: ARG002 - nothing is given up
+        """Do nothing: no lane is ever lost."""
         return set()
 
-    def soon(self) -> None:
-        """There is no other relay."""
+    def tend_soon(self) -> None:
+        """Do nothing: there is no other relay."""
 
     def release(self) -> None:
-        """There is no other relay."""
+        """Do nothing: there is no other relay."""
 
 
 class LeasedLanes:
-    """Lanes leased in `outbox_lane`.
+    """Hold lanes that are leased in `outbox_lane`.
 
     Args:
         owner: this relay's name, unlike any other's.
         lease: seconds that a lane stays this relay's without a sign of life.
-        most: how many lanes it takes at most.
+        lanes_max: how many lanes the relay takes at most.
+        clock: seconds; only for when to ask the database, whose own clock the leases go by.
+
+    Attributes:
+        held: see `Lanes`.
+        draining: see `Lanes`.
     """
 
     def __init__(
@@ -110,55 +129,62 @@ class LeasedLanes:
         owner: str,
         *,
         lease: float = POSTGRESQL_TIMING.lease,
-        most: int = LANES,
+        lanes_max: int = LANES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owner = owner
         self._lease = lease
-        self._most = most
+        self._lanes_max = lanes_max
         self._clock = clock
         self._due = 0.0
         self._valid_until = 0.0
         self._known: dict[int, int] = {}
         self.held: dict[int, int] = {}
-        self.leaving: set[int] = set()
+        self.draining: set[int] = set()
 
-    def soon(self) -> None:
+    def tend_soon(self) -> None:
+        """Let the next `tend()` ask the database."""
         self._due = 0.0
 
     def tend(self, *, busy: Collection[int]) -> set[int]:
+        """Claim, renew and give up lanes, after a third of a lease; see `Lanes.tend()`."""
         now = self._clock()
         if now >= self._valid_until:
-            # Others may have them by now; what the database says of them is seen below.
-            self.held, self.leaving = {}, set()
-        idle = self.leaving.difference(busy)
+            # Other relays may have the lanes by now; what the database says of them comes below.
+            self.held, self.draining = {}, set()
+        idle = self.draining.difference(busy)
         if now < self._due and not idle and self.held:
             return set()
         before = set(self.held)
+        # Given up before the claim, so that the claim does not count them.
         self._give_up(idle)
         share = self._renew_and_claim()
+        # By `now`, which was before the database reckoned the lease: on the safe side.
         self._valid_until = now + self._lease
         self._due = now + self._lease / 3
-        self.leaving &= set(self.held)
-        surplus = len(self.held) - len(self.leaving) - share
+        self.draining &= set(self.held)
+        surplus = len(self.held) - len(self.draining) - share
         if surplus > 0:
-            self.leaving |= set(sorted(set(self.held) - self.leaving)[-surplus:])
+            self.draining |= set(sorted(set(self.held) - self.draining)[-surplus:])
         if new := set(self.held) - before:
             logger.info("took %d lane(s)", len(new))
         return self._lost(given_up=idle)
 
     def release(self) -> None:
+        """Give up every lane, and the share in lanes."""
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE outbox_lane SET owner = '', until = statement_timestamp() WHERE owner = %s",
                 [self._owner],
             )
             cursor.execute("DELETE FROM outbox_relay WHERE id = %s", [self._owner])
-        self.held, self.leaving, self._known = {}, set(), {}
+        self.held, self.draining, self._known = {}, set(), {}
 
     def _lost(self, *, given_up: Collection[int]) -> set[int]:
-        """Of the lanes that it last knew to be its own, those that others have or have had since:
-        a new epoch says so, also where the lane has come back."""
+        """Return the lanes that other relays have, or have had since the last call.
+
+        A new epoch says so, also where the lane has come back.
+        """
         known, self._known = self._known, dict(self.held)
         return {
             lane
@@ -180,11 +206,11 @@ class LeasedLanes:
         logger.info("gave up %d lane(s) to other relays", len(lanes))
 
     def _renew_and_claim(self) -> int:
-        """What the database has of this relay's is held, and nothing else. Returns its share."""
+        """Ask the database for the lanes that are held, and return the number in the share."""
         params: dict[str, str | float] = {
             "owner": self._owner,
             "lease": self._lease,
-            "most": self._most,
+            "most": self._lanes_max,
         }
         with connection.cursor() as cursor:
             cursor.execute(_RENEW_AND_CLAIM, params)

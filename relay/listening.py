@@ -1,4 +1,4 @@
-"""Listens for the outbox's wake-ups, on PostgreSQL, on a connection and in a thread of its own."""
+"""Listens for the outbox's wake-ups: on PostgreSQL, on a connection and in a thread of its own."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,8 +22,15 @@ Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
 def woken_by_commits(
     *, connect: Connect = direct.connect, timing: Timing = POSTGRESQL_TIMING
 ) -> Iterator[threading.Event]:
-    """An event that is set when something has been committed to the outbox; on SQLite, and without
-    OUTBOX_WAKE_UP, never."""
+    """Set an event whenever something has been committed to the outbox, while the block runs.
+
+    Args:
+        connect: opens the connection that listens, given a name for it.
+        timing: how long to pause between attempts to connect.
+
+    Yields:
+        The event; on SQLite, and without OUTBOX_WAKE_UP, it is never set.
+    """
     woken, over = threading.Event(), threading.Event()
     if connection.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
         yield woken
@@ -42,14 +49,14 @@ def woken_by_commits(
 def _listen(
     woken: threading.Event, over: threading.Event, connect: Connect, timing: Timing
 ) -> None:
-    """An outage ends nothing: the relay polls until it is over."""
+    """Listen until `over` is set; during an outage the relay polls."""
     outage = Outage("the database's wake-up", logger=logger, backoff=timing.outage)
     while not over.is_set():
         try:
             with connect("outbox relay, listening") as listener:
                 listener.execute(f"LISTEN {direct.CHANNEL}")
                 outage.over()
-                woken.set()  # for what was committed before
+                woken.set()  # for what was committed before LISTEN
                 while not over.is_set():
                     for _ in listener.notifies(timeout=timing.wake_up_check, stop_after=1):
                         woken.set()

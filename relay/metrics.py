@@ -1,5 +1,4 @@
-"""What a relay tells Prometheus: its own figures, and those of the outbox while the database
-answers. They are gathered when somebody asks."""
+"""The figures of a relay and of the outbox for Prometheus, gathered when somebody asks."""
 
 from collections.abc import Iterator
 
@@ -18,6 +17,7 @@ from relay.loop import Relay
 
 
 def relay_registry(relay: Relay) -> CollectorRegistry:
+    """Return a registry of the relay's figures and the outbox's."""
     registry = CollectorRegistry()
     registry.register(_OfTheRelay(relay))
     registry.register(_OfTheOutbox())
@@ -25,10 +25,13 @@ def relay_registry(relay: Relay) -> CollectorRegistry:
 
 
 class _OfTheRelay(Collector):
+    """The relay's own figures."""
+
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
     def collect(self) -> Iterator[Metric]:
+        """Yield a metric for each figure."""
         relay = self._relay
         yield CounterMetricFamily(
             "outbox_relay_published",
@@ -62,13 +65,14 @@ class _OfTheRelay(Collector):
 
 
 class _OfTheOutbox(Collector):
-    """Left out while the database does not answer."""
+    """The outbox's figures, left out while the database does not answer."""
 
     def describe(self) -> list[Metric]:
-        """Nothing: or else registering would ask the database."""
+        """Return nothing, or else registering would ask the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Yield a metric for each figure, and leave no connection behind."""
         try:
             yield from self._gauges()
         except Error:

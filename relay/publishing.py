@@ -3,73 +3,75 @@
 from collections.abc import Callable, Iterable
 
 from brokers import Broker, BrokerUnavailable, Message, Publisher, Refused
-from relay.flight import Flight
-from relay.rows import Row
+from relay.in_flight import InFlight
+from relay.store import Row
 
 UNWRITABLE = (AttributeError, TypeError, ValueError)
+"""Errors of headers that are no JSON object of texts."""
 
 
-class Sending:
-    """Keeps `flight` as the broker's reports say.
+class RowPublisher:
+    """Publish rows, and keep `in_flight` as the broker's reports say.
 
     Args:
-        message: makes a row's message.
+        write_message: makes a row's message.
         publisher: by default one of the broker's, made when there is something to send.
     """
 
     def __init__(
         self,
         broker: Broker,
-        flight: Flight,
+        in_flight: InFlight,
         *,
-        message: Callable[[Row], Message],
+        write_message: Callable[[Row], Message],
         publisher: Publisher | None = None,
     ) -> None:
         self._broker = broker
-        self._flight = flight
-        self._message = message
+        self._in_flight = in_flight
+        self._write_message = write_message
         self._publisher = publisher
 
     def publish(self, batch: Iterable[Row]) -> None:
-        """In order; in a lane where one has just been refused, nothing more. What stands here is
-        done for every message.
+        """Publish rows in order; in a lane where a row has just been refused, no more rows.
 
         Raises:
-            BrokerUnavailable: from that row on nothing was sent.
+            BrokerUnavailable: from some row on nothing was sent.
         """
+        # The loop runs once for each message: what stands in it is the relay's cost.
         if self._publisher is None:
             self._publisher = self._broker.publisher()
-        flight, publish, message_of = self._flight, self._publisher.publish, self._message
-        start, halted = flight.start, flight.halted
+        publish, write_message = self._publisher.publish, self._write_message
+        add, halted = self._in_flight.add, self._in_flight.halted
         for row in batch:
             if row.lane in halted:
                 continue
-            start(row)
+            add(row)
             try:
-                message = message_of(row)
+                message = write_message(row)
             except UNWRITABLE as error:
                 reason = f"it cannot be written as a message: {error}"
-                flight.land([Refused(row.id, reason, unsent=True)])
+                self._in_flight.note_reports([Refused(row.id, reason, unsent=True)])
                 continue
             try:
                 queued = publish(message, token=row.id)
             except BrokerUnavailable:
-                flight.cancel(row)
+                self._in_flight.take_back(row)
                 raise
-            if not queued:
-                self.collect(timeout=0)
+            if not queued:  # the lane has to be halted before its next row comes
+                self.collect_reports(timeout=0)
 
-    def collect(self, *, timeout: float) -> None:
-        """The reports there are; waits up to `timeout` seconds for the first."""
+    def collect_reports(self, *, timeout: float) -> None:
+        """Note the reports there are, after waiting `timeout` seconds at most for the first."""
         if self._publisher is not None:
-            self._flight.land(self._publisher.reports(timeout=timeout))
+            self._in_flight.note_reports(self._publisher.reports(timeout=timeout))
 
     def purge(self) -> None:
-        """Send nothing of what is queued: it has failed."""
+        """Send nothing of what is queued: count the messages as failed."""
         if self._publisher is not None:
             self._publisher.purge()
-            self.collect(timeout=0)
+            self.collect_reports(timeout=0)
 
     def close(self) -> None:
+        """Give up what is queued, and free the connections to the broker."""
         if self._publisher is not None:
             self._publisher.close()

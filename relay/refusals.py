@@ -1,8 +1,9 @@
-"""What the database refuses, as opposed to its being away: time alone does not mend a right that
-the role lacks, a table that is not migrated, or a replica identity that PostgreSQL does not take.
+"""What the database refuses, as opposed to its being away.
 
-A relay waits it out and publishes nothing meanwhile. To end would be worse: started again, it would
-publish again what it could not delete.
+Time alone does not mend a right that the role lacks, a table that is not migrated, or a replica
+identity that PostgreSQL does not take. A relay waits until a person has mended it, and publishes
+nothing meanwhile. To end would be worse: started again, the relay would publish again what it could
+not delete.
 """
 
 import time
@@ -16,8 +17,8 @@ from saga_runtime.text import one_line_error
 
 logger = get_logger(__name__)
 
-# PostgreSQL's classes of errors that may be gone by themselves: connection, transaction state,
-# conflicts, resources, operator, system. And two that speak of what others do now.
+# PostgreSQL's classes of errors that may pass by themselves: connection, transaction state,
+# conflicts, resources, operator, system. And two states that speak of what others do now.
 _PASSING = ("08", "25", "40", "53", "57", "58")
 _BUSY = ("55P03", "55006")
 
@@ -26,7 +27,7 @@ _DENIED = "42501"
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether the database has answered that it will not do this."""
+    """Tell whether the database has answered, and will not do what it was asked."""
     state = sqlstate(error)
     return bool(state) and state[:2] not in _PASSING and state not in _BUSY
 
@@ -36,7 +37,7 @@ def sqlstate(error: BaseException) -> str:
     return getattr(error.__cause__, "sqlstate", None) or ""
 
 
-def what_to_do(error: BaseException) -> str:
+def advice(error: BaseException) -> str:
     """Name the way out of a refusal."""
     state = sqlstate(error)
     if state == _DENIED:
@@ -52,8 +53,7 @@ def what_to_do(error: BaseException) -> str:
 
 
 class Refusal:
-    """Tells of what the database refuses: `refused()` after each failure, `over()` after each
-    success."""
+    """Tell of refusals: call `refused()` after each, and `over()` after each success."""
 
     def __init__(
         self, *, timing: Timing = POSTGRESQL_TIMING, clock: Callable[[], float] = time.monotonic
@@ -72,7 +72,7 @@ class Refusal:
         now = self._clock()
         if not self._failures or now >= self._report_due:
             self._report_due = now + self._timing.refusal_report
-            logger.error("%s", sentence(error))
+            logger.error("%s", describe_refusal(error))
         self._failures += 1
         return self._timing.refusal.pause(self._failures)
 
@@ -83,9 +83,9 @@ class Refusal:
         self._failures = 0
 
 
-def sentence(error: Error) -> str:
-    """Say in one line what is refused, what follows, and what to do."""
+def describe_refusal(error: Error) -> str:
+    """Say in one line what the database refuses, what follows, and what to do."""
     return (
         f"the database refuses what the relay needs, nothing is published until it does not: "
-        f"{one_line_error(error)}: {what_to_do(error)}"
+        f"{one_line_error(error)}: {advice(error)}"
     )

@@ -1,5 +1,7 @@
-"""Lanes that wait, because the broker does not take one of their messages now, though it takes
-others: it knows no such topic yet, or does not let us see it."""
+"""Lanes that rest, because the broker does not take one of their messages now.
+
+The broker takes messages of other lanes: it does not know the topic yet, or does not show it to us.
+"""
 
 import time
 from collections.abc import Callable
@@ -13,16 +15,26 @@ logger = get_logger(__name__)
 
 
 class _Rest(NamedTuple):
-    """A lane's latest rest: when it ends, by the clock, how long it is, and the how many-th since
-    the lane last worked."""
+    """A lane's latest rest.
+
+    Attributes:
+        ends: by the clock.
+        seconds: its length.
+        in_a_row: 1 for the first since the lane has worked.
+    """
 
     ends: float
     seconds: float
     in_a_row: int
 
 
-class Rests:
-    """A lane's rest is twice as long as the one before, where that is not long ago."""
+class RestingLanes:
+    """Let lanes rest, each longer where its last rest has just ended.
+
+    Args:
+        backoff: the length of the rests.
+        clock: seconds.
+    """
 
     def __init__(
         self,
@@ -36,13 +48,14 @@ class Rests:
 
     @property
     def lanes(self) -> set[int]:
-        """Those that wait now."""
+        """Return the lanes that rest now."""
         if not self._rests:
             return set()
         now = self._clock()
         return {lane for lane, rest in self._rests.items() if now < rest.ends}
 
     def add(self, lane: int, reason: str) -> None:
+        """Let a lane rest from now on, and log the broker's reason."""
         now = self._clock()
         last = self._rests.get(lane)
         is_recent = last is not None and now - last.ends < last.seconds

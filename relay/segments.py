@@ -1,26 +1,27 @@
 """Empties the outbox's segments, on PostgreSQL.
 
 While any transaction holds an old snapshot, deleted rows cannot be vacuumed and every read walks
-over them. So the table is partitioned by a segment, new rows go into the current one, and the
-others are emptied as a whole. One that is empty becomes the current one; one that somebody keeps
-from being emptied does not, and so grows no more.
+over them. So the table is partitioned by a segment, new rows go into the current segment, and the
+other segments are emptied as a whole. An empty segment becomes the current one; a segment that
+somebody keeps from being emptied does not, and so grows no more.
 
-That is housekeeping: where the relay's role may not do it, one line says so now and then, and
-publishing goes on. Deleted rows are then vacuumed like those of any other table.
+Emptying is housekeeping: where the relay's role may not do it, a line in the log says so now and
+then, and publishing goes on. Deleted rows are then vacuumed like those of any table.
 
-The order of the three statements is what keeps messages: lock, without waiting; then look, under
-the lock; then truncate. To look first loses a row that commits in between, and to wait for the lock
-lets every insert wait behind it.
+The order of three statements keeps messages: lock, without waiting; then look, under the lock; then
+truncate. To look first would lose a row that commits in between, and to wait for the lock would let
+every insert wait behind the relay.
 """
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from django.db import Error, OperationalError, connection, transaction
 
 from relay.refusals import is_refusal
 from relay.timing import POSTGRESQL_TIMING, Timing
+from saga_runtime.database_errors import is_lock_not_available
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 
@@ -28,17 +29,17 @@ logger = get_logger(__name__)
 
 REPORT_BYTES = 64 * 1024 * 1024
 
-LOCK_NOT_AVAILABLE = "55P03"
-
 _PREFIX = "outbox_message_"
 _GRANT = """GRANT SELECT, TRUNCATE ON outbox_message_0, outbox_message_1, outbox_message_2, \
 outbox_message_3 TO "{role}"; GRANT SELECT, UPDATE ON SEQUENCE outbox_segment TO "{role}";"""
+# Each with its size, which is there without a scan.
 _SEGMENTS = f"""
 SELECT child.relname::text, pg_relation_size(child.oid),
     child.relname = '{_PREFIX}' || (SELECT last_value FROM outbox_segment)
 FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
 WHERE inhparent = 'outbox_message'::regclass ORDER BY child.relname
 """  # noqa: S608 - constants
+# Whose lock keeps a segment from being emptied; of several, the oldest transaction's.
 _HOLDER = """
 SELECT l.relation::regclass::text, a.pid, a.application_name,
     extract(epoch FROM now() - a.xact_start)
@@ -49,15 +50,46 @@ ORDER BY a.xact_start LIMIT 1
 
 
 class Segment(NamedTuple):
-    """`size`: in bytes, with what is deleted in it and not yet freed."""
+    """A partition of the outbox.
+
+    Attributes:
+        size: in bytes, with the deleted rows that are not yet freed.
+        is_current: whether new rows go into this segment.
+    """
 
     name: str
     size: int
     is_current: bool
 
 
-class Segments:
-    """Empties what can be emptied, every few seconds while there is something.
+class Segments(Protocol):
+    """Keep the outbox's segments small."""
+
+    @property
+    def is_due(self) -> bool:
+        """Tell whether the next `tend()` would do something."""
+
+    def tend(self) -> None:
+        """Empty the segments that can be emptied, if that is due."""
+
+    def note_deletes(self) -> None:
+        """Note that rows have been deleted, so that there will be something to empty."""
+
+
+class NoSegments:
+    """SQLite's outbox is a plain table."""
+
+    is_due = False
+
+    def tend(self) -> None:
+        """Do nothing."""
+
+    def note_deletes(self) -> None:
+        """Do nothing."""
+
+
+class RotatingSegments:
+    """Empty the segments that can be emptied, every few seconds while there is something.
 
     Args:
         report_bytes: an outbox that is larger and cannot be emptied is logged.
@@ -78,22 +110,25 @@ class Segments:
         self._attempts = 0
         self._report_due = 0.0
         self._is_refused = False
-        self._is_clean = connection.vendor != "postgresql"
+        self._is_clean = False
 
-    def used(self) -> None:
-        """Rows have been deleted: there will be something to empty."""
-        self._is_clean = connection.vendor != "postgresql"
+    def note_deletes(self) -> None:
+        """Note that rows have been deleted, so that there will be something to empty."""
+        self._is_clean = False
         if self._attempts and not self._is_refused:
             self._attempts = 0
             self._due = min(self._due, self._clock() + self._timing.segments.first)
 
     @property
     def is_due(self) -> bool:
+        """Tell whether the next `tend()` would do something."""
         return not self._is_clean and self._clock() >= self._due
 
     def tend(self) -> None:
-        """Empty what can be emptied, if it is time to. What the database does not allow is logged,
-        and raises nothing."""
+        """Empty the segments that can be emptied, if that is due.
+
+        What the database does not allow is logged, and raises nothing.
+        """
         now = self._clock()
         if self._is_clean or now < self._due:
             return
@@ -153,7 +188,7 @@ def _segments() -> list[Segment]:
 
 
 def _make_another_current(segments: Sequence[Segment], refused: Collection[str]) -> None:
-    """One that is empty now, if there is one."""
+    """Let new rows go into a segment that is empty now, if there is such a segment."""
     for each in segments:
         if not each.is_current and each.name not in refused:
             make_current(each.name)
@@ -161,23 +196,31 @@ def _make_another_current(segments: Sequence[Segment], refused: Collection[str])
 
 
 def make_current(segment: str) -> None:
-    """New rows go into this one; a transaction that has asked before may still write elsewhere."""
+    """Let new rows go into this segment.
+
+    A transaction that has asked for the current segment before may still write into another.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT setval('outbox_segment', %s)", [int(segment.removeprefix(_PREFIX))])
 
 
 def empty(segment: str) -> bool:
-    """Empty a segment if nobody uses it and nothing is in it; returns whether it was."""
+    """Empty a segment if nobody uses it and no row is in it.
+
+    Returns:
+        Whether it is empty now.
+    """
     name = connection.ops.quote_name(segment)
     try:
         with transaction.atomic(), connection.cursor() as cursor:
+            # Lock, look, truncate: the order matters, see above.
             cursor.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT")
             cursor.execute(f"SELECT EXISTS (SELECT FROM {name})")  # noqa: S608 - a table's name
             (has_rows,) = cursor.fetchone()
             if not has_rows:
                 cursor.execute(f"TRUNCATE {name}")
     except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+        if not is_lock_not_available(error):
             raise
         return False
     return not has_rows

@@ -1,6 +1,6 @@
-"""One relay a SQLite file. The operating system frees the lock however the process ends.
+"""One relay a SQLite file, by a lock that the operating system frees however the process ends.
 
-`manage.py up` holds it too, over `memory://` for as long as it runs: it is a relay itself.
+`manage.py up` holds the lock too, over `memory://` as long as it runs: then it is a relay itself.
 """
 
 import fcntl
@@ -15,18 +15,18 @@ from saga_runtime.text import visible
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - states the fact
-    """Another process moves the messages of this SQLite file; the text names its command."""
+    """Raised when another process moves the messages of a SQLite file; names its command."""
 
 
 @contextmanager
 def only_relay(command: str) -> Iterator[None]:
-    """Hold the right to be this SQLite file's relay; on PostgreSQL, nothing to hold.
+    """Hold the right to be the SQLite file's relay while the block runs; on PostgreSQL do nothing.
 
     Args:
-        command: what the user has called, for whoever is refused meanwhile.
+        command: the command that the user has called, for the user who is refused meanwhile.
 
     Raises:
-        AlreadyRunning: another process holds it.
+        AlreadyRunning: another process holds the right.
     """
     path = lock_file()
     if path is None:
@@ -49,7 +49,7 @@ def only_relay(command: str) -> Iterator[None]:
 
 
 def _ourselves(command: str) -> str:
-    """Under `manage.py up` that is what the user has called, and can stop."""
+    """Name the process that the user has started and can stop: `manage.py up`, if that runs us."""
     if os.environ.get("SUPERVISED"):
         return f"{os.getppid()} manage.py up"
     return f"{os.getpid()} {command}"
@@ -61,7 +61,8 @@ def _holder(descriptor: int) -> str:
 
 
 def lock_file() -> Path | None:
+    """Return the file whose lock is held, or None on PostgreSQL."""
     if connection.vendor != "sqlite":
         return None
-    # One lock however the file was reached.
+    # The real path: one lock by whatever name the file was reached.
     return Path(f"{os.path.realpath(connection.settings_dict['NAME'])}.relay-lock")

@@ -1,19 +1,33 @@
-"""Messages that were refused together with others. Each is sent again alone, with nothing else
-under way, and only then judged. Between two rounds of that, the other lanes have their turn."""
+"""Messages that were refused together with other messages.
+
+Each is sent again alone, with nothing else in flight, and only then judged. Between two rounds of
+judging the other lanes have their turn.
+"""
 
 import time
 from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
 
-from relay.rows import Row
+from relay.store import Row
 from relay.timing import POSTGRESQL_TIMING
 
 
+class _Place(NamedTuple):
+    """Where a suspect belongs."""
+
+    lane: int
+    key: str
+
+
 class Suspects:
-    """A message is one until its row has left the outbox.
+    """Keep the suspected messages until their rows have left the outbox.
 
     Args:
-        round_seconds: how long one round of judging takes, and the pause after it.
+        round_seconds: how long a round of judging takes, and the pause after the round.
         clock: seconds.
+
+    Attributes:
+        alone: the id of the suspect that is in flight alone, if there is one.
     """
 
     def __init__(
@@ -24,37 +38,39 @@ class Suspects:
     ) -> None:
         self._round_seconds = round_seconds
         self._clock = clock
-        self._places: dict[int, tuple[int, str]] = {}
+        self._places: dict[int, _Place] = {}
         self._round_ends = 0.0
         self._next_round = 0.0
         self.alone: int | None = None
-        """The one that is under way alone."""
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
     @property
     def ids(self) -> Collection[int]:
+        """Return the ids of the suspects."""
         return self._places.keys()
 
     @property
     def lanes(self) -> set[int]:
-        """Their lanes, in which nothing else may be sent."""
-        return {lane for lane, _ in self._places.values()}
+        """Return the suspects' lanes, in which nothing else may be sent."""
+        return {place.lane for place in self._places.values()}
 
     def add(self, rows: Iterable[Row]) -> None:
-        self._places.update({row.id: (row.lane, row.key) for row in rows})
+        """Suspect the messages of these rows."""
+        self._places.update({row.id: _Place(row.lane, row.key) for row in rows})
 
-    def drop(self, *, lanes: Collection[int]) -> None:
-        """None in these lanes is a suspect any more: they are empty of them, or another relay's."""
-        self._places = {id_: at for id_, at in self._places.items() if at[0] not in lanes}
+    def drop_lanes(self, lanes: Collection[int]) -> None:
+        """Suspect nothing in these lanes: they are empty of suspects, or another relay's."""
+        kept = {id_: place for id_, place in self._places.items() if place.lane not in lanes}
+        self._places = kept
 
     def drop_key(self, key: str) -> None:
-        """What there is of this key is parked, or will be."""
-        self._places = {id_: at for id_, at in self._places.items() if at[1] != key}
+        """Suspect nothing of a key that is parked, or will be."""
+        self._places = {id_: place for id_, place in self._places.items() if place.key != key}
 
     def is_turn(self) -> bool:
-        """Whether it is time to send them, rather than anything else."""
+        """Tell whether it is time to send suspects, rather than anything else."""
         if not self._places:
             return False
         now = self._clock()

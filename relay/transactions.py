@@ -1,11 +1,10 @@
-"""One transactional producer for each lane, so that Kafka itself refuses a relay that has slept
-past its lease.
+"""One transactional producer for each lane: Kafka itself refuses a relay that overslept its lease.
 
 Invariants:
-- A lane's producer takes over the lane's transactional id; then the lease is looked at again; it
-  sends only what was read under the epoch that was then found. So whoever has the lane afterwards
+- A lane's producer takes over the lane's transactional id; then the relay looks at the lease again,
+  and sends only rows read under the epoch that was then found. So whoever has the lane afterwards
   also has the id, and this producer can do no more.
-- What is reported as acknowledged has been committed.
+- A message that is reported as acknowledged has been committed.
 """
 
 from collections import Counter
@@ -31,14 +30,18 @@ logger = get_logger(__name__)
 
 
 class LanePublishers:
-    """A publisher that is made of one for each lane. What it has been given is committed, in all
-    lanes at a time, when somebody waits for the reports.
+    """Publish by one producer for each lane.
+
+    Messages are committed, in all lanes at a time, when somebody waits for the reports.
 
     Args:
         broker: one with transactions.
         name: what the transactional ids begin with; they end with the lane.
-        lane_of: the lane of the message with this token.
+        lane_of: returns the lane of the message with this token.
         commit_timeout: seconds that one round of commits may take.
+
+    Attributes:
+        fenced: lanes that are another relay's, whatever this relay believes.
     """
 
     def __init__(
@@ -59,17 +62,19 @@ class LanePublishers:
         self._reports: list[Report] = []
         self._threads = ThreadPoolExecutor(LANES, thread_name_prefix="lane")
         self.fenced: set[int] = set()
-        """Lanes that are another relay's, whatever this one believes."""
 
     def can_send(self, lane: int) -> bool:
+        """Tell whether the lane's producer is ready, and knows of each commit how it ended."""
         return self._is_ready(lane) and lane not in self._undecided
 
     def take_over(self, lanes: Collection[int]) -> bool:
-        """The transactions of these lanes, as far as they are not this relay's; returns whether any
-        were not.
+        """Take over the transactional ids of these lanes, as far as they are not this relay's.
+
+        Returns:
+            Whether any id was not.
 
         Raises:
-            BrokerUnavailable: no answer for any of them.
+            BrokerUnavailable: no lane has got an answer.
         """
         missing = [lane for lane in lanes if not self._is_ready(lane)]
         for lane in missing:
@@ -81,10 +86,11 @@ class LanePublishers:
         return bool(missing)
 
     def keep(self, lanes: Collection[int]) -> None:
-        """Give up the others."""
+        """Give up the producers of all lanes but these."""
         self._give_up(self._publishers.keys() - lanes)
 
     def publish(self, message: Message, *, token: int) -> bool:
+        """Queue a message with its lane's producer; see `Publisher.publish()`."""
         lane = self._lane_of(token)
         if not self._is_ready(lane):
             self._reports.append(Failed(token, "its lane has to be taken over first"))
@@ -99,11 +105,12 @@ class LanePublishers:
         return queued
 
     def reports(self, *, timeout: float) -> list[Report]:
-        """
+        """Commit, if the caller is ready to wait, and return the delivery reports.
+
         Raises:
             BrokerUnavailable: nothing could be committed, and nobody knows what was.
         """
-        errors = self._committed() if timeout else {}
+        errors = self._commit() if timeout else {}
         self._collect(+self._pending)
         self._give_up(self.fenced & self._publishers.keys())
         reports, self._reports = self._reports, []
@@ -112,12 +119,14 @@ class LanePublishers:
         return reports
 
     def commit(self, *, timeout: float) -> None:
-        """`reports()` does."""
+        """Do nothing: `reports()` commits."""
 
     def purge(self) -> None:
+        """Give up what has not been committed."""
         self._in_each([*+self._pending], lambda one: one.purge())
 
     def close(self) -> None:
+        """Close every producer, and end the threads."""
         self._in_each([*self._publishers], lambda one: one.close())
         self._threads.shutdown()
 
@@ -129,7 +138,7 @@ class LanePublishers:
         publisher = self._publishers.get(lane)
         return publisher is not None and publisher.is_ready
 
-    def _committed(self) -> Mapping[int, BrokerUnavailable]:
+    def _commit(self) -> Mapping[int, BrokerUnavailable]:
         lanes = [*+self._pending]
         errors = self._in_each(lanes, lambda one: one.commit(timeout=self._commit_timeout))
         self._undecided = {*self._undecided.difference(lanes), *errors}
@@ -155,7 +164,11 @@ class LanePublishers:
     def _in_each(
         self, lanes: Collection[int], do: Callable[[TransactionalPublisher], None]
     ) -> dict[int, BrokerUnavailable]:
-        """At a time; returns where it did not succeed. Where it is fenced, that is noted."""
+        """Do something with the producers of these lanes, at a time, and note which are fenced.
+
+        Returns:
+            The errors of the lanes where it did not succeed.
+        """
 
         def guarded(lane: int) -> BrokerUnavailable | Fenced | None:
             try:
@@ -175,7 +188,11 @@ class LanePublishers:
 
 
 class TransactionalLanes:
-    """Lanes that are read only once their transactions are this relay's too."""
+    """Hold lanes that are read only once their transactional ids are this relay's too.
+
+    Args:
+        lanes: the leases.
+    """
 
     def __init__(self, lanes: Lanes, publishers: LanePublishers) -> None:
         self._lanes = lanes
@@ -184,17 +201,23 @@ class TransactionalLanes:
 
     @property
     def held(self) -> Mapping[int, int]:
+        """Return the lanes whose leases are held."""
         return self._lanes.held
 
     @property
-    def leaving(self) -> Collection[int]:
+    def draining(self) -> Collection[int]:
+        """Return the lanes that are given up, and those whose producers cannot send now."""
         closed = {lane for lane in self.held if not self._publishers.can_send(lane)}
-        return closed.union(self._lanes.leaving)
+        return closed.union(self._lanes.draining)
 
     def tend(self, *, busy: Collection[int]) -> set[int]:
-        """
+        """Tend the leases, then take over the transactional ids of the lanes held.
+
+        Returns:
+            The lanes that other relays have taken since the last call.
+
         Raises:
-            BrokerUnavailable: what was lost is told the next time.
+            BrokerUnavailable: the lost lanes are returned the next time.
         """
         if self._publishers.fenced:
             self._look_again(busy)
@@ -203,16 +226,19 @@ class TransactionalLanes:
             self._lost |= self._lanes.tend(busy=busy)
         self._publishers.keep(self.held.keys())
         if self._publishers.take_over(self.held):
+            # Between a claim and the takeover another relay may have claimed the lane.
             self._look_again(busy)
         lost, self._lost = self._lost, set()
         return lost
 
-    def soon(self) -> None:
-        self._lanes.soon()
+    def tend_soon(self) -> None:
+        """Let the next `tend()` ask the database."""
+        self._lanes.tend_soon()
 
     def release(self) -> None:
+        """Give up every lease."""
         self._lanes.release()
 
     def _look_again(self, busy: Collection[int]) -> None:
-        self._lanes.soon()
+        self._lanes.tend_soon()
         self._lost |= self._lanes.tend(busy=busy)

@@ -13,8 +13,8 @@ from django.db import connection
 
 from brokers import Broker
 from config.serving.webserver import WebServer
+from relay.assembly import assemble_relay
 from relay.listening import woken_by_commits
-from relay.loop import Relay
 from saga_runtime.logs import get_logger
 from saga_runtime.signs_of_life import SignsOfLife
 from sagas.errors import WorkerUnwell
@@ -47,7 +47,8 @@ class _Part:
 def _relay(broker: Broker, stop: threading.Event, ready: Callable[[], None]) -> None:
     """Publish messages."""
     with woken_by_commits() as woken:
-        Relay(broker, source=settings.OUTBOX_SOURCE, woken=woken, ready=ready).run(stop)
+        source = settings.OUTBOX_SOURCE
+        assemble_relay(broker, source=source, woken=woken, ready=ready).run(stop)
 
 
 def _web(web: WebServer, stop: threading.Event, ready: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from brokers.memory import MemoryBroker
 from outbox import enqueue
 from outbox.models import OutboxLane, OutboxMessage, OutboxRelay
 from relay import segments
+from relay.assembly import assemble_relay
 from relay.lanes import LeasedLanes
 from relay.loop import Relay
 
@@ -84,7 +85,7 @@ def idling() -> Idling:
 def relay(idling: Idling) -> Relay:
     OutboxLane.objects.all().delete()
     OutboxRelay.objects.all().delete()
-    return Relay(MemoryBroker(), source="/tests", woken=idling, clock=lambda: idling.now)
+    return assemble_relay(MemoryBroker(), source="/tests", woken=idling, clock=lambda: idling.now)
 
 
 def put() -> None:
@@ -115,7 +116,7 @@ def test_with_segments_that_somebody_keeps_from_being_emptied(
     OutboxMessage.objects.all().delete()
     other.execute("SELECT count(*) FROM outbox_message")
     segments.make_current("outbox_message_3")
-    relay._segments.used()
+    relay._cycle.segments.note_deletes()
     before = len(requests)
     relay.run(idling.stop)
     assert "LOCK TABLE" in requests.text

@@ -10,9 +10,10 @@ from django.db import DataError, OperationalError, connection, transaction
 
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
-from relay import postgres as postgres_rows
-from relay import rows
+from relay import postgresql_store
 from relay.lanes import LeasedLanes
+from relay.postgresql_store import PostgreSQLStore
+from relay.store import Row
 from tests.unit.waiting import until
 
 pytestmark = [
@@ -22,6 +23,7 @@ pytestmark = [
 ]
 
 ALL = set(range(LANES))
+STORE = PostgreSQLStore("a")
 SHARES = [("a", LANES), ("b", 2), ("c", 16)]
 
 
@@ -55,7 +57,7 @@ def pass_time(clock: Clock, *relays: LeasedLanes, busy: set[int] = frozenset()) 
     """Every relay tends its lanes again, twice: one may wait for what the other gives up."""
     for _ in range(2):
         for each in relays:
-            each.soon()
+            each.tend_soon()
             each.tend(busy=busy)
         clock.now += 0.1
 
@@ -82,10 +84,11 @@ def held(relay: Callable[[str], LeasedLanes]) -> dict[int, int]:
     return dict(a.held)
 
 
-def head(held: dict[int, int], *, limit: int = 9, **options: Any) -> list[rows.Row]:
+def head(held: dict[int, int], *, limit: int = 9, **options: Any) -> list[Row]:
     """What the relay named `a` reads."""
     lanes = options.pop("lanes", sorted(held))
-    return rows.head(lanes, epochs=held, owner="a", limit=limit, **{"besides": (), **options})()
+    options = {"in_flight": (), "lane_limit": limit, **options}
+    return STORE.head(lanes, epochs=held, limit=limit, **options).result()
 
 
 def test_one_relay_has_all(relay: Relays) -> None:
@@ -100,9 +103,9 @@ def test_a_second_one_gets_half_once_the_first_has_drained_it(clock: Clock, rela
     a.tend(busy=())
     b.tend(busy=())
     assert b.held == {}
-    a.soon()
+    a.tend_soon()
     a.tend(busy=ALL)
-    assert len(a.leaving) == LANES // 2
+    assert len(a.draining) == LANES // 2
     assert set(a.held) == ALL  # nothing is given up while something of it is under way
     pass_time(clock, a, b)
     assert len(a.held) == len(b.held) == LANES // 2
@@ -167,7 +170,7 @@ def test_what_others_have_had_meanwhile_was_lost(clock: Clock, relay: Relays) ->
     assert a.tend(busy=ALL) == ALL
     assert set(a.held) == ALL
     assert set(a.held.values()) == {3}
-    a.soon()
+    a.tend_soon()
     assert a.tend(busy=ALL) == set()
 
 
@@ -188,14 +191,14 @@ def test_a_loss_is_told_once_the_database_answers_again(
 
 
 def test_at_most_so_many(clock: Clock) -> None:
-    a = LeasedLanes("a", clock=clock, most=5)
+    a = LeasedLanes("a", clock=clock, lanes_max=5)
     a.tend(busy=())
     assert len(a.held) == 5
 
 
 def test_the_others_have_what_one_may_not_take(clock: Clock) -> None:
     """Else nobody would ever publish it."""
-    relays = [LeasedLanes(name, clock=clock, most=most) for name, most in SHARES]
+    relays = [LeasedLanes(name, clock=clock, lanes_max=most) for name, most in SHARES]
     for _ in range(3):
         pass_time(clock, *relays)
     assert sorted(len(each.held) for each in relays) == [2, 15, 15]
@@ -206,58 +209,56 @@ class TestWhatAStaleRelayDoes:
     """Another relay has its lanes: it reads nothing, deletes nothing and parks nothing."""
 
     @pytest.fixture
-    def row(self, held: dict[int, int]) -> rows.Row:
+    def row(self, held: dict[int, int]) -> Row:
         with transaction.atomic():
             enqueue(topic="t", key="K", type="x", payload=1)
         (row,) = head(held)
         return row
 
     @pytest.fixture
-    def stale(self, row: rows.Row, held: dict[int, int], relay: Relays) -> dict[int, int]:  # noqa: ARG002 - read before
+    def stale(self, row: Row, held: dict[int, int], relay: Relays) -> dict[int, int]:  # noqa: ARG002 - read before
         expire("a")
         relay("b").tend(busy=())
         return held
 
-    def test_no_read(self, row: rows.Row, stale: dict[int, int]) -> None:
+    def test_no_read(self, row: Row, stale: dict[int, int]) -> None:
         assert head(stale) == []
-        assert rows.first_of([row.id], stale, "a") is None
+        assert STORE.first_of([row.id], stale) is None
 
     def test_no_read_under_an_older_epoch_of_its_own(
-        self, row: rows.Row, stale: dict[int, int], relay: Relays
+        self, row: Row, stale: dict[int, int], relay: Relays
     ) -> None:
         expire("b")
         again = relay("a")
         again.tend(busy=())
         assert head(stale) == []
-        assert rows.first_of([row.id], stale, "a") is None
+        assert STORE.first_of([row.id], stale) is None
         assert head(again.held) == [row]
-        assert rows.first_of([row.id], again.held, "a") == row
+        assert STORE.first_of([row.id], again.held) == row
 
-    def test_it_reads_the_lanes_that_it_still_has(
-        self, row: rows.Row, held: dict[int, int]
-    ) -> None:
+    def test_it_reads_the_lanes_that_it_still_has(self, row: Row, held: dict[int, int]) -> None:
         OutboxLane.objects.exclude(lane=row.lane).update(owner="b")
         assert head(held) == [row]
         OutboxLane.objects.filter(lane=row.lane).update(owner="b")
         assert head(held) == []
 
-    def test_no_delete(self, row: rows.Row, stale: dict[int, int]) -> None:
-        rows.delete([row], stale, "a")
+    def test_no_delete(self, row: Row, stale: dict[int, int]) -> None:
+        STORE.delete([row], stale)
         assert OutboxMessage.objects.count() == 1
 
     def test_no_delete_under_an_older_epoch_of_its_own(
-        self, row: rows.Row, stale: dict[int, int], relay: Relays
+        self, row: Row, stale: dict[int, int], relay: Relays
     ) -> None:
         expire("b")
         again = relay("a")
         again.tend(busy=())
-        rows.delete([row], stale, "a")
+        STORE.delete([row], stale)
         assert OutboxMessage.objects.count() == 1
-        rows.delete([row], again.held, "a")
+        STORE.delete([row], again.held)
         assert OutboxMessage.objects.count() == 0
 
-    def test_no_parking(self, row: rows.Row, stale: dict[int, int]) -> None:
-        assert rows.park({"K": row.lane}, reasons={}, epochs=stale, owner="a").total() == 0
+    def test_no_parking(self, row: Row, stale: dict[int, int]) -> None:
+        assert STORE.park({"K": row.lane}, reasons={}, epochs=stale).total() == 0
         assert not ParkedMessage.objects.exists()
         assert OutboxMessage.objects.count() == 1
 
@@ -267,7 +268,7 @@ def test_a_lane_is_read_from_its_head_without_what_is_under_way(held: dict[int, 
         ids = [enqueue(topic="t", key="K", type="x", payload=n).id for n in range(5)]
     assert [row.id for row in head(held, limit=2)] == ids[:2]
     under_way = head(held)[1:3]
-    assert [row.id for row in head(held, besides=under_way)] == [ids[0], *ids[3:]]
+    assert [row.id for row in head(held, in_flight=under_way)] == [ids[0], *ids[3:]]
     (lane,) = {row.lane for row in head(held)}
     assert head(held, lanes=sorted(ALL - {lane})) == []
 
@@ -292,9 +293,9 @@ def test_segments_are_read_together_by_id(held: dict[int, int]) -> None:
 def test_the_plan_walks_no_table() -> None:
     """Planned on an empty table, on which a sequential scan would look cheaper."""
     with transaction.atomic(), connection.cursor() as cursor:
-        statement = postgres_rows._HEAD.replace("SELECT m.id", "EXPLAIN SELECT m.id", 1)
+        statement = postgresql_store._HEAD.replace("SELECT m.id", "EXPLAIN SELECT m.id", 1)
         cursor.execute(
-            f"{postgres_rows._PLAN}; {statement}",
+            f"{postgresql_store._PLAN}; {statement}",
             ["{1,2}", "{1,0}", "{}", 9, "{1,2}", "{1,1}", "a", 9],
         )
         cursor.cursor.nextset()
@@ -306,7 +307,7 @@ def test_the_plan_walks_no_table() -> None:
 def test_no_plan_is_compiled_first() -> None:
     """PostgreSQL does that to what it takes for costly, such as a sort that is off."""
     with transaction.atomic(), connection.cursor() as cursor:
-        statement = f"{postgres_rows._PLAN}; EXPLAIN {postgres_rows._FIRST}"
+        statement = f"{postgresql_store._PLAN}; EXPLAIN {postgresql_store._FIRST}"
         cursor.execute(statement, ["{1,2}", "{1,1}", "a", "{7,8}"])
         cursor.cursor.nextset()
         assert "JIT" not in "".join(line for (line,) in cursor.fetchall())
@@ -314,7 +315,7 @@ def test_no_plan_is_compiled_first() -> None:
 
 def test_what_a_read_says_of_plans_ends_with_it() -> None:
     setting = "SELECT current_setting('enable_seqscan')"
-    assert postgres_rows._asked(setting, [])() == [("off",)]
+    assert [tuple(row) for row in postgresql_store._ask(setting, []).result()] == [("off",)]
     with connection.cursor() as cursor:
         cursor.execute(setting)
         assert cursor.fetchone() == ("on",)
@@ -322,7 +323,7 @@ def test_what_a_read_says_of_plans_ends_with_it() -> None:
 
 def test_a_read_that_failed_leaves_no_transaction_behind() -> None:
     with pytest.raises(DataError):
-        postgres_rows._asked("SELECT 1 / 0", [])()
+        postgresql_store._ask("SELECT 1 / 0", []).result()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
 
@@ -341,6 +342,6 @@ def test_a_read_has_committed_before_its_answer_is_fetched(
     with transaction.atomic():
         assert OutboxMessage.objects.first() is None
         assert count() != 0
-    answer = postgres_rows._asked("SELECT id FROM outbox_message", [])
+    answer = postgresql_store._ask("SELECT id FROM outbox_message", [])
     until(lambda: count() == 0)
-    assert answer() == []
+    assert answer.result() == []

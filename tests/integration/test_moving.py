@@ -8,8 +8,8 @@ from outbox import interventions
 from outbox.lanes import lane_of
 from outbox.models import OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
-from relay import rows
 from relay.lanes import LeasedLanes
+from relay.postgresql_store import PostgreSQLStore
 from saga_runtime.interventions import By
 
 pytestmark = [
@@ -55,7 +55,7 @@ def park(reasons: dict[int, str]) -> int:
     lanes = LeasedLanes("a")
     lanes.tend(busy=())
     try:
-        found = rows.park({"bad": LANE}, reasons=reasons, epochs=lanes.held, owner="a")
+        found = PostgreSQLStore("a").park({"bad": LANE}, reasons=reasons, epochs=lanes.held)
     finally:
         lanes.release()
     assert set(found) <= {"bad"}

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 
 from outbox import enqueue
 from outbox.models import OutboxMessage
-from relay.loop import Relay
+from relay.assembly import assemble_relay
 from tests.databases import own_database
 from tests.integration.on_postgres import default_database
 from tests.unit.relay.scripted import Kafka
@@ -42,7 +42,7 @@ def put(*keys: str) -> None:
 
 
 def drain() -> int:
-    return Relay(Kafka(), source="/tests").drain(threading.Event())
+    return assemble_relay(Kafka(), source="/tests").drain(threading.Event())
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ class TestOnPostgreSQL18:
             run(f"ALTER TABLE {segment} REPLICA IDENTITY DEFAULT")
         put("a")
         broker = Kafka()
-        relay = Relay(broker, source="/tests")
+        relay = assemble_relay(broker, source="/tests")
         with pytest.raises(Exception, match="Replica identity must not contain"):
             relay.drain(threading.Event())
         assert broker.accepted == []

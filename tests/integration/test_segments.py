@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from outbox import enqueue
 from outbox.models import OutboxMessage
 from relay import segments
-from relay.segments import Segments, empty
+from relay.segments import RotatingSegments, empty
 from relay.timing import POSTGRESQL_TIMING
 
 pytestmark = [
@@ -167,14 +167,14 @@ def test_a_transaction_that_is_open_follows_too(
 def test_all_but_the_current_one_are_emptied() -> None:
     used_up()
     segments.make_current("outbox_message_1")
-    Segments().tend()
+    RotatingSegments().tend()
     assert size() == 0
     used_up()
     segments.make_current(SEGMENT)
-    Segments().tend()
+    RotatingSegments().tend()
     assert size() != 0
     assert current() == 1, "an empty one has its turn, and this can be emptied the next time"
-    Segments().tend()
+    RotatingSegments().tend()
     assert size() == 0
 
 
@@ -189,12 +189,12 @@ def test_one_that_cannot_be_emptied_does_not_have_its_turn(
     for _ in range(9):
         put()
         OutboxMessage.objects.all().delete()
-        Segments().tend()
+        RotatingSegments().tend()
         turns.append(current())
     assert set(turns) == {1, 2}
     assert sum(each.size for each in segments._segments()) <= 2 * 8192
     other.rollback()
-    Segments().tend()
+    RotatingSegments().tend()
     assert size() == 0
 
 
@@ -207,17 +207,17 @@ def test_where_none_can_be_emptied_the_current_one_stays(
         put()
     OutboxMessage.objects.all().delete()
     other.execute("SELECT count(*) FROM outbox_message")
-    Segments().tend()
+    RotatingSegments().tend()
     assert current() == 3
     other.rollback()
-    Segments().tend()
+    RotatingSegments().tend()
     assert current() == 0
     assert [each.name for each in segments._segments() if each.size] == ["outbox_message_3"]
 
 
 def test_nothing_is_asked_where_nothing_was_used() -> None:
     run("TRUNCATE outbox_message")
-    looking = Segments(clock=iter([0.0, 10.0, 20.0, 30.0]).__next__)
+    looking = RotatingSegments(clock=iter([0.0, 10.0, 20.0, 30.0]).__next__)
     looking.tend()
     asked: list[str] = []
 
@@ -228,7 +228,7 @@ def test_nothing_is_asked_where_nothing_was_used() -> None:
     with connection.execute_wrapper(note):
         looking.tend()
         assert asked == []
-        looking.used()
+        looking.note_deletes()
         looking.tend()
     assert len(asked) == 1
 
@@ -240,7 +240,7 @@ def test_what_cannot_be_emptied_is_tried_less_and_less_often(
     other.execute("SELECT count(*) FROM outbox_message")
     segments.make_current("outbox_message_1")
     now = 1000.0
-    looking = Segments(clock=lambda: now)
+    looking = RotatingSegments(clock=lambda: now)
     tried: list[float] = []
 
     def note(execute: Callable[..., object], sql: str, *rest: object) -> object:
@@ -253,7 +253,7 @@ def test_what_cannot_be_emptied_is_tried_less_and_less_often(
             looking.tend()
             now += 1.0
     assert tried == [1000, 1002, 1006, 1014, 1030, 1062, 1122, 1182]
-    looking.used()
+    looking.note_deletes()
     now += POSTGRESQL_TIMING.segments.first
     other.rollback()
     looking.tend()
@@ -268,6 +268,6 @@ def test_growth_is_reported_with_who_is_to_blame(
     segments.make_current("outbox_message_1")
     other.execute("SELECT count(*) FROM outbox_message")
     with caplog.at_level(logging.WARNING):
-        Segments(report_bytes=0).tend()
+        RotatingSegments(report_bytes=0).tend()
     assert f"{SEGMENT} cannot be emptied" in caplog.text
     assert "(a dump)" in caplog.text

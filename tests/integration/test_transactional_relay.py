@@ -14,6 +14,7 @@ from brokers.kafka.clients import LIBRDKAFKA
 from brokers.kafka_broker import KafkaBroker
 from outbox import enqueue
 from outbox.models import LANES, OutboxLane, OutboxMessage, OutboxRelay, ParkedMessage
+from relay.assembly import assemble_relay
 from relay.loop import Relay
 from relay.transactions import LanePublishers
 from tests.unit.waiting import in_thread, until
@@ -49,7 +50,7 @@ def topic(broker: KafkaBroker, topic_name: Callable[[str], str]) -> str:
 
 
 def relaying(broker: KafkaBroker, topic: str) -> Relay:
-    return Relay(broker, source=f"/{topic}", transactional=True, jitter=lambda: 0)
+    return assemble_relay(broker, source=f"/{topic}", transactional=True, jitter=lambda: 0)
 
 
 def put(topic: str, payloads: Sequence[object], *, keys: str = "K") -> None:
@@ -126,7 +127,7 @@ def expire(relay: Relay) -> None:
     with connection.cursor() as cursor:
         for table in ("outbox_lane WHERE owner", "outbox_relay WHERE id"):
             past = table.replace("WHERE", "SET until = now() - interval '1 second' WHERE")
-            cursor.execute(f"UPDATE {past} = %s", [relay._name])
+            cursor.execute(f"UPDATE {past} = %s", [relay._cycle.store.owner])
 
 
 @pytest.mark.parametrize("where", ["before it publishes", "before it commits"])
@@ -140,15 +141,15 @@ def test_a_relay_that_slept_past_its_lease_is_refused(
     put(topic, range(5))
     pause, zombie, heir = Pause(), relaying(broker, topic), relaying(broker, topic)
     if where == "before it publishes":
-        sending = zombie._sending
+        sending = zombie._cycle.publisher
         monkeypatch.setattr(sending, "publish", pause.before(sending.publish))
     else:
-        publishers = zombie._sending._publisher
+        publishers = zombie._cycle.publisher._publisher
         assert isinstance(publishers, LanePublishers)
-        real = publishers._committed
+        real = publishers._commit
         monkeypatch.setattr(
             publishers,
-            "_committed",
+            "_commit",
             lambda: pause.before(real)() if publishers._pending.total() else real(),
         )
     with in_thread(zombie.run):

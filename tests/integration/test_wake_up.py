@@ -18,8 +18,8 @@ from outbox import NewMessage, direct, enqueue, enqueue_many, waking
 from outbox.interventions import retry
 from outbox.models import OutboxMessage, ParkedMessage
 from outbox.waking import Notifier
+from relay.assembly import assemble_relay
 from relay.listening import woken_by_commits
-from relay.loop import Relay
 from relay.timing import Timing
 from saga_runtime.interventions import By
 from tests import processes
@@ -184,7 +184,7 @@ def test_a_commit_wakes_an_idle_relay(notifier: Notifier) -> None:
     timing = Timing(shortest_poll=3600.0, longest_poll=3600.0)
     stop = threading.Event()
     with woken_by_commits() as woken:
-        relay = Relay(MemoryBroker(), source="/tests", woken=woken, timing=timing)
+        relay = assemble_relay(MemoryBroker(), source="/tests", woken=woken, timing=timing)
         running = threading.Thread(target=relay.run, args=(stop,))
         running.start()
         try:

@@ -1,3 +1,5 @@
+"""`manage.py run_outbox_relay`: arguments and wiring of a relay that runs as a process."""
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,11 @@ from django.db import Error, connection
 
 from brokers import await_broker, broker_from_url, require_shared, require_transactions
 from outbox.models import LANES
+from relay.assembly import assemble_relay
 from relay.listening import woken_by_commits
 from relay.loop import Relay
 from relay.metrics import relay_registry
-from relay.refusals import is_refusal, sentence
+from relay.refusals import describe_refusal, is_refusal
 from relay.single import AlreadyRunning, only_relay
 from relay.timing import Timing
 from saga_runtime.commands import VisibleCommand
@@ -22,12 +25,13 @@ MAX_BATCH_SIZE = 10_000
 
 
 class Command(VisibleCommand):
-    timing: Timing | None = None
-    """How long the relay waits for what; None: as the database wants."""
+    """Run a relay until a signal comes, or until the outbox is empty."""
 
+    timing: Timing | None = None  # by default as the database wants
     help = "Publishes the outbox to SAGAZ_BROKER_URL until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options that `docs/relay.md` describes."""
         parser.add_argument("--drain", action="store_true", help="empty the outbox, then exit")
         parser.add_argument(
             "--batch-size", type=_batch_size, default=1000, help="rows at a time (default 1000)"
@@ -59,6 +63,7 @@ class Command(VisibleCommand):
         metrics_address: str,
         **_: Any,
     ) -> None:
+        """Await the broker, take the right to relay, and relay."""
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
         if transactional:
@@ -68,7 +73,7 @@ class Command(VisibleCommand):
         spare_the_collector()
         try:
             with only_relay("manage.py run_outbox_relay"), woken_by_commits() as woken:
-                relay = Relay(
+                relay = assemble_relay(
                     broker,
                     source=settings.OUTBOX_SOURCE,
                     batch_size=batch_size,
@@ -91,7 +96,7 @@ class Command(VisibleCommand):
         except Error as error:
             if not is_refusal(error):
                 raise
-            raise CommandError(sentence(error)) from error
+            raise CommandError(describe_refusal(error)) from error
         self.say(f"published {count} message(s)")
 
     def _run(self, relay: Relay) -> None:
@@ -109,7 +114,7 @@ def _lanes(text: str) -> int:
 
 
 def _batch_size(text: str) -> int:
-    """A batch and what is in flight must fit into one statement's parameters."""
+    """Read a batch size; a batch and what is in flight must fit into a statement's parameters."""
     size = positive(text)
     if size > MAX_BATCH_SIZE:
         raise argparse.ArgumentTypeError(f"must be {MAX_BATCH_SIZE} or less")

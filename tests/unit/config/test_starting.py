@@ -15,8 +15,8 @@ from brokers import BrokerUnavailable, Record
 from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
 from config.serving.supervised import Part, Supervisor
+from relay.assembly import assemble_relay
 from relay.lanes import EveryLane
-from relay.loop import Relay
 from relay.timing import POSTGRESQL_TIMING, Timing
 from saga_runtime.backoff import Backoff
 from saga_runtime.signs_of_life import EVERY, SignsOfLife
@@ -139,7 +139,7 @@ class TestReady:
             with connection.execute_wrapper(refuse):
                 relay.run(stop)
 
-        relay = Relay(
+        relay = assemble_relay(
             MemoryBroker(),
             source="/tests",
             timing=Timing(outage=Backoff(first=0.001, longest=0.01)),
@@ -161,7 +161,7 @@ class TestReady:
 
         lanes, said = Leased(), list[str]()
         now = 0.0
-        relay = Relay(
+        relay = assemble_relay(
             MemoryBroker(),
             source="/tests",
             lanes=lanes,
@@ -169,10 +169,10 @@ class TestReady:
             clock=lambda: now,
         )
         stop = threading.Event()
-        relay._guarded_cycle(stop)
+        relay._run_cycle(stop)
         assert said == []
         lanes.held = {1: 1}
-        relay._guarded_cycle(stop)
+        relay._run_cycle(stop)
         assert said == ["ready"]
 
     def test_a_relay_for_which_the_others_leave_no_lane_is_after_two_leases(self) -> None:
@@ -181,17 +181,17 @@ class TestReady:
 
         said: list[str] = []
         now = 0.0
-        relay = Relay(
+        relay = assemble_relay(
             MemoryBroker(),
             source="/tests",
             lanes=Leased(),
             ready=lambda: said.append("ready"),
             clock=lambda: now,
         )
-        relay._guarded_cycle(threading.Event())
+        relay._run_cycle(threading.Event())
         assert said == []
         now = 2 * POSTGRESQL_TIMING.lease
-        relay._guarded_cycle(threading.Event())
+        relay._run_cycle(threading.Event())
         assert said == ["ready"]
 
 

@@ -35,7 +35,7 @@ from orders.payments import PaymentGateway, gateway_from_url
 from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order, receive_stock
 from outbox.models import OutboxMessage
-from relay.loop import Relay
+from relay.assembly import assemble_relay
 from saga_runtime.backoff import Backoff
 from saga_runtime.correlation import Correlation, correlated
 from sagas.models import Saga, SagaStep
@@ -93,7 +93,7 @@ def running(gateway: PaymentGateway, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with ExitStack() as stack:
         service = SagaService.from_settings(broker, concurrency=4, timing=timing)
         stack.enter_context(in_thread(service.run))
-        stack.enter_context(in_thread(Relay(broker, source="/tests").run))
+        stack.enter_context(in_thread(assemble_relay(broker, source="/tests").run))
         yield (shop := Shop(broker, events))
         shop.published()  # a relay that stops waits for those who have not yet taken all
 

@@ -8,6 +8,7 @@ from django.db import connection, transaction
 from outbox import NewMessage, TooManyKeys, enqueue, enqueue_many
 from outbox.keys import MOST_KEYS
 from outbox.models import OutboxMessage, ParkedMessage
+from relay.postgresql_store import PostgreSQLStore
 from tests.unit.relay.scripted import Kafka, make_relay
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,9 +70,8 @@ def test_a_savepoint_that_is_taken_back_gives_its_keys_back() -> None:
 
 
 @pytest.mark.on_postgresql
-def test_a_relay_parks_many_keys_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relay_parks_many_keys_in_parts() -> None:
     """It takes the keys' locks, too."""
-    monkeypatch.setattr("relay.rows.MOST_KEYS", 10)
     held: list[int] = []
 
     def note(execute: object, sql: str, *rest: object) -> object:
@@ -88,7 +88,10 @@ def test_a_relay_parks_many_keys_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
 
     with transaction.atomic():
         enqueue_many(messages(35))
-    relay = make_relay(Kafka(lambda batch: ["unsent"] * len(batch)))
+    relay = make_relay(
+        Kafka(lambda batch: ["unsent"] * len(batch)),
+        store=PostgreSQLStore("tests", keys_at_a_time=10),
+    )
     with connection.execute_wrapper(note):
         relay.drain(threading.Event())
     assert ParkedMessage.objects.count() == 35

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models import Model
 
 from outbox import checks
-from relay.deleting import Deleter
+from relay.assembly import open_store
 
 pytestmark = pytest.mark.django_db  # from Django 6.0 on its own checks ask the database
 
@@ -135,11 +135,11 @@ def test_a_router_that_leaves_our_tables_alone_passes(settings: Any) -> None:
 )
 def test_a_relay_deletes_in_a_thread_of_its_own(options: Any, pool: Any) -> None:
     options(OPTIONS={"pool": pool})
-    assert Deleter("relay")._thread is not None
+    assert open_store("relay").deletes_beside_reads
 
 
 @pytest.mark.on_postgresql
 @pytest.mark.parametrize("most", [None, 1])
 def test_with_a_single_connection_it_does_not(options: Any, most: int | None) -> None:
     options(OPTIONS={"pool": {"min_size": 1, "max_size": most}})
-    assert Deleter("relay")._thread is None
+    assert not open_store("relay").deletes_beside_reads

@@ -17,9 +17,10 @@ from outbox.keys import lock_key, try_lock_keys
 from outbox.lanes import lane_of
 from outbox.models import OutboxMessage, ParkedIntervention, ParkedMessage
 from outbox.murmur2 import murmur2
-from relay import rows
+from relay.assembly import open_store
 from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
+from relay.store import Row
 from tests.unit.relay.scripted import Kafka, drain, make_relay, put
 from tests.unit.waiting import in_thread, until
 
@@ -268,8 +269,8 @@ def test_the_relay_parks_nothing_behind_what_is_being_put_back(ids: list[int]) -
     lanes.tend(busy=())
     with in_thread(hold):
         until(lambda: locked)
-        assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a").total() == 0
-    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a").total() == 1
+        assert open_store("a").park({"bad": lane}, reasons={}, epochs=lanes.held).total() == 0
+    assert open_store("a").park({"bad": lane}, reasons={}, epochs=lanes.held).total() == 1
     lanes.release()
 
 
@@ -282,22 +283,32 @@ def lanes() -> Iterator[Lanes]:
     lanes.release()
 
 
+def head(lanes: Lanes) -> list[Row]:
+    """What the relay named `a` reads."""
+    pending = open_store("a").head(
+        [*lanes.held], epochs=lanes.held, in_flight=(), limit=10, lane_limit=10
+    )
+    return pending.result()
+
+
 def test_what_is_put_back_after_a_read_goes_first(ids: list[int], lanes: Lanes) -> None:
     later = put("bad")
-    parked = ParkedKeys("a")
+    parked = ParkedKeys(open_store("a"))
     parked.learn(lanes.held)
-    stale = rows.head([*lanes.held], epochs=lanes.held, owner="a", limit=10, besides=())()
+    stale = head(lanes)
     call_command("outbox", "retry", "bad", "--why", "the limit is raised")
-    assert parked.without_waiting(stale, lanes.held, set()) == []
-    fresh = rows.head([*lanes.held], epochs=lanes.held, owner="a", limit=10, besides=())()
-    sendable = parked.without_waiting(fresh, lanes.held, set())
-    assert [row.id for row in sendable] == [ids[1], ids[3], *later]
+    waiting = parked.among(stale)
+    assert set(waiting) == {row.key for row in stale} == {"bad"}
+    parked.park_waiting(waiting, held=lanes.held, in_flight=())
+    fresh = head(lanes)
+    assert [row.id for row in fresh] == [ids[1], ids[3], *later]
+    assert parked.among(fresh) == {}
 
 
 def test_nothing_is_parked_behind_what_has_been_put_back(ids: list[int], lanes: Lanes) -> None:
     lane = ParkedMessage.objects.get(id=ids[1]).lane
     call_command("outbox", "retry", "bad", "--why", "the limit is raised")
-    assert rows.park({"bad": lane}, reasons={}, epochs=lanes.held, owner="a").total() == 0
+    assert open_store("a").park({"bad": lane}, reasons={}, epochs=lanes.held).total() == 0
     assert OutboxMessage.objects.count() == 2
 
 

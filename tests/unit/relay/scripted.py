@@ -19,7 +19,9 @@ from brokers import (
 )
 from outbox import enqueue
 from outbox.models import LANES, OutboxMessage, ParkedMessage
+from relay.assembly import assemble_relay
 from relay.loop import Relay
+from relay.store import Store
 from relay.timing import SQLITE_TIMING, Timing
 from saga_runtime.backoff import Backoff
 
@@ -134,7 +136,7 @@ def make_relay(
     **options: Any,
 ) -> Relay:
     """A relay whose pauses are short, each as short as it may be."""
-    return Relay(
+    return assemble_relay(
         broker,
         source=SOURCE,
         batch_size=batch_size,
@@ -144,8 +146,8 @@ def make_relay(
     )
 
 
-def drain(broker: Broker, *, batch_size: int = 500) -> int:
-    return make_relay(broker, batch_size=batch_size).drain(threading.Event())
+def drain(broker: Broker, *, batch_size: int = 500, store: Store | None = None) -> int:
+    return make_relay(broker, batch_size=batch_size, store=store).drain(threading.Event())
 
 
 def parked() -> list[tuple[str, int | str]]:
@@ -161,7 +163,7 @@ class SomeLanes:
 
     def __init__(self) -> None:
         self.held = dict.fromkeys(range(LANES), 1)
-        self.leaving: set[int] = set()
+        self.draining: set[int] = set()
         self.taken_by_others: set[int] = set()
 
     def tend(self, *, busy: Collection[int]) -> set[int]:  # noqa: ARG002 - nothing is busy
@@ -170,7 +172,7 @@ class SomeLanes:
             del self.held[lane]
         return lost
 
-    def soon(self) -> None:
+    def tend_soon(self) -> None:
         raise NotImplementedError
 
     def release(self) -> None:

@@ -1,7 +1,7 @@
 """While PostgreSQL deletes one batch, the next is read and published."""
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ import pytest
 from django.db import OperationalError
 
 from outbox.models import OutboxLane, ParkedMessage
-from relay import rows
+from relay.assembly import open_store, relay_name
 from relay.loop import Relay
-from relay.rows import Row
+from relay.store import Row, Store
 from relay.timing import Timing
 from saga_runtime.backoff import Backoff
 from tests.unit.relay.scripted import QUICK, Kafka, left, make_relay, put
@@ -21,23 +21,24 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql
 
 
 class Gate:
-    """Holds up every delete while it is shut, before the statement is sent. `trouble` is what the
-    next ones raise instead."""
+    """Holds up every delete of `store` while it is shut, before the statement is sent. `trouble` is
+    what the next ones raise instead."""
 
-    def __init__(self, delete: Callable[..., None]) -> None:
-        self._delete = delete
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._delete = store.delete
         self._open = threading.Event()
         self.trouble: list[Exception] = []
         self.waiting: list[int] = []
         """The ids that are in the delete that waits."""
 
-    def delete(self, batch: Collection[Row], epochs: Mapping[int, int], owner: str) -> None:
+    def delete(self, batch: Collection[Row], epochs: Mapping[int, int]) -> None:
         self.waiting = [row.id for row in batch]
         assert self._open.wait(30)
         self.waiting = []
         if self.trouble:
             raise self.trouble.pop()
-        self._delete(batch, epochs, owner)
+        self._delete(batch, epochs)
 
     def open(self) -> None:
         self._open.set()
@@ -45,8 +46,9 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    gate = Gate(rows.delete)
-    monkeypatch.setattr(rows, "delete", gate.delete)
+    store = open_store(relay_name())
+    gate = Gate(store)
+    monkeypatch.setattr(store, "delete", gate.delete)
     return gate
 
 
@@ -54,7 +56,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 def running(
     broker: Kafka, gate: Gate, *, batch_size: int = 4, timing: Timing = QUICK
 ) -> Iterator[Relay]:
-    relay = make_relay(broker, batch_size=batch_size, timing=timing)
+    relay = make_relay(broker, batch_size=batch_size, timing=timing, store=gate.store)
     with in_thread(relay.run):
         try:
             yield relay
@@ -113,15 +115,15 @@ def test_stopping_deletes_what_is_acknowledged_and_only_then_frees_the_lanes(
 ) -> None:
     put(*"abcd")
     broker = Kafka()
-    relay = make_relay(broker, batch_size=2)
+    relay = make_relay(broker, batch_size=2, store=gate.store)
     at_release: list[int] = []
-    release = relay._lanes.release
+    release = relay._cycle.lanes.release
 
     def noted() -> None:
         at_release.append(left())
         release()
 
-    monkeypatch.setattr(relay._lanes, "release", noted)
+    monkeypatch.setattr(relay._cycle.lanes, "release", noted)
     with in_thread(relay.run) as stop:
         until(lambda: len(broker.accepted) == 4)
         stop.set()
@@ -156,14 +158,14 @@ def test_segments_are_emptied_between_two_deletes(monkeypatch: pytest.MonkeyPatc
     relay = make_relay(
         Kafka(), batch_size=5, timing=replace(QUICK, segments=Backoff(first=0.0, longest=0.0))
     )
-    tend = relay._segments.tend
+    tend = relay._cycle.segments.tend
 
     def noted() -> None:
-        if relay._segments.is_due:
-            busy.append(relay._deleter.is_busy)
+        if relay._cycle.segments.is_due:
+            busy.append(relay._cycle.deleter.is_busy)
         tend()
 
-    monkeypatch.setattr(relay._segments, "tend", noted)
+    monkeypatch.setattr(relay._cycle.segments, "tend", noted)
     put(*"abcde" * 20)
     relay.drain(threading.Event())
     assert len(busy) > 10

@@ -86,7 +86,7 @@ class Kafka:
 class Leases:
     """`next_held` is what the database says of this relay's lanes."""
 
-    leaving: Collection[int] = ()
+    draining: Collection[int] = ()
 
     def __init__(self, said: list[str]) -> None:
         self._said = said
@@ -101,7 +101,7 @@ class Leases:
             self.next_held.pop(0)
         return set(before) - set(self.held)
 
-    def soon(self) -> None: ...
+    def tend_soon(self) -> None: ...
 
     def release(self) -> None: ...
 
@@ -134,7 +134,7 @@ class TestLanes:
         assert lanes.tend(busy=()) == set()
         assert kafka.said[0] == kafka.said[-1] == "look at the leases"
         assert set(kafka.said[1:-1]) == {"take over 1", "take over 2"}
-        assert set(lanes.leaving) == set()
+        assert set(lanes.draining) == set()
         lanes.tend(busy=())
         assert len(kafka.said) == 5
 
@@ -150,9 +150,9 @@ class TestLanes:
     ) -> None:
         lanes.tend(busy=())
         kafka.made[0].is_ready = False
-        assert set(lanes.leaving) == {1}
+        assert set(lanes.draining) == {1}
         lanes.tend(busy=())
-        assert set(lanes.leaving) == set()
+        assert set(lanes.draining) == set()
 
     def test_a_lane_that_kafka_refuses_is_asked_about(
         self, lanes: TransactionalLanes, leases: Leases, kafka: Kafka, publishers: LanePublishers
@@ -161,7 +161,7 @@ class TestLanes:
         publishers.publish(MESSAGE, token=10)
         kafka.made[0].trouble = Fenced()
         assert publishers.reports(timeout=1) == [Failed(10, "")]
-        assert set(lanes.leaving) == {1}
+        assert set(lanes.draining) == {1}
         leases.next_held = [{2: 1}]
         assert lanes.tend(busy=()) == {1}
         assert len(kafka.made) == 2

@@ -26,8 +26,8 @@ from brokers.memory import MemoryBroker
 from outbox import NewMessage, enqueue, enqueue_many
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
-from relay import rows
-from relay.resting_lanes import Rests
+from relay.assembly import open_store
+from relay.resting_lanes import RestingLanes
 from relay.single import AlreadyRunning, lock_file, only_relay
 from saga_runtime.correlation import Correlation, correlated
 from tests.unit.relay.scripted import (
@@ -173,7 +173,7 @@ class TestDeleting:
         put("a", topic="shop.commands")
         relay = make_relay(MemoryBroker(), timing=replace(QUICK, flush_timeout=0.1))
         with in_thread(relay.run):
-            until(lambda: relay._flight.rows)
+            until(lambda: relay._cycle.in_flight.rows)
         assert left() == 1
         other = MemoryBroker()
         subscription = other.subscribe(["shop.commands"], group="g")
@@ -245,15 +245,15 @@ class TestTheBrokerIsAway:
         broker = Kafka()
         broker.silent = True
         relay = make_relay(broker)
-        relay._cycle()
+        relay._cycle.run(wait=0.005)
         sent = broker._queue
         for failed in ids:
             assert [token for token, _ in sent] == ids
             broker._given_up = [Failed(failed, "away")]
-            relay._cycle()
-        relay._cycle()
+            relay._cycle.run(wait=0.005)
+        relay._cycle.run(wait=0.005)
         assert [token for token, _ in sent] == [*ids, *ids]
-        relay._close()
+        relay._cycle.close()
 
     def test_it_may_go_away_within_a_batch(self) -> None:
         put(*"aaaaaa")
@@ -323,7 +323,7 @@ class TestAMessageThatTheBrokerDoesNotTakeNow:
 
     def test_rests_grow_while_they_follow_each_other(self) -> None:
         now = 100.0
-        rests = Rests(clock=lambda: now)
+        rests = RestingLanes(clock=lambda: now)
         for seconds in (0.3, 0.6, 1.2):
             rests.add(3, "not now")
             assert rests.lanes == {3}
@@ -359,11 +359,11 @@ class TestLosingALane:
         broker = Kafka()
         broker.silent = True
         relay = make_relay(broker, lanes=lanes)
-        relay._cycle()
+        relay._cycle.run(wait=0.005)
         assert len(broker._queue) == 3
         put("stays", "goes", "stays")
         lanes.taken_by_others = {murmur2(b"goes") % LANES}
-        relay._cycle()
+        relay._cycle.run(wait=0.005)
         broker.silent = False
         with in_thread(relay.run):
             until(lambda: left() == 2)
@@ -580,7 +580,7 @@ class TestRefusedMessages:
         put(*"abc")
         relay = make_relay(Kafka(judge))
         with in_thread(relay.run):
-            until(lambda: relay._suspects)
+            until(lambda: relay._cycle.suspects)
         assert left() == 3
 
 
@@ -589,7 +589,8 @@ class TestTheDatabaseIsAway:
     def test_it_goes_on_and_loses_nothing(
         self, function: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = getattr(rows, function)
+        store = open_store("tests")
+        real = getattr(store, function)
         failures = iter([1, 2, 3])
 
         def failing(*args: object, **kwargs: object) -> object:
@@ -600,10 +601,10 @@ class TestTheDatabaseIsAway:
         def judge(batch: Sequence[Message]) -> list[str]:
             return ["refuse" if message.key == "bad" else "ok" for message in batch]
 
-        monkeypatch.setattr(rows, function, failing)
+        monkeypatch.setattr(store, function, failing)
         put("a", "bad", "b", "a")
         broker = Kafka(judge)
-        drain(broker)
+        drain(broker, store=store)
         assert (broker.order_of("a"), broker.order_of("b")) == ([0, 3], [2])
         assert parked() == [("bad", 1)]
 

@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from brokers import BrokerUnavailable, Message, Report
 from outbox.models import LANES, OutboxMessage, ParkedMessage
 from outbox.murmur2 import murmur2
-from relay import rows
+from relay.assembly import open_store
+from relay.store import Pending
 from tests.unit.relay.scripted import Kafka, SomeLanes, drain, left, make_relay, put
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,21 +31,22 @@ def test_each_batch_is_asked_for_before_the_one_before_is_published(
 ) -> None:
     put(*KEYS * 3)
     events: list[str] = []
-    ask, broker = rows.head, Kafka()
+    store, broker = open_store("tests"), Kafka()
+    ask = store.head
     publish = broker.publish
 
-    def asked(*arguments: object, **options: object) -> object:
+    def asked(*arguments: Any, **options: Any) -> Pending:
         events.append("ask")
-        return ask(*arguments, **options)  # type: ignore[arg-type]
+        return ask(*arguments, **options)
 
     def published(message: Message, *, token: int) -> bool:
         if events[-1] != "publish":
             events.append("publish")
         return publish(message, token=token)
 
-    monkeypatch.setattr(rows, "head", asked)
+    monkeypatch.setattr(store, "head", asked)
     monkeypatch.setattr(broker, "publish", published)
-    drain(broker, batch_size=8)
+    drain(broker, batch_size=8, store=store)
     assert events[:5] == ["ask", "ask", "publish", "ask", "publish"]
     assert len(broker.accepted) == 60
 
@@ -147,7 +150,7 @@ class Lanes:
         self.lanes, self.broker = SomeLanes(), Kafka()
         self.broker.silent = silent
         self.relay = make_relay(self.broker, batch_size=8, lanes=self.lanes)
-        self.relay._cycle()
+        self.relay._cycle.run(wait=0.005)
         sent = self.broker.accepted or [message for _, message in self.broker._queue]
         assert len(sent) == 8
         self.kept = {lane_of(message.key) for message in sent}
@@ -156,8 +159,8 @@ class Lanes:
     def go_on(self) -> None:
         self.broker.silent = False
         for _ in range(40):
-            self.relay._cycle()
-        self.relay._close()
+            self.relay._cycle.run(wait=0.005)
+        self.relay._cycle.close()
 
     def assert_only_those_kept(self) -> None:
         kept = [key for key in KEYS if lane_of(key) in self.kept]
@@ -184,6 +187,6 @@ class TestWhatWasRead:
 
     def test_of_a_lane_that_is_to_be_given_up(self, *, silent: bool) -> None:
         case = Lanes(silent=silent)
-        case.lanes.leaving = set(case.others)
+        case.lanes.draining = set(case.others)
         case.go_on()
         case.assert_only_those_kept()

@@ -10,8 +10,9 @@ from django.db import OperationalError
 
 from brokers import Failed, Message, QueueFull
 from outbox.models import OutboxMessage, ParkedMessage
-from relay import rows
+from relay.assembly import open_store
 from relay.loop import Relay
+from relay.store import Pending, Row
 from saga_runtime.backoff import Backoff
 from tests.unit.relay.scripted import QUICK, Kafka, drain, make_relay, put
 from tests.unit.relay.test_read_ahead import KEYS, Lanes, lane_of, published_in_order
@@ -19,26 +20,20 @@ from tests.unit.relay.test_read_ahead import KEYS, Lanes, lane_of, published_in_
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of each answer."""
-    ask, sizes = rows.head, []
+class Counted:
+    """A read that notes the size of its answer."""
 
-    def counting(*arguments: object, **options: object) -> object:
-        answer = ask(*arguments, **options)  # type: ignore[arg-type]
+    def __init__(self, pending: Pending, sizes: list[int]) -> None:
+        self._pending = pending
+        self._sizes = sizes
 
-        def answered() -> list[rows.Row]:
-            found = answer()
-            sizes.append(len(found))
-            return found
-
-        return answered
-
-    monkeypatch.setattr(rows, "head", counting)
-    return sizes
+    def result(self) -> list[Row]:
+        found = self._pending.result()
+        self._sizes.append(len(found))
+        return found
 
 
-def test_a_full_queue_has_nothing_read_twice(asked: list[int]) -> None:
+def test_a_full_queue_has_nothing_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large messages: the producer takes a few at a time."""
 
     class Narrow(Kafka):
@@ -48,11 +43,14 @@ def test_a_full_queue_has_nothing_read_twice(asked: list[int]) -> None:
             return super().publish(message, token=token)
 
     put(*KEYS * 5)
+    store, sizes = open_store("tests"), list[int]()
+    ask = store.head
+    monkeypatch.setattr(store, "head", lambda *args, **more: Counted(ask(*args, **more), sizes))
     broker = Narrow()
-    drain(broker, batch_size=20)
+    drain(broker, batch_size=20, store=store)
     assert len(broker.accepted) == 100
     assert published_in_order(broker)
-    assert sum(asked) <= 2 * 100
+    assert sum(sizes) <= 2 * 100
 
 
 @pytest.mark.on_sqlite  # where no read asks the database whose the lanes are
@@ -68,14 +66,14 @@ def test_what_was_read_before_an_outage_of_the_database_is_read_again(
         def fails(*_: object) -> None:
             raise OperationalError("the server is gone")
 
-        away.setattr(rows, "delete", fails)
-        case.relay._guarded_cycle(stop)
+        away.setattr(case.relay._cycle.store, "delete", fails)
+        case.relay._run_cycle(stop)
     assert case.relay.outages["database"] == 1
     seen = len(case.broker.accepted)
     OutboxMessage.objects.filter(lane__in=case.others).delete()  # by the relay that has them now
     for _ in range(20):
-        case.relay._guarded_cycle(stop)
-    case.relay._close()
+        case.relay._run_cycle(stop)
+    case.relay._cycle.close()
     late = {lane_of(message.key) for message in case.broker.accepted[seen:]}
     assert not late & case.others
 
@@ -91,12 +89,12 @@ def parked_key() -> Kafka:
 
 
 def kept(relay: Relay) -> set[str]:
-    return {row.key for row in relay._reading._ahead[1]}
+    return {row.key for row in relay._cycle.reader._ahead.rows}
 
 
 def test_what_was_read_ahead_of_a_parked_key_is_parked_too(parked_key: Kafka) -> None:
     relay = make_relay(parked_key, batch_size=8)
-    relay._cycle()
+    relay._cycle.run(wait=0.005)
     assert "bad" in kept(relay)
     relay.drain(threading.Event())
     assert parked_key.order_of("bad") == []
@@ -105,7 +103,7 @@ def test_what_was_read_ahead_of_a_parked_key_is_parked_too(parked_key: Kafka) ->
 
 def test_what_is_put_back_after_that_goes_first(parked_key: Kafka) -> None:
     relay = make_relay(parked_key, batch_size=8)
-    relay._cycle()
+    relay._cycle.run(wait=0.005)
     assert "bad" in kept(relay)
     call_command("outbox", "retry", "bad", "--why", "the limit is raised")
     relay.drain(threading.Event())

@@ -139,12 +139,12 @@ def refused(state: str, text: str = "no") -> Exception:
 )
 def test_each_refusal_says_what_to_do(state: str, expected: str) -> None:
     assert is_refusal(refused(state))
-    assert expected in refusals.what_to_do(refused(state))
+    assert expected in refusals.advice(refused(state))
 
 
 def test_a_replica_identity_that_is_not_taken_is_to_be_given_back() -> None:
     error = refused("42P10", "Replica identity must not contain unpublished generated columns.")
-    assert "REPLICA IDENTITY USING INDEX" in refusals.what_to_do(error)
+    assert "REPLICA IDENTITY USING INDEX" in refusals.advice(error)
 
 
 @pytest.mark.parametrize("state", ["08006", "25006", "40P01", "53100", "55P03", "57014", "57P01"])
