@@ -1,5 +1,8 @@
-"""A saga's path as a Mermaid flowchart: sagaz draws the ended ones, the rest are drawn here,
-because sagaz shows a saga in progress as one that succeeded."""
+"""Draw a saga's path as a Mermaid flowchart.
+
+sagaz draws ended sagas. Unfinished sagas are drawn here, because sagaz would show a saga in
+progress as if it had succeeded.
+"""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -21,14 +24,21 @@ _STYLES = """
 
 
 def diagram_of(saga_id: UUID, *, name: str) -> str:
-    """The flowchart of the saga `name` with the path that this one has taken so far; one that no
-    consumer has accepted yet is drawn as pending."""
+    """Draw the flowchart of a saga, with the path taken so far.
+
+    Args:
+        saga_id: the saga; without a row in the journal, the saga is drawn as pending.
+        name: the saga's name.
+
+    Returns:
+        The text of a Mermaid flowchart.
+    """
     row = Saga.objects.filter(id=saga_id).first()
     found = saga_type(name, row.version if row else None)
     if found is None:
         return f"flowchart TB\n    UNKNOWN[no saga named {name} is registered]"
     saga = found.saga_class()
-    names = {step.step_id for step in saga.get_steps()}  # whatever else is stored is not drawn
+    names = {step.step_id for step in saga.get_steps()}  # a step of another version is not drawn
     rows = SagaStep.objects.filter(saga_id=saga_id)
     journal = {(step.step, step.kind): step for step in rows if step.step in names}
     if row is not None and row.status in ENDED:
@@ -49,13 +59,13 @@ def _trail(journal: Journal) -> dict[str, object]:
 
 
 def _lines(steps: list[SagaStepDefinition], row: Saga | None, journal: Journal) -> Iterator[str]:
-    """The chart of a saga that has not ended: pending, processing, undoing or parked."""
+    """Draw a saga that has not ended: pending, processing, undoing or parked."""
     status = row.status if row else SagaStatus.PENDING
     yield "flowchart TB"
     yield "    START((●)):::startEnd"
     for step in steps:
         if not step.depends_on:
-            yield f"    START -->|{_said(status)}| {step.step_id}"
+            yield f"    START -->|{_status_label(status)}| {step.step_id}"
         yield f"    {step.step_id}[{step.step_id}]:::{_style(step, row, journal)}"
         for before in step.depends_on:
             yield f"    {before} --> {step.step_id}"
@@ -65,7 +75,7 @@ def _lines(steps: list[SagaStepDefinition], row: Saga | None, journal: Journal) 
     yield _STYLES.strip("\n")
 
 
-def _said(status: str) -> str:
+def _status_label(status: str) -> str:
     return "processing" if status == SagaStatus.RUNNING else status
 
 

@@ -1,12 +1,12 @@
-"""What a person may do about a saga, each recorded with who, why and when in its transaction.
+"""Change a saga by hand, with who, why and when recorded in the same transaction.
 
-A parked saga goes on only by one of these:
-- `retry`: the step that failed is tried again, with its retries renewed.
-- `resolve`: a step counts as done, because a person has seen to it.
+A parked saga goes on only by an intervention:
+- `retry`: the failed step is tried again, with all its retries.
+- `resolve`: a step counts as done, because a person has seen to the step.
 - `skip`: a compensation is left out.
-- `cancel`: it is undone; for sagas that still run too.
+- `cancel`: the saga is undone. Running sagas may be cancelled too.
 
-`pause` and `resume` are for sagas that still run: a paused one is not claimed.
+`pause` and `resume` are for running sagas: no worker claims a paused saga.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,17 @@ from sagas.models import ACTIVE, Saga, SagaStatus, StepKind, StepStatus
 
 
 class InterventionRefused(SagasError):  # noqa: N818 - states the fact
-    """The saga, or its step, is not in a state in which this can be done; the text says why."""
+    """Raised where the state of a saga or step forbids the intervention; the text says why."""
 
 
-def find(reference: str) -> Saga:
-    """The saga with this id or, where only one has it, this business key.
+def find_saga(reference: str) -> Saga:
+    """Return the saga with this id or this business key.
+
+    Args:
+        reference: an id, or a business key that only a single saga has.
 
     Raises:
-        InterventionRefused: none, or several.
+        InterventionRefused: no saga is found, or several.
     """
     found: list[Saga] = []
     with suppress(ValueError):
@@ -43,8 +46,11 @@ def find(reference: str) -> Saga:
 
 
 def retry(saga_id: UUID, *, by: By) -> None:
-    """Let a parked saga go on: what failed is tried again, with its retries renewed, and no
-    deadline any more."""
+    """Let a parked saga try the failed step again, with all its retries and without a deadline.
+
+    Raises:
+        InterventionRefused: the saga is not parked.
+    """
     with _intervening(saga_id, "retry", by) as saga:
         _require_parked(saga)
         manual_changes.renew_retries(saga)
@@ -52,7 +58,18 @@ def retry(saga_id: UUID, *, by: By) -> None:
 
 
 def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
-    """Count a step of a parked saga as done, and let the saga go on."""
+    """Count a step of a parked saga as done, and let the saga go on.
+
+    Args:
+        saga_id: the saga.
+        step: the step's name.
+        kind: whether the step or its compensation is meant.
+        by: who intervenes, and why.
+
+    Raises:
+        InterventionRefused: the saga is not parked or goes the other way, or the step is unknown
+            or settled already.
+    """
     with _intervening(saga_id, "resolve", by, step=step, kind=kind) as saga:
         _require_parked(saga)
         if kind is StepKind.FORWARD and (saga.failure or saga.cancel_reason):
@@ -66,7 +83,17 @@ def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
 
 
 def skip(saga_id: UUID, step: str, *, by: By) -> None:
-    """Leave out a compensation of a parked saga, and let the saga go on."""
+    """Leave out a compensation of a parked saga, and let the saga go on.
+
+    Args:
+        saga_id: the saga.
+        step: the name of the step that stays as it is.
+        by: who intervenes, and why.
+
+    Raises:
+        InterventionRefused: the saga is not parked or not being undone, or the step is unknown or
+            settled already.
+    """
     kind = StepKind.COMPENSATION
     with _intervening(saga_id, "skip", by, step=step, kind=kind) as saga:
         _require_parked(saga)
@@ -77,24 +104,37 @@ def skip(saga_id: UUID, step: str, *, by: By) -> None:
 
 
 def cancel(saga_id: UUID, *, by: By) -> None:
-    """Have the saga undone, where that is still possible."""
+    """Have a saga undone.
+
+    Raises:
+        InterventionRefused: the saga has ended, is past its pivot, or is being undone already.
+    """
     try:
         saga = request_cancel(saga_id, who=by.who, reason=by.why)
     except CancelRefused as error:
         raise InterventionRefused(str(error)) from error
-    if saga.failure and saga.status == SagaStatus.PARKED:  # for which a cancel changes nothing
+    # A saga that is parked on its way back gets on only by a change to the compensation.
+    if saga.failure and saga.status == SagaStatus.PARKED:
         raise InterventionRefused(f"{saga} is being undone already: retry, resolve or skip")
 
 
 def pause(saga_id: UUID, *, by: By) -> None:
-    """Have no worker claim the saga; a step that runs is not interrupted."""
+    """Keep workers from claiming a saga; a running step is not interrupted.
+
+    Raises:
+        InterventionRefused: the saga has ended or is parked.
+    """
     with _intervening(saga_id, "pause", by) as saga:
         _require_active(saga)
         manual_changes.set_paused([saga.id], paused=True)
 
 
 def resume(saga_id: UUID, *, by: By) -> None:
-    """Let a paused saga be claimed again."""
+    """Let a paused saga be claimed again.
+
+    Raises:
+        InterventionRefused: the saga is not paused.
+    """
     with _intervening(saga_id, "resume", by) as saga:
         if not saga.paused:
             raise InterventionRefused(f"{saga} is not paused")
@@ -122,7 +162,8 @@ def _require_active(saga: Saga) -> None:
 
 
 def _settle(saga: Saga, step: str, kind: StepKind, status: StepStatus, by: By) -> bool:
-    """Returns whether it is a pivot."""
+    """Settle a step; return whether the step is a pivot."""
+    # Where the class of the saga's own version is gone, the newest version's steps have to do.
     found = saga_type(saga.name, saga.version) or saga_type(saga.name)
     steps = found.saga_class().get_steps() if found else []
     known = {each.step_id: each.pivot for each in steps}

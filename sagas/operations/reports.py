@@ -1,4 +1,4 @@
-"""Sagas as plain JSON values, for people and programs that look after them."""
+"""Describe sagas as plain JSON values, for operators and their programs."""
 
 from typing import Any
 
@@ -14,17 +14,24 @@ from sagas.models import (
 )
 
 
-def listing(*, status: str | None, name: str | None, limit: int) -> list[dict[str, Any]]:
-    """The newest sagas first."""
+def list_sagas(*, status: str | None, name: str | None, limit: int) -> list[dict[str, Any]]:
+    """Summarize the newest sagas, the newest first.
+
+    Args:
+        status: only sagas in this status.
+        name: only sagas of this name.
+        limit: how many sagas at most.
+    """
     sagas = Saga.objects.order_by("-created_at")
     if status:
         sagas = sagas.having(status)
     if name:
         sagas = sagas.filter(name=name)
-    return [summary(saga) for saga in sagas[:limit]]
+    return [summarize_saga(saga) for saga in sagas[:limit]]
 
 
-def summary(saga: Saga) -> dict[str, Any]:
+def summarize_saga(saga: Saga) -> dict[str, Any]:
+    """Describe a saga by the columns of its row; moments are texts in ISO 8601."""
     return {
         "id": str(saga.id),
         "name": saga.name,
@@ -45,11 +52,15 @@ def summary(saga: Saga) -> dict[str, Any]:
     }
 
 
-def full(saga: Saga) -> dict[str, Any]:
-    """The saga, its steps in the order in which they began, each attempt at them, and what people
-    did about it."""
+def report_saga(saga: Saga) -> dict[str, Any]:
+    """Describe a saga in full: its row, steps, attempts and interventions.
+
+    Returns:
+        `saga`: the summary. `steps`: in the order in which they began. `timeline`: each attempt at
+        a step. `interventions`: the changes made by people. Durations are in seconds.
+    """
     return {
-        "saga": summary(saga),
+        "saga": summarize_saga(saga),
         "steps": [_step(step) for step in saga.steps.order_by("started_at", "id")],
         "timeline": _timeline(saga),
         "interventions": [_intervention(each) for each in saga.interventions.all()],
@@ -75,7 +86,8 @@ def _step(step: SagaStep) -> dict[str, Any]:
 
 
 def _timeline(saga: Saga) -> list[dict[str, Any]]:
-    """Each attempt once, as it ended; `started` where nobody knows how."""
+    """Describe each attempt once, as it ended; as `started` where the end is unknown."""
+    # The later row of an attempt replaces the row that says that the attempt has started.
     last = {(a.step, a.kind, a.attempt): a for a in saga.attempts.all()}
     return [_attempt(attempt) for attempt in sorted(last.values(), key=lambda a: a.started_at)]
 
@@ -95,8 +107,8 @@ def _attempt(attempt: SagaAttempt) -> dict[str, Any]:
     }
 
 
-def refused(*, limit: int) -> list[dict[str, Any]]:
-    """The newest commands that became no saga, with the reason."""
+def list_refused_commands(*, limit: int) -> list[dict[str, Any]]:
+    """Describe the newest records that could not become commands, with the reasons."""
     return [
         {
             "topic": row.topic,
@@ -113,7 +125,7 @@ def refused(*, limit: int) -> list[dict[str, Any]]:
 
 
 def _text(value: bytes | memoryview | None) -> str | None:
-    """Bytes as a person can read them."""
+    """Decode bytes for a person; invalid bytes are escaped."""
     return None if value is None else storable(bytes(value).decode(errors="backslashreplace"))
 
 

@@ -1,6 +1,6 @@
-"""The journal as sagaz's own tools know a saga storage: a view of it, which writes nothing.
+"""Show the journal to sagaz's own tools as a saga storage, for reading only.
 
-What is ours, and what sagaz calls it:
+Our statuses, and sagaz's names for them:
 
 | a saga | |
 |---|---|
@@ -14,9 +14,9 @@ What is ours, and what sagaz calls it:
 |---|---|
 | not begun | PENDING |
 | `started`; `failed` or `unknown` where another attempt follows | EXECUTING |
-| `done`, also where a person has left its compensation out | COMPLETED |
+| `done`, also where a person has skipped the compensation | COMPLETED |
 | `done`, and its compensation has begun, or is done | COMPENSATING, COMPENSATED |
-| `failed`, `unknown`; that it was undone all the same is in `compensated` | FAILED |
+| `failed`, `unknown`, even if undone: see `compensated` | FAILED |
 """
 
 import asyncio
@@ -65,10 +65,10 @@ State = dict[str, Any]
 
 
 class DjangoSagaStorage(SagaStorage):
-    """Hands the journal to sagaz's tools, such as `to_mermaid_with_execution`."""
+    """Show the journal to sagaz's tools, such as `to_mermaid_with_execution`."""
 
     async def load_saga_state(self, saga_id: str) -> State | None:
-        """The saga with its steps and its context so far; None where there is none."""
+        """Return a saga with its steps and the context so far; None for an unknown id."""
         return await _in_thread(partial(_load, saga_id))
 
     async def list_sagas(
@@ -78,37 +78,54 @@ class DjangoSagaStorage(SagaStorage):
         limit: int = 100,
         offset: int = 0,
     ) -> list[State]:
-        """Summaries, the newest sagas first. `saga_name`: a part of it, in any case."""
+        """Return summaries of sagas, the newest first.
+
+        Args:
+            status: only sagas in this status, by sagaz's names.
+            saga_name: only sagas with this text in the name, in upper or lower case.
+            limit: how many sagas at most.
+            offset: how many sagas to pass over.
+        """
         return await _in_thread(partial(_list, status, saga_name, limit, offset))
 
     async def get_saga_statistics(self) -> State:
-        """`total_sagas`, and how many `by_status`."""
+        """Return the numbers of sagas: `total_sagas`, and `by_status`."""
         return await _in_thread(_statistics)
 
     async def health_check(self) -> State:
-        """`status`: `healthy`, or `unhealthy` with the `error`."""
+        """Return the `status`: `healthy`, or `unhealthy` with the `error`."""
         return await _in_thread(_health)
 
     async def cleanup_completed_sagas(
         self, older_than: datetime, statuses: list[SagazStatus] | None = None
     ) -> int:
-        """Delete sagas that ended before that moment, with all that the journal has of them.
+        """Delete ended sagas with their steps, attempts and interventions.
 
-        The inbox's rows stay: a command that is delivered again begins no saga again. Another
-        command with the same business key would.
+        The inbox's rows stay, so a redelivered command starts no saga again. A new command with the
+        same business key would.
+
+        Args:
+            older_than: only sagas that ended before this moment.
+            statuses: COMPLETED, ROLLED_BACK or both; both where left out.
+
+        Returns:
+            The number of deleted sagas.
 
         Raises:
-            JournalIsReadOnly: a status other than COMPLETED and ROLLED_BACK.
+            JournalIsReadOnly: a status is neither COMPLETED nor ROLLED_BACK.
         """
         return await _in_thread(partial(_clean_up, older_than, statuses or list(_ENDED)))
 
     async def save_saga_state(self, saga_id: str, *_: Any, **__: Any) -> None:
+        """Raise JournalIsReadOnly: only a worker writes the journal."""
         _refuse("save_saga_state", saga_id)
 
     async def update_step_state(self, saga_id: str, *_: Any, **__: Any) -> None:
+        """Raise JournalIsReadOnly: only a worker writes the journal."""
         _refuse("update_step_state", saga_id)
 
     async def delete_saga_state(self, saga_id: str) -> bool:
+        """Raise JournalIsReadOnly: ended sagas are deleted by `cleanup_completed_sagas`."""
         _refuse("delete_saga_state", saga_id)
 
 
@@ -124,7 +141,7 @@ async def _in_thread(call: Callable[[], R]) -> R:
 
 
 def _disconnecting(call: Callable[[], R]) -> R:
-    """The thread is anybody's: leave no connection in it."""
+    """Call a function, and close its connections: the thread belongs to asyncio's pool."""
     try:
         return call()
     finally:
@@ -154,7 +171,7 @@ def _load(saga_id: str) -> State | None:
 
 
 def _metadata(saga: Saga) -> dict[str, Any]:
-    """What sagaz has no field for, in our own terms."""
+    """Return values without a field in sagaz, in our own terms."""
     return {
         "version": saga.version,
         "key": saga.key,
@@ -230,15 +247,17 @@ def _has(status: SagazStatus) -> Q:
 
 
 def _status(status: str, failure: str) -> SagazStatus:
-    """A status of a newer version counts as under way: nothing here knows that it has ended."""
+    """Return sagaz's status; an unknown status, of a newer version, counts as under way."""
     if status not in SagaStatus.values:
         return SagazStatus.COMPENSATING if failure else SagazStatus.EXECUTING
     return (_BACK if failure else _FORWARD)[SagaStatus(status)]
 
 
 def _steps(saga: Saga, rows: Iterable[SagaStep]) -> list[State]:
-    """In the order of the class, those too that have not begun; of a class that is not registered
-    in that of the journal."""
+    """Describe all steps, also steps that have not begun.
+
+    The order is the order of the class; where the class is not registered, of the journal.
+    """
     by_kind = {(row.step, row.kind): row for row in sorted(rows, key=lambda row: row.pk)}
     found = saga_type(saga.name, saga.version)
     levels = found.saga_class().get_execution_order() if found else []
@@ -269,7 +288,7 @@ def _step(saga: Saga, name: str, forward: SagaStep | None, back: SagaStep | None
 
 
 def _result(row: SagaStep) -> Any:
-    """The result; where it cannot be read, as the text that the journal has."""
+    """Return the result; where it is damaged, the journal's text."""
     try:
         return codec.decode(row.result)
     except UnreadableValue:
@@ -291,7 +310,7 @@ def _step_status(saga: Saga, forward: SagaStep | None, back: SagaStep | None) ->
 
 
 def _updated_at(saga: Saga, rows: Iterable[SagaStep]) -> datetime:
-    """The last moment that the journal has of it."""
+    """Return the latest moment in the journal of a saga."""
     moments = [saga.created_at, saga.finished_at]
     for row in rows:
         moments += [row.started_at, row.finished_at]

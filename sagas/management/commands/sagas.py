@@ -65,14 +65,14 @@ class Command(VisibleCommand):
             raise CommandError(str(error)) from error
 
     def _list(self, *, status: str | None, name: str | None, limit: int, **options: Any) -> None:
-        rows = reports.listing(status=status, name=name, limit=limit)
+        rows = reports.list_sagas(status=status, name=name, limit=limit)
         if options["json"]:
             self.say_json(rows)
             return
         self.say_table(rows, ("id", "name", "key", "status", "reason", "created_at"))
 
     def _refused(self, *, limit: int, **options: Any) -> None:
-        rows = reports.refused(limit=limit)
+        rows = reports.list_refused_commands(limit=limit)
         if options["json"]:
             self.say_json(rows)
             return
@@ -93,7 +93,7 @@ class Command(VisibleCommand):
         )
 
     def _show(self, *, saga: str, **options: Any) -> None:
-        report = reports.full(interventions.find(saga))
+        report = reports.report_saga(interventions.find_saga(saga))
         if options["json"]:
             self.say_json(report)
             return
@@ -113,7 +113,7 @@ class Command(VisibleCommand):
             self.say_table(report["interventions"], ("at", "action", "step", "kind", "who", "why"))
 
     def _intervene(self, action: str, *, saga: str, by: str, why: str, **options: Any) -> None:
-        found = interventions.find(saga)
+        found = interventions.find_saga(saga)
         who = By(by, why)
         match action:
             case "retry":
@@ -131,7 +131,7 @@ class Command(VisibleCommand):
                 interventions.resume(found.id, by=who)
         found.refresh_from_db()
         if options["json"]:
-            self.say_json(reports.summary(found))
+            self.say_json(reports.summarize_saga(found))
             return
         paused = ", paused" if found.paused else ""
         self.say(f"{found.name} {found.key}: {found.status}{paused}")

@@ -66,7 +66,7 @@ class TestInAnyZone:
             assert each.finished_at >= each.started_at
         for attempt in SagaAttempt.objects.all():
             assert abs(ago(attempt.at)) < HOUR
-        steps = reports.full(saga)["steps"]
+        steps = reports.report_saga(saga)["steps"]
         assert all(0 <= each["seconds"] < HOUR.total_seconds() for each in steps)
 
     def test_a_deadline_that_has_passed_has_passed(self, tour: type[Any]) -> None:

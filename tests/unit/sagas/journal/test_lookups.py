@@ -60,11 +60,11 @@ def plans(call: Callable[[], object]) -> str:
 
 
 def by_key() -> object:
-    return interventions.find("H-777")
+    return interventions.find_saga("H-777")
 
 
 def newest() -> object:
-    return reports.listing(status=None, name=None, limit=50)
+    return reports.list_sagas(status=None, name=None, limit=50)
 
 
 def old() -> object:
@@ -118,7 +118,7 @@ def test_reads_an_index(call: Callable[[], object], index: str) -> None:
 
 @pytest.mark.parametrize("status", set(SagaStatus) - {SagaStatus.COMPLETED})
 def test_so_does_the_list_by_status(status: str) -> None:
-    found = plans(lambda: reports.listing(status=status, name=None, limit=50))
+    found = plans(lambda: reports.list_sagas(status=status, name=None, limit=50))
     assert "sagas_unusual" in found
     assert "Seq Scan" not in found, found
 

@@ -170,7 +170,7 @@ class TestReports:
         return saga
 
     def test_the_timeline_has_each_attempt_once(self, saga: UUID) -> None:
-        timeline = reports.full(Saga.objects.get(id=saga))["timeline"]
+        timeline = reports.report_saga(Saga.objects.get(id=saga))["timeline"]
         assert [(a["step"], a["kind"], a["attempt"], a["status"]) for a in timeline] == [
             ("stay", "forward", 1, "started"),
             ("fly", "forward", 1, "done"),
@@ -194,7 +194,7 @@ class TestReports:
     def test_show_as_json(self, saga: UUID, capsys: pytest.CaptureFixture[str]) -> None:
         call_command("sagas", "show", "K-1", "--json")
         told = json.loads(capsys.readouterr().out)
-        assert told["timeline"] == reports.full(Saga.objects.get(id=saga))["timeline"]
+        assert told["timeline"] == reports.report_saga(Saga.objects.get(id=saga))["timeline"]
         assert len(told["timeline"]) == 5
 
 
