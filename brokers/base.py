@@ -1,6 +1,6 @@
 """Define the Protocols that every broker implements, and the messages, records and reports.
 
-`tests/integration/test_broker_contract.py` holds each implementation to them. All brokers
+`tests/integration/brokers/test_contract.py` holds each implementation to them. All brokers
 guarantee:
 
 - Messages with one key are received in the order in which they were published.

@@ -20,8 +20,9 @@ from brokers.kafka.timing import KafkaTiming
 from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import admin_client
 from saga_runtime.backoff import Backoff
+from tests.integration.brokers.kafka_proxy import KafkaProxy
+from tests.integration.brokers.kafka_steps import until
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
-from tests.integration.test_kafka_broker import KafkaProxy, until
 
 pytestmark = [
     pytest.mark.kafka,
