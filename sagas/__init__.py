@@ -1,4 +1,14 @@
-"""Runs sagas durably on sagaz: an inbox for commands, a journal of steps, an executor."""
+"""Run sagas durably on sagaz: an inbox for commands, a journal of steps, an executor.
+
+An app imports the names of `__all__` from here; the rooms below are no interface for apps. A room
+imports only rooms further down in this list:
+
+- `testing`, `management`: pytest fixtures, and the management commands.
+- `worker`: many sagas in one process.
+- `run`, `inbox`, `operations`: one saga in a worker; commands that come in; what people do.
+- `journal`: the only room that writes the tables.
+- `definition`: what apps declare.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs the models: Django imports this package before there are any."""
+    """Import late what needs the models: Django imports this package before there are any."""
     if name == "run_saga_sync":
         from sagas.worker.run_here import run_saga_sync
 

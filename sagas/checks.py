@@ -1,7 +1,7 @@
-"""System checks: is something of sagaz's Django integration in use, which journals nothing?
+"""Check a project for parts of sagaz's Django integration, which would journal nothing.
 
-With `--deploy`: can this code go on with the sagas that the database holds? What is wrong with a
-saga's class itself is refused at every start, by the registry.
+With `--deploy`, check too that the code can go on with the unfinished sagas in the database. A saga
+class that is wrong in itself is refused at every start, by `sagas.definition`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ TAG = "sagas"
 
 
 def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """Is each unfinished saga's class still here, with the steps with which it began?"""
+    """Check that each unfinished saga still has its class, with the same steps."""
     if app_configs is not None and "sagas" not in [config.label for config in app_configs]:
         return []
     try:
@@ -40,7 +40,7 @@ def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) ->
 def check_sagaz_integration(
     app_configs: Sequence[AppConfig] | None, **_: Any
 ) -> list[CheckMessage]:
-    """Is something of sagaz's Django integration in use, which knows nothing of the journal?"""
+    """Check that nothing of sagaz's Django integration is in use."""
     if app_configs is not None and "sagas" not in [config.label for config in app_configs]:
         return []
     return [*_sagaz_middleware(), *_sagaz_views(_patterns())]
@@ -57,7 +57,7 @@ def _sagaz_middleware() -> Iterator[CheckMessage]:
 
 
 def _patterns() -> list[Any]:
-    """The project's URL patterns; none where Django's own checks say what is wrong with them."""
+    """Return the project's URL patterns; none where Django's own checks complain about them."""
     try:
         return list(get_resolver().url_patterns) if getattr(settings, "ROOT_URLCONF", "") else []
     except Exception:  # noqa: BLE001 - whatever the project's modules raise

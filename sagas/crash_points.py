@@ -1,11 +1,11 @@
-"""The instants at which a worker may die. Tests kill it there; otherwise nothing happens."""
+"""Name the instants at which a worker may die; tests kill workers there."""
 
 from collections.abc import Callable
 from enum import StrEnum
 
 
 class Point(StrEnum):
-    """Where the worker is. What is committed then is in the name, or stands beside it."""
+    """Name an instant; the name, or the comment beside, says what is committed by then."""
 
     CLAIMED = "claimed"
     BEFORE_INBOX_COMMIT = "before_inbox_commit"
@@ -26,12 +26,17 @@ _observers: list[Observer] = []
 
 
 def reach(point: Point, where: str = "") -> None:
-    """The worker is at this point. `where`: the step and its kind, as `charge_payment:F`."""
+    """Tell the observers that the worker is at a point; without observers nothing happens.
+
+    Args:
+        point: the point.
+        where: the step and its kind, as `charge_payment:F`; empty where the point has no step.
+    """
     for observer in _observers:
         observer(point, where)
 
 
 def observe(observer: Observer) -> Callable[[], None]:
-    """Call this function at each point; returns what ends that."""
+    """Call a function at each point; return the function that ends this."""
     _observers.append(observer)
     return lambda: _observers.remove(observer)

@@ -1,4 +1,6 @@
-"""SagasError ── StepRejected
+"""Define the errors that `sagas` raises.
+
+SagasError ── StepRejected
 ├─ NeedsAttention
 ├─ SagaDefinitionError, an ImproperlyConfigured of Django's too
 ├─ UnstorableValue
@@ -24,20 +26,23 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class SagasError(Exception):
-    """The base of every error that this package raises."""
+    """Be the base of every error of this package."""
 
 
 class StepRejected(SagasError):  # noqa: N818 - a business outcome
-    """A step raises it to say no for a business reason: it is not retried, the saga is undone."""
+    """Raised by a step to say no for a business reason: no retry, and the saga is undone."""
 
 
 class NeedsAttention(SagasError):  # noqa: N818 - states the fact
-    """A step raises it where the books contradict each other, so that a person must look: it is not
-    retried, and nothing is decided. The saga is parked before that step, with the error's text."""
+    """Raised by a step where a person must look, because the books contradict each other.
+
+    There is no retry, and nothing is decided: the saga is parked before the step, with the error's
+    text.
+    """
 
 
 class SagaDefinitionError(SagasError, ImproperlyConfigured):
-    """Raised at start-up for a saga that cannot be run safely; its text says what to change."""
+    """Raised at start-up for a saga that cannot run safely; the text says what to change."""
 
 
 class UnstorableValue(SagasError):  # noqa: N818 - names the value's fault
@@ -49,30 +54,30 @@ class UnreadableValue(SagasError):  # noqa: N818 - names the value's fault
 
 
 class LeaseLost(SagasError):  # noqa: N818 - states the fact
-    """Another worker has taken the saga over; this one must change nothing more."""
+    """Raised where another worker has claimed the saga: the first must change nothing more."""
 
 
 class WorkerUnwell(SagasError):  # noqa: N818 - states the fact
-    """Raised by a worker that ends because what its steps call does not come back."""
+    """Raised by a worker that ends because calls of steps do not come back."""
 
 
 class CancelRequested(SagasError):  # noqa: N818 - states the fact
-    """Somebody has asked for the saga's cancel before this could begin."""
+    """Raised where a cancel was asked for before a step could begin."""
 
 
 class Suspended(SagasError):  # noqa: N818 - states the fact
-    """This run goes no further; its text says why."""
+    """Raised where a run goes no further for now; the text says why."""
 
 
 class Decided(SagasError):  # noqa: N818 - states the fact
-    """The saga is decided, though no step of it failed just now; its text says why."""
+    """Raised where a saga is to be undone though no step has just failed; the text says why."""
 
 
 class HookFailed(SagasError):  # noqa: N818 - states the fact
-    """What an app has hung into a saga's last transaction has failed it; nothing is written.
+    """Raised where an app's part of a saga's last transaction fails; nothing is written.
 
     Attributes:
-        may_pass: our own database may be to blame, so that the same may work later.
+        may_pass: whether our own database may be to blame, so that another try may succeed.
     """
 
     def __init__(self, text: str, *, may_pass: bool = False) -> None:
@@ -81,31 +86,37 @@ class HookFailed(SagasError):  # noqa: N818 - states the fact
 
 
 class EndRefused(SagasError):  # noqa: N818 - states the fact
-    """The journal does not allow the saga to end so: a step is open; nothing is written."""
+    """Raised where a saga must not end, because a step is open; nothing is written."""
 
 
 class CancelRefused(SagasError):  # noqa: N818 - states the fact
-    """Raised for a cancel that comes too late, or for no saga; its text says which."""
+    """Raised for a cancel that comes too late; the text says why."""
 
 
 class UnknownSaga(CancelRefused):
-    """Raised for the cancel of a saga that there is not."""
+    """Raised for the cancel of a saga that does not exist."""
 
 
 class CannotRunHere(SagasError):  # noqa: N818 - states the fact
-    """Raised by `run_saga_sync` where it would block an event loop, or where a transaction is open
-    and its journal would not be durable."""
+    """Raised by `run_saga_sync` inside an event loop, or inside a transaction.
+
+    The call would block the loop; in a transaction the journal would not be durable.
+    """
 
 
 class NotJournalled(SagasError):  # noqa: N818 - states the fact
-    """Raised by what sagaz offers and nothing carries out durably, such as `Saga.run`; its text
-    says what to use in its place."""
+    """Raised by functions of sagaz that would run a saga without a journal, such as `Saga.run`.
+
+    The text says what to use instead.
+    """
 
 
 class SagaNotCompleted(SagasError):  # noqa: N818 - states the fact
-    """The base of what `run_saga_sync` raises for a saga that has not completed.
+    """Be the base of the errors of `run_saga_sync` for sagas that have not completed.
 
-    `context`: the saga's context as far as the journal has it.
+    Attributes:
+        saga_id: the saga.
+        context: the saga's context as far as the journal has it.
     """
 
     def __init__(self, text: str, *, saga_id: UUID, context: dict[str, Any]) -> None:
@@ -115,17 +126,16 @@ class SagaNotCompleted(SagasError):  # noqa: N818 - states the fact
 
 
 class SagaFailed(SagaNotCompleted):
-    """The saga was rolled back; the text is what failed it."""
+    """Raised for a saga that was rolled back; the text is the failure."""
 
 
 class SagaParked(SagaNotCompleted):
-    """The saga goes no further without a person; the text says why."""
+    """Raised for a saga that needs a person to go on; the text says why."""
 
 
 class SagaUnfinished(SagaNotCompleted):
-    """The time was up. The saga goes on in a consumer."""
+    """Raised where the time is up; the saga goes on in a consumer."""
 
 
 class JournalIsReadOnly(SagasError):  # noqa: N818 - states the fact
-    """Raised where sagaz's storage interface would write into the journal, or would have a saga
-    deleted that has not ended."""
+    """Raised where sagaz's storage interface is asked to write, or to delete an unfinished saga."""

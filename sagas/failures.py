@@ -1,8 +1,8 @@
-"""How foreign code has failed: described once, so that describing it cannot fail.
+"""Describe how an app's code has failed, without failing in turn.
 
-A step, a compensation or a hook may raise anything: what is no `Exception`, what cannot be printed,
-three megabytes. Everything behind it goes by a `Failure`, so that the journal, the hooks, the
-events and the log have the same text.
+A step, a compensation or a hook may raise anything: an object that is no `Exception`, that cannot
+be printed, or that has three megabytes of text. The error is described once, as a `Failure`, so
+that journal, hooks, events and log have the same text.
 """
 
 import traceback
@@ -28,16 +28,21 @@ from sagas.errors import (
 )
 
 LONGEST_TRACEBACK = 8_000
-"""Characters of a traceback that are kept."""
+"""Characters of a traceback in the journal and the log, at most."""
 
 _MOST_NOS = 10
 _OURS = (LeaseLost, CancelRequested, HookFailed, Suspended, Decided)
-"""Signals of the executor's own; raised by foreign code they mean nothing."""
+"""The executor's own signals; raised by an app's code they mean nothing."""
 
 
 class StepFailed(Exception):  # noqa: N818 - states the fact
-    """A step has failed for good. What it raised is in `failure`: sagaz's engine sees this error
-    alone, for it prints what it catches."""
+    """Raised to sagaz's engine for a step that has failed for good.
+
+    The engine prints the errors that it catches, and so must not see the step's own error.
+
+    Attributes:
+        failure: describes the step's own error.
+    """
 
     def __init__(self, failure: "Failure") -> None:
         super().__init__(failure.text)
@@ -46,16 +51,15 @@ class StepFailed(Exception):  # noqa: N818 - states the fact
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a call of foreign code has failed.
+    """Describe how a call of an app's code has failed.
 
     Attributes:
         text: for people; storable, at most `LONGEST_ERROR` characters.
-        error: what was raised. Not to be printed, compared or asked for its class.
-        is_no: a `StepRejected`, or a group with one in it: not to be tried again.
-        is_group: it was several errors: what ran beside a refusal may have had its effect.
-        is_expected: the text says all: a refusal, a timeout, a value that cannot be kept, a
-            question for a person.
-        needs_attention: a person must look before anything is decided, alone or out of a group.
+        error: the raised object, not to be printed, compared or asked for its class.
+        is_no: whether it is a `StepRejected`, or a group with one in it: no retry.
+        is_group: whether there were several errors: a call beside a refusal may have had effect.
+        is_expected: whether the text says all, as for a refusal or a timeout: no traceback.
+        needs_attention: whether a person must look before anything is decided.
     """
 
     text: str
@@ -67,17 +71,17 @@ class Failure:
 
     @property
     def traceback(self) -> str:
-        """Where an error comes from that nobody expects, storable and cut; otherwise empty."""
+        """Return the traceback of an unexpected error, storable and cut; else an empty text."""
         return "" if self.is_expected else traceback_of(self.error)
 
     @property
     def is_unstorable(self) -> bool:
-        """The journal cannot keep what the step returned; another attempt would return the same."""
+        """Tell whether the journal cannot keep the step's result: a retry would not help."""
         return issubclass(type(self.error), UnstorableValue)
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Describe what foreign code has raised. Never raises."""
+    """Describe an error of an app's code. Never raises."""
     try:
         return _failure_of(error)
     except BaseException:  # noqa: BLE001 - to describe an error must not fail
@@ -106,13 +110,15 @@ def _failure_of(error: BaseException) -> Failure:
 
 
 def _told_no(error: BaseException) -> str:
-    """A refusal, and a question for a person, is told in its own words."""
+    """Return the own words of a refusal, or of a question for a person."""
     return bounded(error_text(error)) or describe_error(error)
 
 
 def raisable(error: BaseException) -> Exception:
-    """Return what our own code may raise in the place of what foreign code has raised: the same,
-    but for what is no `Exception` and for the executor's own signals."""
+    """Return the error that our code may raise in the place of an error of an app's code.
+
+    The error itself is returned, unless it is no `Exception` or one of the executor's own signals.
+    """
     is_plain = issubclass(type(error), Exception) and not issubclass(type(error), _OURS)
     if is_plain and not issubclass(type(error), StopIteration):  # it can't leave a coroutine
         return error  # type: ignore[return-value]
@@ -127,11 +133,14 @@ def _described(error: BaseException) -> str:
 
 
 def stand_in(error: BaseException, *, depth: int = 10) -> Exception:
-    """Return an error to be logged in the place of this one: it comes from the same lines and bears
-    the same name, but its text is one visible line, cut, and to print it cannot fail. Never raises.
+    """Return an error that can be logged in the place of an app's error. Never raises.
+
+    The returned error has the same traceback and the same name; its text is one visible line, cut,
+    and printing cannot fail.
 
     Args:
-        depth: of how many errors before it, from which it came, it tells too.
+        error: the app's error.
+        depth: how many causes and contexts are copied too, at most.
     """
     try:
         shown = _stand_in(error)

@@ -1,4 +1,7 @@
-"""The journal of every saga, and the inbox through which commands become sagas."""
+"""Define the tables: the journal of every saga, and the inbox of accepted commands.
+
+Only `sagas.journal` writes them.
+"""
 
 from datetime import datetime
 
@@ -8,6 +11,8 @@ from django.utils import timezone
 
 
 class SagaStatus(models.TextChoices):
+    """Name the states of a saga; `sagas.journal.state_machine` has the transitions."""
+
     PENDING = "pending"
     RUNNING = "running"
     WAITING = "waiting"
@@ -41,20 +46,23 @@ PAUSED_OR_NOT = Q(paused=False) | Q(paused=True)
 
 
 class SagaQuerySet(models.QuerySet["Saga"]):
+    """Name the conditions by which sagas are looked up, each met by an index."""
+
     def claimable(self, now: datetime) -> "SagaQuerySet":
-        """Those that a worker may take: new, due again, or left by a worker whose lease ran out."""
+        """Select sagas that a worker may claim: new, due again, or with an expired lease."""
         return self.filter(status__in=ACTIVE, paused=False, next_run_at__lte=now)
 
     def having(self, status: str) -> "SagaQuerySet":
+        """Select sagas in a status."""
         return self.filter(PAUSED_OR_NOT, status=status)
 
     def unfinished(self) -> "SagaQuerySet":
-        """Those that still run, and those that are parked."""
+        """Select sagas that still run or are parked."""
         return self.filter(Q(PAUSED_OR_NOT, status__in=ACTIVE) | Q(status=SagaStatus.PARKED))
 
 
 class Saga(models.Model):
-    """One saga. Its id is derived from its name and business key, so it can exist only once.
+    """Keep a saga. The id is derived from name and business key, so each saga exists only once.
 
     `epoch` rises with each claim; a worker may write only under the epoch that it claimed.
     """
@@ -119,11 +127,15 @@ class Saga(models.Model):
 
 
 class StepKind(models.TextChoices):
+    """Tell a step from its compensation."""
+
     FORWARD = "F"
     COMPENSATION = "C"
 
 
 class StepStatus(models.TextChoices):
+    """Name the states of a step, and of an attempt at a step."""
+
     STARTED = "started"
     DONE = "done"
     FAILED = "failed"
@@ -135,7 +147,7 @@ MAY_HAVE_HAPPENED = (StepStatus.STARTED, StepStatus.DONE, StepStatus.UNKNOWN)
 
 
 class SagaStep(models.Model):
-    """What the journal knows of one step, forward or compensating."""
+    """Keep the last state of a step, forward or compensating."""
 
     saga = models.ForeignKey(Saga, on_delete=models.CASCADE, related_name="steps")
     step = models.CharField(max_length=255)
@@ -163,8 +175,11 @@ class SagaStep(models.Model):
 
 
 class SagaAttempt(models.Model):
-    """What happened to one attempt at a step. Rows are only ever added: an external attempt has one
-    when it starts and one when it ends, a local one has only the latter."""
+    """Keep the start or the end of an attempt at a step. Rows are only ever added.
+
+    An external attempt has a row for the start and a row for the end, a local attempt only the
+    latter.
+    """
 
     saga = models.ForeignKey(
         Saga, on_delete=models.CASCADE, related_name="attempts", db_index=False
@@ -195,7 +210,7 @@ class SagaAttempt(models.Model):
 
 
 class Intervention(models.Model):
-    """What a person did about a saga. Rows are only ever added."""
+    """Keep an intervention: what a person did about a saga. Rows are only ever added."""
 
     saga = models.ForeignKey(Saga, on_delete=models.CASCADE, related_name="interventions")
     action = models.CharField(max_length=16)
@@ -214,7 +229,7 @@ class Intervention(models.Model):
 
 
 class InboxMessage(models.Model):
-    """A command that has been accepted. A redelivered one meets its row and changes nothing."""
+    """Remember an accepted command: a redelivered one meets its row and changes nothing."""
 
     consumer = models.CharField(max_length=255)
     source = models.CharField(max_length=512)
@@ -234,8 +249,11 @@ class InboxMessage(models.Model):
 
 
 class RefusedCommand(models.Model):
-    """A record that could not become a saga, kept with the reason. One that is delivered again is
-    the same at the same place; another one may be there too, where a topic was made again."""
+    """Keep a record that could not become a command, with the reason.
+
+    A redelivered record has the same place and content. Where a topic was made again, another
+    record may have the same place.
+    """
 
     topic = models.CharField(max_length=249)
     partition = models.IntegerField()

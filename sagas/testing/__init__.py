@@ -1,4 +1,4 @@
-"""pytest fixtures that kill real worker processes, for any project that uses `sagas`.
+"""Test sagas: fixtures that kill real worker processes, for any project with `sagas`.
 
 In your `conftest.py`:
 

@@ -1,3 +1,5 @@
+"""Provide the pytest fixtures of `sagas.testing`."""
+
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -10,7 +12,7 @@ from sagas.testing.workers import Workers
 
 @pytest.fixture
 def saga_workers() -> Iterator[Workers]:
-    """Worker processes on the test's database; whatever is left of them is killed at the end."""
+    """Start worker processes on the test's database; those left at the end are killed."""
     workers = Workers()
     yield workers
     workers.clean_up()
@@ -18,23 +20,23 @@ def saga_workers() -> Iterator[Workers]:
 
 @pytest.fixture
 def saga_worker(saga_workers: Workers) -> Callable[..., Worker]:
-    """Runs a worker until the given sagas have ended or parked: `Workers.run`."""
+    """Run a worker until given sagas have ended or parked: `Workers.run`."""
     return saga_workers.run
 
 
 @pytest.fixture
 def saga_crash(saga_workers: Workers) -> Callable[..., Worker]:
-    """Runs a worker until it is killed at a point: `Workers.crash`."""
+    """Run a worker that is killed at a point: `Workers.crash`."""
     return saga_workers.crash
 
 
 @pytest.fixture
 def saga_hold(saga_workers: Workers) -> Callable[..., Worker]:
-    """Runs a worker until it is frozen at a point: `Workers.hold`."""
+    """Run a worker that is frozen at a point: `Workers.hold`."""
     return saga_workers.hold
 
 
 @pytest.fixture
 def saga_crash_walk(saga_workers: Workers) -> Callable[..., CrashMatrix]:
-    """Kills a worker at each point of a saga: `sagas.testing.walk.walk`."""
+    """Kill a worker at each point of a saga: `sagas.testing.walk.walk`."""
     return partial(walk, saga_workers)

@@ -1,4 +1,4 @@
-"""Kills a worker at each point of a saga in turn, and compares what comes of it."""
+"""Kill a worker at each point of a saga in turn, and compare the effects."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,18 @@ Begin = Callable[[int], UUID]
 Effects = Callable[[int], Any]
 
 WHOLE_SAGA = "(saga)"
+"""The row of the matrix for points that belong to no step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One crash. `differs`: how its effects are other than expected; empty where they are not."""
+    """Keep the result of one crash.
+
+    Attributes:
+        moment: when the worker was killed.
+        saga_id: the saga that it ran.
+        differs: how the effects differ from the undisturbed saga's; empty where they are equal.
+    """
 
     moment: Moment
     saga_id: UUID
@@ -26,13 +33,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class CrashMatrix:
-    """A walk's result; as text, a table: a row for each step and direction, a column for each
-    point. `ok 3`: it was reached three times, and a worker was killed at each."""
+    """Keep the results of a walk; as text, a table.
+
+    The table has a row for each step and direction, and a column for each point. `ok 3`: the point
+    was reached three times, and a worker was killed each time.
+    """
 
     cells: tuple[Cell, ...]
 
     @property
     def differences(self) -> list[str]:
+        """List the crashes with other effects than expected."""
         return [
             f"{cell.moment}, saga {cell.saga_id}: {cell.differs}"
             for cell in self.cells
@@ -66,19 +77,25 @@ def walk(
     times: int = 3,
     **options: Unpack[Options],
 ) -> CrashMatrix:
-    """Run one saga undisturbed; then kill a worker at each moment that it has had, each time with
-    another saga, and let a second worker finish them all. There must be no other sagas to run.
+    """Kill a worker at each moment of a saga, and compare the effects with an undisturbed run.
+
+    The first saga runs undisturbed, and shows the moments. For each moment a new saga is run until
+    its worker is killed there; at the end a second worker finishes all sagas. There must be no
+    other sagas to run.
 
     Args:
-        begin: starts saga number n, under a business key of its own; returns its id.
-        effects: what saga number n has done, as a value that is equal for equal effects: without
-            ids and times.
-        times: at a point that is reached again and again, a worker is killed the first so many
-            times.
+        workers: starts the processes.
+        begin: starts saga number n, under a business key of its own, and returns the saga's id.
+        effects: returns the effects of saga number n, as a value without ids and times, so that
+            equal effects are equal values.
+        times: how often at most a worker is killed at the same point of the same step.
+        **options: how the workers shall be.
+
+    Returns:
+        The matrix of all crashes.
 
     Raises:
-        AssertionError: a saga ended or did otherwise than the undisturbed one; its text has the
-            matrix and each difference.
+        AssertionError: a saga's ending or effects differ; the text has matrix and differences.
     """
     calm = begin(0)
     moments = [m for m in workers.run(calm, **options).reached if m.nth <= times]
@@ -100,7 +117,7 @@ def walk(
 def _begin_and_crash(
     workers: Workers, begin: Begin, n: int, moment: Moment, options: Options
 ) -> UUID:
-    """The saga that is left is paused, so that only its own victim ever gets it."""
+    """Start a saga, kill its worker, and pause the saga: the next victims must not get it."""
     saga = begin(n)
     workers.crash(moment.point, moment.where, nth=moment.nth, **options)
     pause([saga])
@@ -108,11 +125,12 @@ def _begin_and_crash(
 
 
 def pause(sagas: Sequence[UUID]) -> None:
-    """Keep these from every worker, until `resume()`."""
+    """Keep sagas from every worker, until `resume()`."""
     _set_paused(sagas, paused=True)
 
 
 def resume(sagas: Sequence[UUID]) -> None:
+    """Let paused sagas be claimed again."""
     _set_paused(sagas, paused=False)
 
 

@@ -1,11 +1,13 @@
-"""Imported by the process that workers are forked from: it has Django set up and no connection, so
-that a worker starts within milliseconds."""
+"""Prepare the process that workers are forked from, so that each starts within milliseconds.
+
+That process sets Django up, and opens no connection.
+"""
 
 from contextlib import suppress
 from importlib import import_module
 
 import django
 
-with suppress(Exception):  # a worker meets the error again, and reports it
+with suppress(Exception):  # the worker meets the same error, and reports it
     django.setup()
     import_module("sagas.worker.executor")

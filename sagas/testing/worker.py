@@ -1,5 +1,8 @@
-"""What a worker process for tests does: it runs the executor alone, reports each point that it
-reaches, and is killed or held at the one it was given."""
+"""Run the executor in a worker process for tests, report its points, and end it at a given one.
+
+The process runs no consumer. It reports each point to the test, and is killed or held at the
+moment of its job.
+"""
 
 import os
 import signal
@@ -24,12 +27,15 @@ STOP = "stop"
 
 
 class Options(TypedDict, total=False):
-    """How a worker shall be.
+    """Describe how a worker shall be.
 
-    `imports`: modules to import first; the saga classes defined in them are registered.
-    `settings`: Django settings that differ from the project's. `lease`: seconds. `backoff`: seconds
-    before a step's second attempt. `concurrency`: sagas at a time. `patience`: seconds after which
-    the test gives up.
+    Attributes:
+        imports: modules to import first; the saga classes defined there are registered.
+        settings: Django settings that differ from the project's.
+        lease: seconds.
+        backoff: seconds before a step's second attempt.
+        concurrency: sagas at a time.
+        patience: seconds after which the test gives up.
     """
 
     imports: Sequence[str]
@@ -42,7 +48,13 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A worker has reached a point, for the `nth` time there."""
+    """Name the moment when a worker reaches a point.
+
+    Attributes:
+        point: the point.
+        where: the step and its kind, as `charge_payment:F`; empty where the point has no step.
+        nth: counts how often this worker has reached the point at this step, from 1 on.
+    """
 
     point: Point
     where: str = ""
@@ -55,13 +67,13 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker raised this."""
+    """Report the traceback of a worker that has failed."""
 
     error: str
 
 
 class Fate(Enum):
-    """What becomes of a worker at its moment."""
+    """Say how a worker is stopped at the moment of its job."""
 
     KILLED = "killed"
     HELD = "held"
@@ -69,7 +81,19 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a worker process is told. `at`: the moment of its fate."""
+    """Tell a worker process how to run.
+
+    Attributes:
+        settings_module: the project's settings.
+        databases: the connections' settings, by alias.
+        at: the moment to stop the worker; None for no such moment.
+        fate: how to stop the worker.
+        imports: modules with saga classes to register.
+        settings: Django settings that differ from the project's.
+        lease: seconds.
+        backoff: seconds before a step's second attempt.
+        concurrency: sagas at a time.
+    """
 
     settings_module: str
     databases: Mapping[str, dict[str, Any]]
@@ -83,14 +107,15 @@ class Job:
 
 
 def set_up(job: Job) -> None:
-    """Make this process one of the project, on the test's database."""
+    """Set Django up in this process, with the test's database and sagas."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", job.settings_module)
     for name, value in job.settings.items():
         setattr(settings, name, value)
     settings.DATABASES.update(job.databases)
     django.setup()
     connections.databases.update(job.databases)
-    for alias in job.databases:  # what the process that it was forked from has looked at
+    # The process that this one was forked from may have looked at other databases.
+    for alias in job.databases:
         connections[alias].close()
         del connections[alias]
     from sagas.definition.discovery import register_all_in
@@ -102,7 +127,7 @@ def set_up(job: Job) -> None:
 
 
 def work(pipe: "Connection[Any, Any]", job: Job) -> None:
-    """The worker process, from beginning to end."""
+    """Run the worker process, from beginning to end; its failure is reported and raised."""
     try:
         _work(pipe, job)
     except BaseException:
@@ -133,7 +158,7 @@ def _work(pipe: "Connection[Any, Any]", job: Job) -> None:
 
 
 class _Witness:
-    """Reports points, from any thread, one at a time."""
+    """Report points, from any thread, one at a time, and stop the worker at its moment."""
 
     def __init__(self, pipe: "Connection[Any, Any]", job: Job, go: threading.Event) -> None:
         self._pipe = pipe

@@ -1,4 +1,4 @@
-"""Starts worker processes, and waits for what becomes of them."""
+"""Start worker processes, and wait for their ends."""
 
 import signal
 import time
@@ -13,10 +13,11 @@ from sagas.testing.process import PATIENCE, Worker, job
 from sagas.testing.worker import Fate, Moment, Options
 
 LOOK_EVERY = 0.01
+"""Seconds between two looks at a worker."""
 
 
 class Workers:
-    """Starts the worker processes of one test."""
+    """Start the worker processes of one test."""
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
@@ -24,7 +25,16 @@ class Workers:
     def start(
         self, at: Moment | None = None, *, fate: Fate = Fate.KILLED, **options: Unpack[Options]
     ) -> Worker:
-        """A worker that meets this fate at this moment, or none; it runs until it is stopped."""
+        """Start a worker, which runs until it is stopped.
+
+        Args:
+            at: the moment to stop the worker; None for no such moment.
+            fate: how the worker is stopped at that moment.
+            **options: how the worker shall be.
+
+        Raises:
+            AssertionError: the test is in a transaction, and the worker would see none of its rows.
+        """
         if connection.in_atomic_block:
             raise AssertionError(
                 "a worker process sees only what is committed: mark the test with "
@@ -36,10 +46,14 @@ class Workers:
         return started
 
     def run(self, *sagas: UUID, **options: Unpack[Options]) -> Worker:
-        """Run a worker, undisturbed, until these sagas have ended or parked.
+        """Run a worker, undisturbed, until sagas have ended or parked.
+
+        Args:
+            *sagas: the sagas to wait for.
+            **options: how the worker shall be.
 
         Raises:
-            AssertionError: they have not, within `patience`.
+            AssertionError: a saga is still running after `patience`.
         """
         running = self.start(**options)
         self._wait(running, lambda: not _active(sagas), options, lambda: _unfinished(sagas))
@@ -49,14 +63,20 @@ class Workers:
     def crash(
         self, point: Point, where: str = "", *, nth: int = 1, **options: Unpack[Options]
     ) -> Worker:
-        """Run a worker on whatever waits for one, until it is killed at that point.
+        """Run a worker on all sagas that are due, and kill the worker at a point.
 
         Args:
-            where: the step and its kind, as `charge_payment:F`; empty where the point has none.
-            nth: at which time of being there.
+            point: where the worker is killed.
+            where: the step and its kind, as `charge_payment:F`; empty where the point has no step.
+            nth: at which time of reaching the point.
+            **options: how the worker shall be.
+
+        Returns:
+            The dead worker, with the moments that it reached.
 
         Raises:
-            AssertionError: it got to the end of everything, or of `patience`, and never there.
+            AssertionError: the worker never reached the point, before all sagas ended or
+                `patience` was over.
         """
         moment = Moment(point, where, nth)
         victim = self.start(moment, fate=Fate.KILLED, **options)
@@ -71,10 +91,19 @@ class Workers:
     def hold(
         self, point: Point, where: str = "", *, nth: int = 1, **options: Unpack[Options]
     ) -> Worker:
-        """Run a worker until it gets to that point, and freeze it there by SIGSTOP.
+        """Run a worker until a point, and freeze the worker there by SIGSTOP.
+
+        Args:
+            point: where the worker is frozen.
+            where: the step and its kind, as `charge_payment:F`; empty where the point has no step.
+            nth: at which time of reaching the point.
+            **options: how the worker shall be.
+
+        Returns:
+            The frozen worker; `resume()` lets it go on.
 
         Raises:
-            AssertionError: it never got there.
+            AssertionError: the worker never reached the point.
         """
         moment = Moment(point, where, nth)
         held = self.start(moment, fate=Fate.HELD, **options)
@@ -86,7 +115,7 @@ class Workers:
             return _missed(held, moment)
 
         self._wait(held, lambda: is_there() or not _runnable(), options, complain)
-        if not is_there():  # unless it is the end that it is to be held at
+        if not is_there():  # the point may come only when the worker ends
             held.tell_to_stop()
             self._wait(held, is_there, options, complain)
             held.listen()
@@ -96,6 +125,7 @@ class Workers:
         return held
 
     def clean_up(self) -> None:
+        """Kill the workers that still run."""
         for each in self._workers:
             each.clean_up()
         self._workers.clear()
@@ -107,7 +137,7 @@ class Workers:
         options: Options,
         complaint: Callable[[], str],
     ) -> None:
-        """Until the condition holds, or the worker has ended."""
+        """Wait until the condition holds, or the worker has ended."""
         patience = options.get("patience", PATIENCE)
         deadline = time.monotonic() + patience
         while not (running.has_ended or condition()):

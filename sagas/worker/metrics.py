@@ -16,6 +16,7 @@ COUNT_EVERY = 60.0  # seconds; it reads every unfinished saga
 
 
 def consumer_registry() -> CollectorRegistry:
+    """Return the metrics of a worker's process."""
     registry = CollectorRegistry()
     for counter in (ACCEPTED, REFUSED, OUT_OF_ORDER):
         registry.register(counter)
@@ -24,7 +25,7 @@ def consumer_registry() -> CollectorRegistry:
 
 
 class SagasByStatus(Collector):
-    """Left out where counting failed, until the next count."""
+    """Count unfinished sagas by status; where a count fails, there is no metric until the next."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,10 +33,11 @@ class SagasByStatus(Collector):
         self._counts: dict[str, int] | None = None
 
     def describe(self) -> list[Metric]:
-        """Nothing: or else registering would ask the database."""
+        """Describe nothing: otherwise registering would query the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Return the last counts; count anew where these are older than a minute."""
         if (now := self._clock()) >= self._due:
             self._due = now + COUNT_EVERY  # whether it succeeds or not
             self._counts = _count()

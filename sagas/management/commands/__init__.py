@@ -1,0 +1,1 @@
+"""Hold a module for each management command."""

@@ -1,3 +1,5 @@
+"""Run a worker: `manage.py run_saga_consumer`."""
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from sagas.worker.service import SagaService
 
 
 class Command(ProcessCommand):
+    """Wire a broker to a `SagaService`, and run the service until a signal."""
+
     help = "Accepts saga commands from SAGAZ_BROKER_URL and runs sagas until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add concurrency, sign of life and metrics."""
         parser.add_argument(
             "--concurrency", type=positive, default=20, help="sagas at a time (default 20)"
         )
@@ -33,6 +38,11 @@ class Command(ProcessCommand):
         metrics_address: str,
         **_: Any,
     ) -> None:
+        """Wait for the broker, then accept commands and run sagas until told to stop.
+
+        Raises:
+            CommandError: calls of steps do not come back, so that the worker must be replaced.
+        """
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         require_shared(broker)
         await_broker(broker, topics=settings.BROKER_TOPICS)

@@ -1,3 +1,5 @@
+"""Show sagas and intervene: `manage.py sagas`."""
+
 import argparse
 import re
 from datetime import timedelta
@@ -16,9 +18,12 @@ from sagas.operations.interventions import InterventionRefused
 
 
 class Command(VisibleCommand):
+    """Print reports of `operations.reports`, and call `operations.interventions`."""
+
     help = "Looks at sagas and refused commands, intervenes, and deletes what is old."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add a subcommand for each report and each intervention."""
         actions = parser.add_subparsers(dest="action", required=True)
         listing = actions.add_parser("list", help="the newest sagas")
         listing.add_argument("--status", choices=SagaStatus.values)
@@ -50,6 +55,11 @@ class Command(VisibleCommand):
             intervening.add_argument("--json", action="store_true")
 
     def handle(self, *, action: str, **options: Any) -> None:
+        """Do the action.
+
+        Raises:
+            CommandError: the saga is unknown, or its state forbids the intervention.
+        """
         try:
             if action == "list":
                 self._list(**options)
@@ -80,7 +90,8 @@ class Command(VisibleCommand):
 
     def _clean(self, *, older_than: timedelta, **options: Any) -> None:
         before = timezone.now() - older_than
-        # What tells of a command goes after its saga: stopped in between, none can begin again.
+        # Inbox rows go last: a row deleted before its saga would let a redelivered command start
+        # the saga again, if this stopped in between.
         deleted = {
             "sagas": cleaning.clean_sagas(older_than=before),
             "inbox": cleaning.clean_inbox(older_than=before),
