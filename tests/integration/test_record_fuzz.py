@@ -22,10 +22,8 @@ from sagas.inbox.consumer import SagaConsumer
 from sagas.models import RefusedCommand, Saga
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
 from tests.unit.sagas.inbox.test_accepting import JSON, Travel
-from tests.unit.sagas.saga_running import Register, register
+from tests.unit.sagas.saga_running import Register
 from tests.unit.waiting import in_thread, until
-
-__all__ = ["register"]
 
 pytestmark = [
     pytest.mark.postgres,

@@ -25,10 +25,8 @@ from sagas.worker.metrics import SagasByStatus, consumer_registry
 from tests.ports import free_port
 from tests.unit.relay.scripted import Kafka, make_relay, put
 from tests.unit.sagas.inbox.test_accepting import Travel, record
-from tests.unit.sagas.saga_running import Register, register
+from tests.unit.sagas.saga_running import Register
 from tests.unit.waiting import in_thread, until
-
-__all__ = ["register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

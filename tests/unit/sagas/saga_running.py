@@ -6,14 +6,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import pytest
-from sagaz import Saga as SagaClass
-
 from saga_runtime.backoff import Backoff
-from sagas.definition import discovery, registry
-from sagas.definition.hooks import Hook
+from sagas.definition import registry
 from sagas.definition.identity import saga_id
-from sagas.definition.registry import Registry
 from sagas.journal import codec, writing
 from sagas.journal.entries import Entry, Verdict
 from sagas.models import ACTIVE, Saga, SagaStep
@@ -35,28 +30,6 @@ QUICK = Timing(
 HOUR = 3600.0
 HOURS = Backoff(first=HOUR, longest=HOUR)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-def register(saga_registry: Registry) -> Register:
-    """Makes these saga classes the only ones there are."""
-    saga_registry.types.clear()
-
-    def registering(*classes: type[SagaClass]) -> None:
-        for saga_class in classes:
-            discovery.register(saga_class)
-
-    return registering
-
-
-@pytest.fixture
-def on_finish(saga_registry: Registry) -> Callable[[str, Hook], None]:
-    return saga_registry.hooks.add_finish
-
-
-@pytest.fixture
-def on_park(saga_registry: Registry) -> Callable[[str, Hook], None]:
-    return saga_registry.hooks.add_park
 
 
 def begin(name: str, *, key: str = "K-1", **context: Any) -> UUID:

@@ -15,9 +15,7 @@ from sagas.journal import claims
 from sagas.models import Saga, SagaStatus
 from tests.processes import manage, refusal
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import Context, Register, begin, register
-
-__all__ = ["register"]
+from tests.unit.sagas.saga_running import Context, Register, begin
 
 
 class Boat(SagaClass):

@@ -12,9 +12,7 @@ from sagas.definition.hooks import Hook
 from sagas.definition.registry import Registry, cancel_on, on_finish, on_park
 from sagas.definition.triggers import trigger_for
 from sagas.errors import SagaDefinitionError
-from tests.unit.sagas.saga_running import Context, Register, register
-
-__all__ = ["register"]
+from tests.unit.sagas.saga_running import Context, Register
 
 
 class Travel(Saga):

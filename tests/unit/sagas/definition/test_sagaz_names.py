@@ -40,10 +40,8 @@ from sagas.models import Saga as SagaRow
 from sagas.testing import run_in_memory
 from tests.processes import ROOT
 from tests.unit.sagas.inbox.test_accepting import record
-from tests.unit.sagas.saga_running import Context, Register, register, working
+from tests.unit.sagas.saga_running import Context, Register, working
 from tests.unit.waiting import until
-
-__all__ = ["register"]
 
 WORKS, REFUSED, VALUE = "works", "refused", "value"
 

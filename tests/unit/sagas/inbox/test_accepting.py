@@ -25,10 +25,8 @@ from sagas.inbox import accepting
 from sagas.inbox.consumer import SagaConsumer
 from sagas.journal import claims, codec
 from sagas.models import InboxMessage, RefusedCommand, Saga
-from tests.unit.sagas.saga_running import Context, Register, register
+from tests.unit.sagas.saga_running import Context, Register
 from tests.unit.waiting import in_thread, until
-
-__all__ = ["register"]
 
 TOPIC = "travel.commands"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -9,9 +9,7 @@ from sagas.inbox import accepting
 from sagas.inbox.sequences import Sequences
 from sagas.models import InboxMessage
 from tests.unit.sagas.inbox.test_accepting import Travel, record
-from tests.unit.sagas.saga_running import Register, register
-
-__all__ = ["register"]
+from tests.unit.sagas.saga_running import Register
 
 
 def event(sequence: int | None, *, key: str = "K", source: str = "/a") -> CloudEvent:

@@ -15,10 +15,8 @@ from sagas.inbox import undecided
 from sagas.inbox.consumer import SagaConsumer
 from sagas.inbox.undecided import CommandUndecided, Undecided
 from sagas.models import RefusedCommand, Saga
-from tests.unit.sagas.saga_running import Context, Register, register
+from tests.unit.sagas.saga_running import Context, Register
 from tests.unit.waiting import in_thread, until
-
-__all__ = ["register"]
 
 RECORD = Record("t", 0, 7, b"k", b"{}", ())
 

@@ -20,20 +20,13 @@ from sagas.journal.cancelling import request_cancel
 from sagas.models import Saga, SagaAttempt, SagaStep
 from sagas.operations import interventions, reports
 from sagas.worker.run_here import run_saga_sync
-from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end
+from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing
-
-__all__ = ["register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ZONES = ("America/Los_Angeles", "Asia/Tokyo", "UTC")
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture(params=[(zone, aware) for zone in ZONES for aware in (False, True)], ids=str)

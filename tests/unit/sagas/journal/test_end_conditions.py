@@ -20,28 +20,14 @@ from sagas.operations import interventions
 from sagas.run.attempts import Attempts
 from sagas.run.engine import DrivenSaga
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import (
-    Register,
-    begin,
-    journal_of,
-    on_finish,
-    register,
-    run_to_end,
-)
+from tests.unit.sagas.saga_running import Register, begin, journal_of, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, claimed_by, raising
-
-__all__ = ["on_finish", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STEPS = ("reserve", "charge", "ship")
 WRITTEN, REFUSED = Written(), Refused()
 Rows = dict[str, str]  # the status by step and kind, as `charge:F`
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture(autouse=True)

@@ -34,11 +34,9 @@ from sagas.journal.entries import (
 from sagas.journal.group_commit import GroupCommit
 from sagas.journal.records import Claimed
 from sagas.models import Saga, SagaAttempt, SagaStatus, SagaStep, StepStatus
-from tests.unit.sagas.saga_running import Register, begin, register, working
+from tests.unit.sagas.saga_running import Register, begin, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, claimed_by
 from tests.unit.waiting import TIMEOUT, in_thread, until
-
-__all__ = ["register"]
 
 WRITTEN, FENCED, BUSY, REFUSED = Written(), Fenced(), Busy(), Refused()
 STEPS = ("fly", "stay")

@@ -11,17 +11,10 @@ from psycopg import IsolationLevel
 
 from sagas.journal import libpq, sql
 from sagas.models import Saga, SagaAttempt
-from tests.unit.sagas.saga_running import Context, Register, begin, journal_of, register, run_to_end
+from tests.unit.sagas.saga_running import Context, Register, begin, journal_of, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
 
-__all__ = ["register"]
-
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture(autouse=True)

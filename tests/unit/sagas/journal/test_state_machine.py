@@ -24,10 +24,8 @@ from sagas.models import Saga, SagaStatus, StepKind, StepStatus
 from sagas.operations import interventions
 from sagas.operations.interventions import InterventionRefused
 from tests.state_changes import recorded
-from tests.unit.sagas.saga_running import Register, begin, register
+from tests.unit.sagas.saga_running import Register, begin
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
-
-__all__ = ["register"]
 
 PAGE = Path(__file__).parents[4] / "docs/sagas.md"
 STEPS = ("fly", "stay")

@@ -20,11 +20,9 @@ from sagas.operations import interventions
 from sagas.operations.diagrams import diagram_of
 from sagas.operations.sagaz_storage import DjangoSagaStorage
 from sagas.worker.run_here import run_saga_sync
-from tests.unit.sagas.saga_running import Register, begin, register, run_to_end, working
+from tests.unit.sagas.saga_running import Register, begin, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
 from tests.unit.waiting import until
-
-__all__ = ["register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,11 +32,6 @@ def nested(levels: int, *, tag: str = "[") -> Any:
     for _ in range(levels):
         value = [value] if tag == "[" else {"a": value}
     return value
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

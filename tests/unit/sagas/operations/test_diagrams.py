@@ -7,9 +7,7 @@ from sagaz import action, compensate
 from sagas.definition.identity import saga_id
 from sagas.models import Saga, SagaStatus, SagaStep
 from sagas.operations.diagrams import diagram_of
-from tests.unit.sagas.saga_running import Context, Register, begin, register
-
-__all__ = ["register"]
+from tests.unit.sagas.saga_running import Context, Register, begin
 
 pytestmark = pytest.mark.django_db
 

@@ -12,19 +12,8 @@ from sagaz import action, compensate
 from sagas import StepRejected
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.models import Intervention, Saga, SagaStep
-from tests.unit.sagas.saga_running import (
-    Context,
-    Register,
-    begin,
-    journal_of,
-    on_finish,
-    register,
-    run_to_end,
-    working,
-)
+from tests.unit.sagas.saga_running import Context, Register, begin, journal_of, run_to_end, working
 from tests.unit.waiting import until
-
-__all__ = ["on_finish", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -23,16 +23,7 @@ from sagas.journal import claims, cleaning
 from sagas.journal.records import Claimed
 from sagas.models import InboxMessage, Intervention, Saga, SagaAttempt, SagaStatus, SagaStep
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import (
-    CORRELATION,
-    Context,
-    Register,
-    begin,
-    register,
-    run_to_end,
-)
-
-__all__ = ["register"]
+from tests.unit.sagas.saga_running import CORRELATION, Context, Register, begin, run_to_end
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

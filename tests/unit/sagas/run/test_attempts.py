@@ -24,15 +24,7 @@ from sagas.operations import interventions, reports
 from sagas.operations.interventions import InterventionRefused
 from sagas.run.tries import Tries
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import (
-    QUICK,
-    Context,
-    Register,
-    begin,
-    register,
-    run_to_end,
-    working,
-)
+from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, run_to_end, working
 from tests.unit.sagas.scripted_sagas import (
     Part,
     Script,
@@ -45,19 +37,12 @@ from tests.unit.sagas.scripted_sagas import (
 )
 from tests.unit.waiting import until
 
-__all__ = ["register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 FLY = Step("fly", StepKind.FORWARD, dict, is_external=False, max_retries=0, timeout=0.2)
 AWAY = ConnectionError("away")
 LOST = "server closed the connection unexpectedly"
 needs_postgresql = pytest.mark.on_postgresql
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

@@ -19,11 +19,9 @@ from sagas.journal import codec
 from sagas.run.calling import call_external, call_local, visible
 from sagas.run.saga_run import SagaRun
 from sagas.worker.executor import Executor
-from tests.unit.sagas.saga_running import Context, Register, begin, register, run_to_end, working
+from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
 from tests.unit.waiting import until
-
-__all__ = ["register"]
 
 Change = Callable[[Context], Any]
 NAMES = ["first", "second", "third"]

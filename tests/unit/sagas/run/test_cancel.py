@@ -45,25 +45,15 @@ from tests.unit.sagas.saga_running import (
     Write,
     begin,
     journal_of,
-    on_finish,
-    on_park,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, claimed_by, forever, raising
 from tests.unit.waiting import in_thread, until
 
-__all__ = ["on_finish", "on_park", "register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SetHook = Callable[[str, Hook], None]
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

@@ -24,16 +24,11 @@ from tests.unit.sagas.saga_running import (
     begin,
     is_ended,
     journal_of,
-    on_finish,
-    on_park,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script, failures_of
 from tests.unit.waiting import TIMEOUT, errors, in_thread, until
-
-__all__ = ["on_finish", "on_park", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SetHook = Callable[[str, Hook], None]

@@ -29,9 +29,6 @@ from tests.unit.sagas.saga_running import (
     Register,
     begin,
     journal_of,
-    on_finish,
-    on_park,
-    register,
     run_to_end,
     working,
 )
@@ -46,17 +43,10 @@ from tests.unit.sagas.scripted_sagas import (
 )
 from tests.unit.waiting import until
 
-__all__ = ["on_finish", "on_park", "register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SetHook = Callable[[str, Hook], None]
 PASSED = "its deadline has passed"
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture(autouse=True)

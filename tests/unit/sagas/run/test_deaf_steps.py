@@ -15,18 +15,8 @@ from brokers import Record
 from saga_runtime.event_loop import run_loop
 from sagas.inbox import accepting
 from sagas.models import SagaStatus, StepStatus
-from tests.unit.sagas.saga_running import (
-    QUICK,
-    Context,
-    Register,
-    begin,
-    journal_of,
-    register,
-    run_to_end,
-)
+from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, journal_of, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
-
-__all__ = ["register"]
 
 
 class Deaf:

@@ -36,21 +36,9 @@ from sagas.journal import group_commit
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
 from sagas.run.engine import DrivenSaga
 from sagas.run.own_task import call_apart
-from tests.unit.sagas.saga_running import (
-    QUICK,
-    Context,
-    Register,
-    begin,
-    on_finish,
-    on_park,
-    register,
-    run_to_end,
-    working,
-)
+from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, raising
 from tests.unit.waiting import until
-
-__all__ = ["on_finish", "on_park", "register"]
 
 ODD = "a\0b\ud800 \x1b[31m" + "x" * 3_000_000
 KEPT = 20_000  # characters of one log line at most: an error's text, and a traceback
@@ -278,11 +266,6 @@ class TestApart:
 
         asyncio.run(run())
         assert sorted(ended) == ["caller", "step"]
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

@@ -26,10 +26,8 @@ from sagas.inbox import accepting
 from sagas.journal import codec
 from sagas.journal.refusals import refusal
 from sagas.models import ACTIVE, RefusedCommand, Saga, SagaStep
-from tests.unit.sagas.saga_running import Context, Register, begin, on_finish, register, working
+from tests.unit.sagas.saga_running import Context, Register, begin, working
 from tests.unit.waiting import until
-
-__all__ = ["on_finish", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -28,21 +28,9 @@ from sagas.worker import service
 from sagas.worker.executor import Executor
 from sagas.worker.run_here import LocalRunner
 from sagas.worker.service import SagaService
-from tests.unit.sagas.saga_running import (
-    QUICK,
-    Context,
-    Register,
-    begin,
-    is_ended,
-    journal_of,
-    on_finish,
-    on_park,
-    register,
-)
+from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended, journal_of
 from tests.unit.sagas.scripted_sagas import Part, Script
 from tests.unit.waiting import TIMEOUT, errors, in_thread, until
-
-__all__ = ["on_finish", "on_park", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

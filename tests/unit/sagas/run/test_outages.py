@@ -20,17 +20,10 @@ from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga, SagaAttempt
 from sagas.run import attempts
-from tests.unit.sagas.saga_running import Context, Register, begin, on_finish, register, run_to_end
+from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failures_of
 
-__all__ = ["on_finish", "register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

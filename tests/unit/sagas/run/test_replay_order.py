@@ -26,11 +26,11 @@ from sagas.run import state
 from sagas.run.state import RunState
 from sagas.testing import saga_crash, saga_worker, saga_workers
 from tests.processes import ROOT
-from tests.unit.sagas.saga_running import Context, Register, begin, register
+from tests.unit.sagas.saga_running import Context, Register, begin
 from tests.unit.sagas.scripted_sagas import claimed_by
 from tests.unit.waiting import until
 
-__all__ = ["register", "saga_crash", "saga_worker", "saga_workers"]
+__all__ = ["saga_crash", "saga_worker", "saga_workers"]
 
 HERE = [__name__]
 

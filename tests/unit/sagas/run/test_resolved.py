@@ -9,21 +9,14 @@ from saga_runtime.interventions import By
 from sagas import NeedsAttention, StepRejected
 from sagas.models import Saga, StepKind
 from sagas.operations import interventions
-from tests.unit.sagas.saga_running import Register, begin, journal_of, register, run_to_end
+from tests.unit.sagas.saga_running import Register, begin, journal_of, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing, raising
-
-__all__ = ["register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ANN = By("ann", "by hand")
 NO = StepRejected("no")
 LOOK = NeedsAttention("look")
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture(params=[False, True], ids=["local", "external"])

@@ -16,10 +16,8 @@ from sagas import call_in_thread, run_saga_sync
 from sagas.definition.hooks import Hook
 from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga
-from tests.unit.sagas.saga_running import Context, Register, begin, on_finish, register, run_to_end
+from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script
-
-__all__ = ["on_finish", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,11 +29,6 @@ class Child(SagaClass):
 
     @action("one")
     def one(self, ctx: Context) -> None: ...
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 def run_child() -> None:

@@ -14,13 +14,10 @@ from tests.unit.sagas.saga_running import (
     Context,
     Register,
     begin,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.waiting import until
-
-__all__ = ["register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,10 +14,8 @@ from sagas import call_in_thread
 from sagas.definition.identity import saga_id
 from sagas.inbox import accepting
 from sagas.models import Saga
-from tests.unit.sagas.saga_running import QUICK, Context, Register, journal_of, register, working
+from tests.unit.sagas.saga_running import QUICK, Context, Register, journal_of, working
 from tests.unit.waiting import until
-
-__all__ = ["register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

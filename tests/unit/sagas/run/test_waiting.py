@@ -27,24 +27,16 @@ from tests.unit.sagas.saga_running import (
     Context,
     Register,
     begin,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing, failures_of, raising
 from tests.unit.waiting import in_thread, until
 
-__all__ = ["register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HOUR = 3600.0
 AWAY = ConnectionError("away")
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

@@ -22,16 +22,9 @@ from sagas.testing import (
     saga_worker,
     saga_workers,
 )
-from tests.unit.sagas.saga_running import Context, Register, begin, journal_of, register
+from tests.unit.sagas.saga_running import Context, Register, begin, journal_of
 
-__all__ = [
-    "register",
-    "saga_crash",
-    "saga_crash_walk",
-    "saga_hold",
-    "saga_worker",
-    "saga_workers",
-]
+__all__ = ["saga_crash", "saga_crash_walk", "saga_hold", "saga_worker", "saga_workers"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

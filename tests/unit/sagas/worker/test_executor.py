@@ -44,16 +44,11 @@ from tests.unit.sagas.saga_running import (
     Register,
     begin,
     journal_of,
-    on_finish,
-    on_park,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script
 from tests.unit.waiting import until
-
-__all__ = ["on_finish", "on_park", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -172,11 +167,6 @@ def pair(register: Register, monkeypatch: pytest.MonkeyPatch) -> type[Pair]:
     monkeypatch.setattr(Pair, "script", {}, raising=False)
     register(Pair)
     return Pair
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 def runs_of(worker: Executor) -> list[SagaRun]:

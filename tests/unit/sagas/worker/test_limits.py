@@ -23,23 +23,15 @@ from tests.unit.sagas.saga_running import (
     Context,
     Register,
     begin,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing
 from tests.unit.waiting import in_thread, until
 
-__all__ = ["register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LEASE = timedelta(seconds=60)
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 def triggers(*limits: Any) -> dict[str, Any]:

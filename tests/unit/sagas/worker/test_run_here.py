@@ -48,14 +48,10 @@ from tests.unit.sagas.saga_running import (
     Register,
     begin,
     journal_of,
-    on_finish,
-    register,
     run_to_end,
     working,
 )
 from tests.unit.waiting import TIMEOUT, until
-
-__all__ = ["on_finish", "register"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

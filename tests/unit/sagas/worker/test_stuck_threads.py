@@ -13,18 +13,11 @@ from saga_runtime.allowance import Allowance
 from sagas import call_in_thread
 from sagas.models import Saga, SagaAttempt
 from sagas.worker.executor import Executor
-from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended, register
+from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended
 from tests.unit.sagas.scripted_sagas import Part, Script, failures_of
 from tests.unit.waiting import in_thread, until
 
-__all__ = ["register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture

@@ -22,16 +22,7 @@ from sagas.models import ACTIVE, Saga
 from sagas.run.timing import Timing
 from sagas.worker.executor import MAX_TAKEOVERS, Executor
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import (
-    QUICK,
-    Register,
-    begin,
-    is_ended,
-    on_finish,
-    on_park,
-    register,
-    working,
-)
+from tests.unit.sagas.saga_running import QUICK, Register, begin, is_ended, working
 from tests.unit.sagas.scripted_sagas import (
     Part,
     Script,
@@ -43,17 +34,10 @@ from tests.unit.sagas.scripted_sagas import (
 )
 from tests.unit.waiting import in_thread, until
 
-__all__ = ["on_finish", "on_park", "register"]
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SetHook = Callable[[str, Hook], None]
 MOST = 2
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
 
 
 @pytest.fixture(autouse=True)
