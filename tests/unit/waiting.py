@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from django.db import connections
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 def until(condition: Callable[[], object], *, timeout: float = TIMEOUT) -> None:
