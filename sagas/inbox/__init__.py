@@ -1,6 +1,6 @@
-"""Take commands from the broker and make them rows: a saga that starts, or a cancel.
+"""Receive commands from the broker, and turn each into rows: a saga that starts, or a cancel.
 
-The worker's process runs `SagaConsumer`; a test, or a program with records of its own, calls
-`accepting.accept`. Nothing here runs a step, and nothing here writes a table itself: the rows are
-written by `sagas.journal`, in the transaction that `accept` opens.
+A worker's process runs `SagaConsumer`; tests call `accepting.accept` with records. Nothing here
+runs a step. Nothing here writes a table either: `accept` opens the transaction, and `sagas.journal`
+writes the rows.
 """

@@ -40,17 +40,16 @@ def accept(
     """Write records into the inbox, in one transaction.
 
     Args:
-        records: what the broker has delivered, in its order.
+        records: records in the order of delivery.
         consumer: the group, under whose name the inbox remembers messages.
-        sequences: the sequences accepted before, which tell messages that came out of order.
-        undecided: the commands that could not be judged before; without it, such a command is
-            tried without end.
+        sequences: the sequences accepted before, to count messages out of order.
+        undecided: the tries of commands that cannot be judged; None to try without end.
 
     Returns:
         How many of the records have given a worker something to do.
 
     Raises:
-        CommandUndecided: a record is to be received again, and nothing is written.
+        CommandUndecided: a record has to be received again, and nothing is written.
         django.db.Error: our database is away, and nothing is written.
     """
     # Triggers run before the transaction: they may be slow, and must not hold its locks.
@@ -71,7 +70,7 @@ def accept(
 def _read(
     records: Sequence[Record], undecided: Undecided | None
 ) -> tuple[list[Command], list[RefusedCommand]]:
-    """Return the records that are commands, and the rows that keep the others."""
+    """Return the commands among records, and a row to keep for each refused record."""
     commands = []
     refused = []
     for record in records:
@@ -94,9 +93,9 @@ def _read(
 
 
 def _unseen(commands: list[Command], *, consumer: str) -> list[Command]:
-    """Return the commands that have no inbox row, each once.
+    """Return the commands without an inbox row, each once.
 
-    The saga's own id would not tell: after a deploy the same message may make another business key.
+    The saga's id would not do: after a deploy the same message may make a different business key.
     """
     seen = already_accepted([command.identity for command in commands], consumer=consumer)
     new = []

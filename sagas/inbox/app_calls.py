@@ -1,7 +1,7 @@
-"""Call the functions that an app gave for reading a message: whatever they raise is handled here.
+"""Call an app's functions for reading a message, and handle their errors.
 
-These are triggers, rules for business keys, and reasons for cancels. What they raise refuses the
-message, with one exception: while our own database is away, the message is not judged at all.
+The functions are triggers, rules for business keys, and reasons for cancels. An error refuses the
+message, with an exception: while our own database is away, the message is not judged at all.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from sagas.errors import StepRejected
 
 
 class CommandRefused(Exception):  # noqa: N818 - the field's term
-    """Raised for a record that cannot become a command; its text is the reason that is kept."""
+    """Raised for a record that cannot become a command; the text is kept as the reason."""
 
 
 @contextmanager
@@ -50,21 +50,21 @@ def refusing(failure: str) -> Iterator[None]:
 
 
 def call_trigger(trigger: Any, payload: object) -> Any:
-    """Call a trigger with a message's payload; one that is `async def` is awaited.
+    """Call a trigger with a message's payload, and await the result of an `async def` trigger.
 
     Returns:
-        What the trigger returns: the saga's first context, or None where no saga is to start.
+        The saga's first context, or None where no saga is to start.
     """
     context = trigger(payload)
     return run_loop(_awaited(context)) if inspect.iscoroutine(context) else context
 
 
 def raise_outage(error: BaseException) -> None:
-    """Raise our database's error where that is what `error` comes from; otherwise do nothing.
+    """Raise our database's error where `error` comes from our database; otherwise do nothing.
 
-    While our own database is away, a message cannot be judged: that is no reason to refuse the
-    message, and neither is a statement that our database has given up. Another database's outage
-    is a reason: no partition stands still for that one.
+    While our own database is away, or gives up a statement, a message cannot be judged, and so is
+    not refused. The outage of a foreign database refuses the message: no partition may stand still
+    for a foreign database.
 
     Raises:
         django.db.Error: our database is away, or has given up a statement.
@@ -75,7 +75,7 @@ def raise_outage(error: BaseException) -> None:
 
 
 async def _awaited(context: Coroutine[Any, Any, Any]) -> Any:
-    """Await a trigger; leave no broken connection of the async ORM to the next one."""
+    """Await a trigger; leave no broken connection of the async ORM behind."""
     try:
         return await context
     except BaseException as error:

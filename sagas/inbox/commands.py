@@ -1,4 +1,4 @@
-"""Read what a record asks for: `Start` a saga, `Cancel` one, or `Nothing`. Nothing is written."""
+"""Read a record as a command: `Start` a saga, `Cancel` a saga, or `Nothing`. Writes nothing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +22,16 @@ from sagas.journal.new_sagas import new_saga
 from sagas.models import Saga
 
 LONGEST_TEXT = 255
-"""Characters of a message's id, of its source and of a business key."""
+"""Characters of a message's id or source, or of a business key, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Command:
-    """Keep the message that a command came in.
+    """Keep the message of a command.
 
     Attributes:
-        record: the message as the broker has it.
-        event: the same message, read.
+        record: the message as the broker delivers it.
+        event: the message as CloudEvents defines it.
     """
 
     record: Record
@@ -39,13 +39,13 @@ class _Command:
 
     @property
     def identity(self) -> MessageIdentity:
-        """Return source and id, by which the inbox recognizes the message."""
+        """Return the source and the id: the inbox recognizes a message by both."""
         return self.event.source, self.event.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start(_Command):
-    """Ask for a new saga, whose row is not saved yet."""
+    """Ask for a new saga; `saga` is the unsaved row."""
 
     saga: Saga
 
@@ -73,11 +73,11 @@ Command = Start | Cancel | Nothing
 
 
 def read_command(record: Record) -> Command:
-    """Return what a record asks for.
+    """Read a record as a command.
 
     Raises:
         CommandRefused: the record is no command; the text says why.
-        django.db.Error: our database is away, so that a trigger could not be asked.
+        django.db.Error: our database is away, and a trigger needs it.
     """
     event = _event(record)
     rule = cancel_rule(event.type)
@@ -124,7 +124,7 @@ def _payload(event: CloudEvent) -> object:
 
 
 def _first_context(saga_type: SagaType, method: str, payload: object) -> str | None:
-    """Return the context that a trigger makes, encoded; None where the trigger wants no saga."""
+    """Return a trigger's context, encoded; None where the trigger wants no saga."""
     with refusing(f"{saga_type.name}.{method} cannot read it"):
         context = call_trigger(getattr(saga_type.saga_class(), method), payload)
         try:

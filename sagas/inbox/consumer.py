@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 RECEIVE_TIMEOUT = 0.25
 """Seconds to wait for records; also how long a stop may take."""
 BATCH_SIZE = 500
-"""Records that are accepted in one transaction, at most."""
+"""Records to accept in the same transaction, at most."""
 
 
 class SagaConsumer:
@@ -28,12 +28,12 @@ class SagaConsumer:
         broker: where the commands come from.
         topics: the topics to receive.
         group: the consumer group, whose members share the topics' partitions.
-        on_new: called after a batch that has given a worker something to do.
+        on_new: called after a batch with work for a worker.
         alive: called in each round.
-        undecided: the commands that could not be judged, with the time and tries they have.
+        undecided: limits the tries of commands that cannot be judged.
 
     Attributes:
-        is_joined: whether the group has taken this consumer in, so that commands reach it.
+        is_joined: whether the group has accepted this consumer as a member.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Count for Prometheus what the inbox does with commands."""
+"""Count commands of the inbox for Prometheus, as they are accepted or refused."""
 
 from prometheus_client import Counter
 

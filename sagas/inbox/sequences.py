@@ -1,8 +1,7 @@
-"""Count messages that come out of order, by their `ce_sequence`.
+"""Count messages out of order, by `ce_sequence`.
 
-The sequence only rises within a key (a subject of a source), so each consumer can see for itself
-whether the order holds. Only messages that are new to the inbox are looked at: one that comes
-again, after a crash or to another consumer, is not out of order.
+The sequence only rises within a key (a subject of a source), so each consumer can check the order
+alone. Only new messages are checked: a redelivered message is not out of order.
 """
 
 from collections import OrderedDict
@@ -15,11 +14,11 @@ from sagas.inbox import counters
 logger = get_logger(__name__)
 
 MOST_KEYS = 50_000
-"""Keys that a consumer remembers; the one that was seen longest ago is forgotten first."""
+"""Keys to remember; the least recently seen key is forgotten first."""
 
 
 class Sequences:
-    """Remember the highest sequence accepted of each key that was seen lately.
+    """Remember the highest accepted sequence of each recently seen key.
 
     Args:
         most: how many keys to remember.
@@ -33,7 +32,7 @@ class Sequences:
         return len(self._highest)
 
     def note(self, accepted: Iterable[CloudEvent]) -> int:
-        """Note messages that the inbox has accepted for the first time, in the order of arrival.
+        """Note newly accepted messages, in the order of arrival.
 
         Returns:
             How many of the messages were out of order.

@@ -17,18 +17,18 @@ from brokers import Record
 
 MOST_TRIES = 5
 PATIENCE = 30.0
-"""Seconds from a command's first try in which it is not refused, however often it is tried."""
+"""Seconds after its first try before a command may be refused, after any number of tries."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _MOST_KNOWN = 1_000
 
 
 class CommandUndecided(Exception):  # noqa: N818 - states the fact
-    """Raised for a command that is to be received again, because its trigger's query fails.
+    """Raised for a command to receive again, because the trigger's query fails.
 
-    Our database answers other queries, so this is no outage.
+    Our database answers a simple query, so there is no outage.
 
     Attributes:
-        pause: seconds to wait before it is received again.
+        pause: seconds to wait before receiving again.
     """
 
     def __init__(self, text: str, *, pause: float) -> None:
@@ -43,11 +43,11 @@ class _Tried:
 
 
 class Undecided:
-    """Remember how often commands could not be judged, for one consumer.
+    """Remember the tries of commands that cannot be judged, for a single consumer.
 
     Args:
-        most_tries: tries after which a command is refused,
-        patience: but not before so many seconds have passed since the first.
+        most_tries: tries after which a command is refused.
+        patience: seconds since the first try before which no command is refused.
         clock: a clock of seconds that only rise.
     """
 
@@ -93,7 +93,7 @@ class Undecided:
 
 
 def _answers() -> bool:
-    """Ask our database on a new connection: the old one may be what is broken."""
+    """Query our database on a new connection: the old connection may be broken."""
     if not connection.in_atomic_block:
         connection.close()
     try:

@@ -4,30 +4,30 @@ In your `conftest.py`:
 
     pytest_plugins = ["sagas.testing"]
 
-A test that uses them needs `@pytest.mark.django_db(transaction=True)`: a worker is a process of its
-own on the test database, and sees only what is committed.
+A test with workers needs `@pytest.mark.django_db(transaction=True)`: a worker is a separate process
+on the test database, and sees only committed rows.
 
 - `saga_worker(saga_id, …)`: a worker runs undisturbed until these sagas have ended or parked.
 - `saga_crash(Point.CALLED, "charge_payment:F")`: a worker is killed by SIGKILL at that point.
 - `saga_hold(Point.STARTED, "charge_payment:F")`: a worker is frozen by SIGSTOP there; its
   `resume()` lets it go on.
 - `saga_crash_walk(begin=…, effects=…)`: kills a worker at each point of a saga, lets another one
-  finish, and compares the effects with those of an undisturbed run. Prints as a table:
+  finish, and compares the effects with an undisturbed run. Prints as a table:
 
       def test_every_crash_point(saga_crash_walk):
           matrix = saga_crash_walk(begin=place_order_number, effects=effects_of_order_number)
           print(matrix)
 
-- `saga_workers` has all of them as methods.
+- `saga_workers` has all of these as methods.
 
-`deliver_commands()` begins what the test has enqueued: it hands the commands in the outbox to the
-inbox, as relay and consumer would.
+`deliver_commands()` hands the commands in the outbox to the inbox, as relay and consumer would, so
+that a saga starts for each.
 
-`await run_in_memory(MySaga(), {"order_id": "1"})` needs none of that: it runs a saga's steps by
+`await run_in_memory(MySaga(), {"order_id": "1"})` needs no worker and no database: the steps run by
 sagaz's engine alone, as `MySaga().run()` does in a project without `sagas`.
 
 All fixtures take the keywords of `sagas.testing.worker.Options`. A worker has the project's
-settings and the sagas of its apps; those of a test's own it knows by `imports=["tests.my_sagas"]`.
+settings and the sagas of its apps; sagas of a test's own are named by `imports=["tests.my_sagas"]`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
-"""Prepare the process that workers are forked from, so that each starts within milliseconds.
+"""Prepare the process from which workers are forked: each worker starts within milliseconds.
 
-That process sets Django up, and opens no connection.
+Django is set up in this process, and no connection is opened.
 """
 
 from contextlib import suppress
