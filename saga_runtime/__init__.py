@@ -1,4 +1,13 @@
-"""The ground floor: what every package of this project stands on, and none of them owns.
+"""The ground floor: what every package of this project stands on, and no package owns.
 
-Every other package may import it; it imports none of them, and neither a broker's client nor sagaz.
+- Text of foreign origin: `text`, `strict_json`, `nesting`, `urls`, `headers`.
+- Databases and other servers: `database_errors`, `deadlocks`, `outage`, `backoff`, `async_orm`.
+- Threads and the event loop: `database_threads`, `hang_watch`, `abandoned_calls`, `allowance`,
+  `event_loop`, `waits`.
+- Long-running commands: `processes`, `signs_of_life`, `commands`, `prometheus`, `logs`.
+- Requests and people: `correlation`, `correlation_middleware`, `problems`, `interventions`,
+  `read_only_admin`.
+
+Every other package may import the ground floor. The ground floor imports no other package of this
+project, no client of a broker, and not sagaz.
 """

@@ -1,4 +1,4 @@
-"""What management commands print: stored text is shown as it is, and nothing of it is obeyed."""
+"""Print stored text from management commands so that a terminal shows it and obeys none of it."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +16,23 @@ LONGEST_TEXT = 10_000
 
 
 class VisibleOutput(OutputWrapper):
-    """An output of which a terminal obeys nothing but line ends and our own colours."""
+    """Write to a terminal, which obeys nothing but line ends and our own colours."""
 
     def write(  # type: ignore[override]  # as Django overrides it
         self, msg: str = "", style_func: Any = None, ending: str | None = None
     ) -> None:
+        """Write a message whose control characters are written out.
+
+        Args:
+            msg: one or several lines.
+            style_func: colours the message, as Django's style functions do.
+            ending: what follows the message; by default a line end.
+        """
         super().write("\n".join(map(visible, msg.split("\n"))), style_func, ending)
 
 
 class VisibleCommand(BaseCommand):
-    """A command that shows text of foreign origin; errors are shown as safely as results."""
+    """Base of commands that show text of foreign origin; errors are shown as safely as results."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,6 +41,11 @@ class VisibleCommand(BaseCommand):
         self.stderr.style_func = self.style.ERROR
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the command with outputs that a terminal does not obey.
+
+        Raises:
+            CommandError: the command's own error, its text in one visible line.
+        """
         for name in ("stdout", "stderr"):
             if options.get(name):
                 options[name] = VisibleOutput(options[name])

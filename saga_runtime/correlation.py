@@ -1,4 +1,4 @@
-"""The correlation id and trace context of what is being handled, for logs and for the outbox."""
+"""Keep the correlation id and trace context of what a thread or task handles."""
 
 import logging
 import re
@@ -19,7 +19,12 @@ _TRACEPARENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """`id`: 1 to 128 visible ASCII characters. `traceparent`: W3C Trace Context, level 1."""
+    """Tell which request or message something belongs to.
+
+    Attributes:
+        id: 1 to 128 visible ASCII characters; empty where none is known.
+        traceparent: W3C Trace Context, level 1; empty where none is known.
+    """
 
     id: str = ""
     traceparent: str = ""
@@ -29,13 +34,13 @@ _current: ContextVar[Correlation] = ContextVar("correlation", default=Correlatio
 
 
 def current() -> Correlation:
-    """The correlation of this thread or task; empty outside any."""
+    """Return the correlation of this thread or task; an empty one where none is set."""
     return _current.get()
 
 
 @contextmanager
 def correlated(correlation: Correlation) -> Iterator[Correlation]:
-    """Handle something under this correlation."""
+    """Set the correlation of this thread or task until the block ends."""
     token = _current.set(correlation)
     try:
         yield correlation
@@ -44,7 +49,7 @@ def correlated(correlation: Correlation) -> Iterator[Correlation]:
 
 
 def usable(*, id: str, traceparent: str) -> Correlation:  # noqa: A002
-    """Return what a message brought, each where it is usable, and empty where it is not."""
+    """Build the correlation that a message brought; a part that is not usable is left empty."""
     return Correlation(
         id=id if _ID.fullmatch(id) else "",
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
@@ -52,7 +57,7 @@ def usable(*, id: str, traceparent: str) -> Correlation:  # noqa: A002
 
 
 def taken_or_made(*, id: str | None, traceparent: str | None) -> Correlation:  # noqa: A002
-    """What the caller sent, where it is usable, and new values where it is not."""
+    """Build the correlation that a caller sent, with a new value for each part not usable."""
     return Correlation(
         id=id if id and _ID.fullmatch(id) else str(uuid.uuid4()),
         traceparent=traceparent
@@ -67,9 +72,10 @@ def _new_traceparent() -> str:
 
 
 class CorrelationFilter(logging.Filter):
-    """Puts the correlation id on every log record, `-` where there is none."""
+    """Put the correlation id on every log record, `-` where there is none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Set the record's `correlation_id`; every record passes."""
         if not hasattr(record, "correlation_id"):
             record.correlation_id = visible(current().id) or "-"
         return True

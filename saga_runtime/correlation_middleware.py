@@ -1,3 +1,5 @@
+"""Give every request a correlation id and a trace context."""
+
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
@@ -13,12 +15,13 @@ _TRACE_META = HttpHeaders.to_wsgi_name(TRACE_HEADER)
 
 
 class CorrelationMiddleware:
-    """Takes or makes the correlation id and traceparent of a request, and echoes both."""
+    """Take or make the correlation id and traceparent of a request, and echo both."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer a request under its correlation."""
         correlation = taken_or_made(
             id=request.META.get(_CORRELATION_META),
             traceparent=request.META.get(_TRACE_META),

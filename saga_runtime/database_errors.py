@@ -1,4 +1,4 @@
-"""What an error says of our own database: that it is away, that two transactions met, or neither.
+"""Read from an error whether our own database is away, two transactions met, or neither.
 
 Django's classes do not tell whose database it was: a foreign server, and a file that a step opens,
 raise the same. The traceback does: each error that Django hands on passed through the connection
@@ -34,23 +34,25 @@ _RAISES = DatabaseErrorWrapper.__exit__.__code__
 
 
 def is_databases(error: BaseException) -> TypeGuard[Error]:
-    """Whether the error is one of those by which Django tells that a database is away. Not by
-    `isinstance`: an error may lie about its class, or raise where it is asked for it."""
+    """Tell whether Django reports by this error that some database is away.
+
+    Not by `isinstance`: an error may lie about its class, or raise where it is asked for its class.
+    """
     return issubclass(type(error), AWAY)
 
 
 def is_conflict(error: Error) -> bool:
-    """Whether the transaction was ended in favour of another, so that trying again may help."""
+    """Tell whether a transaction was ended in favour of another: trying again may help."""
     return _sqlstate(error) in _CONFLICTS
 
 
 def is_lock_not_available(error: Error) -> bool:
-    """Whether a statement was refused a lock that it would not wait for, or no longer."""
+    """Tell whether a statement was refused a lock for which the statement waits no longer."""
     return _sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def is_outage(error: Error) -> bool:
-    """Whether the server does not answer, as opposed to answering that the statement is at fault.
+    """Tell whether the server does not answer, or answers that the statement is at fault.
 
     Source: PostgreSQL's appendix "Error Codes"; without a code it was the connection. SQLite's
     SQLITE_ERROR is a fault of the statement, the others are about the file.
@@ -77,23 +79,31 @@ def alias_of(error: BaseException) -> str | None:
 
 
 def ours_timed_out(error: BaseException) -> Error | None:
-    """Find the error of a statement that took our own database too long, as when it is overloaded.
-    That is nothing against the statement: a lookup by an index can take so long too."""
+    """Find the error of a statement that took our own database too long.
+
+    Such an error says nothing against the statement: while the database is overloaded, a lookup by
+    an index takes as long.
+
+    Returns:
+        The error itself; None where another error, or another database's, was given.
+    """
     if is_databases(error) and _sqlstate(error) == _CANCELED and not is_of_another(error):
         return error
     return None
 
 
 def keeps_waiting(error: BaseException) -> bool:
-    """Whether our own database answers, and has given a statement up: it took too long, or waited
-    for a lock that somebody holds."""
+    """Tell whether our own database answers and has given a statement up.
+
+    The statement took too long, or waited for a lock that another session holds.
+    """
     if not is_databases(error) or is_of_another(error):
         return False
     return is_lock_not_available(error) or ours_timed_out(error) is not None
 
 
 def is_of_another(error: BaseException) -> bool:
-    """Whether the error happened on a connection of Django's to another database than ours."""
+    """Tell whether the error happened on Django's connection to another database than ours."""
     return alias_of(error) not in (None, DEFAULT_DB_ALIAS)
 
 
@@ -114,8 +124,10 @@ def our_outage(error: BaseException) -> Error | None:
 
 
 def ours_to_blame(error: BaseException) -> Error | None:
-    """Find our own database's part in an error that was raised in this thread: it is away, or has
-    ended the transaction in favour of another. Then the same may work later.
+    """Find our own database's part in an error that was raised in this thread.
+
+    Our database is away, or has ended the transaction in favour of another. Then the same call may
+    work later.
 
     Returns:
         None where the error is the fault of whoever raised it, or of another database.
@@ -130,7 +142,7 @@ def ours_to_blame(error: BaseException) -> Error | None:
 
 
 def _does_ours_answer() -> bool:
-    """Ask our database. A connection that is not open yet says nothing, so that it is opened."""
+    """Ask our database; a connection that is not open yet is opened for that."""
     try:
         connection.ensure_connection()
     except Error:
@@ -139,7 +151,7 @@ def _does_ours_answer() -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk through an error, those in its group, and those from which each of them was raised."""
+    """Walk through an error, the errors in its group, and the errors that led to each."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

@@ -1,4 +1,7 @@
-"""Services lock keys and rows in any order; PostgreSQL ends one of two that wait for each other."""
+"""Retry services that PostgreSQL has ended to break a deadlock.
+
+Services lock keys and rows in any order; of two that wait for each other PostgreSQL ends one.
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,11 +1,13 @@
-"""Tell which message headers are ours: an application's own headers cannot displace them."""
+"""Tell which message headers the outbox sets: an application cannot set these."""
 
 _OURS = frozenset({"content-type", "traceparent", "x-correlation-id"})
 
 
 def is_reserved(name: str) -> bool:
-    """Tell whether a header's name, in any letter case, is CloudEvents' or one that the outbox sets
-    itself: `ce_…`, `content-type`, `traceparent`, `x-correlation-id`. Not `tracestate`: only the
-    caller knows it."""
+    """Tell whether the outbox itself sets the header of this name, in any letter case.
+
+    Reserved are `ce_…`, `content-type`, `traceparent` and `x-correlation-id`. `tracestate` is not:
+    only the caller knows its value.
+    """
     lower = name.lower()
     return lower.startswith("ce_") or lower in _OURS

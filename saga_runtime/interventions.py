@@ -1,4 +1,4 @@
-"""Who intervenes in what goes wrong, and why: asked for before anything is changed."""
+"""Name who intervenes in what went wrong, and why, before anything is changed."""
 
 from dataclasses import dataclass
 

@@ -21,9 +21,10 @@ else:
 
 
 class VisibleLogger(_Adapter):
-    """Passes messages on with their arguments as one visible line each, cut where they are long."""
+    """Log messages whose arguments are one visible line each, cut where they are long."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a message; foreign text belongs into its arguments, not into the message."""
         if self.isEnabledFor(level):
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the caller, not this line
             self.logger.log(level, msg, *map(_written_out, args), **kwargs)
@@ -31,6 +32,7 @@ class VisibleLogger(_Adapter):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Return message and keywords as they are."""
         return msg, kwargs
 
 
@@ -40,16 +42,22 @@ def get_logger(name: str) -> VisibleLogger:
 
 
 class OneLineFormatter(logging.Formatter):
-    """Formats a record as one visible line. A traceback follows in lines of its own, each indented:
-    no line of it can be taken for a record."""
+    """Format a record as one visible line.
+
+    A traceback follows in lines of its own, each indented: no line of a traceback can be taken for
+    a record.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the record's line, with control characters written out."""
         return visible(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return the traceback in indented lines."""
         return _indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
+        """Return the stack in indented lines."""
         return _indented(super().formatStack(stack_info))
 
 

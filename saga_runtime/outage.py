@@ -1,4 +1,4 @@
-"""While a server is away: how long to pause before the next try, and what to say meanwhile."""
+"""Pause between attempts while a server is away, and log how long the outage lasts."""
 
 import logging
 import random
@@ -19,9 +19,11 @@ class ServerUnusable(Exception):  # noqa: N818 - states the fact
 
 
 class Outage:
-    """Tells of one server's outages. `failed()` after each failure, `over()` after each success;
-    `count` is how many outages there have been. A server that answers, but cannot be used until
-    somebody mends something, is named as that, and not counted.
+    """Log one server's outages and give the pauses between attempts.
+
+    Call `failed()` after each failure and `over()` after each success; `count` is the number of
+    outages so far. A server that answers, but cannot be used before a person mends something, is
+    logged as such and not counted.
 
     Args:
         what: the server, as the log shall name it.
@@ -52,12 +54,14 @@ class Outage:
 
     @property
     def going_on(self) -> bool:
+        """Tell whether the last attempt failed."""
         return self._began is not None
 
     def failed(self, error: BaseException | str, *, answers: bool = False) -> float:
         """Note a failure; returns the seconds to pause: exponential with jitter.
 
         Args:
+            error: what was raised, or a text that says it.
             answers: the server does answer, and time alone will not help.
         """
         now = self._clock()

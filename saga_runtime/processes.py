@@ -1,4 +1,4 @@
-"""What this project's long-running commands have in common."""
+"""Start, watch and end the processes of long-running commands."""
 
 import argparse
 import gc
@@ -19,7 +19,7 @@ EXIT_SECONDS = 2.0
 
 
 def positive(text: str) -> int:
-    """An argparse type: a whole number from 1 on."""
+    """Parse an argument that is a whole number from 1 on, as an argparse type."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -27,7 +27,7 @@ def positive(text: str) -> int:
 
 
 def whoever() -> str:
-    """Who runs this process; in a container, that may be a number without a name."""
+    """Name the user that runs this process; in a container, perhaps a number without a name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -35,18 +35,27 @@ def whoever() -> str:
 
 
 def spare_the_collector() -> None:
-    """For a loop over many small objects, once all is loaded: looking through what stays, again and
-    again, took a third of the relay's time."""
+    """Let the garbage collector pass over what is loaded, and run less often.
+
+    For a loop over many small objects: collections that look through every loaded module took a
+    third of the relay's time.
+    """
     gc.freeze()
     gc.set_threshold(20_000)
 
 
 def stop_on_signals(*, then: Callable[[], None] = lambda: None) -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set, calling `then` with it. Wait for it with a timeout: a
-    signal that comes just before a wait begins does not end it.
+    """Return an event that SIGTERM and Ctrl-C set.
 
-    A thread sets it, not the handler. The handler interrupts the main thread anywhere, within a
-    wait for that very event too, whose lock it would then wait for without end.
+    Wait for the event with a timeout: a signal that comes just before a wait begins does not end
+    the wait.
+
+    A thread sets the event, not the signal's handler. The handler interrupts the main thread
+    anywhere, also within a wait for that very event, whose lock the handler would then wait for
+    without end.
+
+    Args:
+        then: called once the event is set, in that thread.
     """
     stop = threading.Event()
     came: SimpleQueue[int] = SimpleQueue()  # the one queue that a handler may use
@@ -64,8 +73,11 @@ def stop_on_signals(*, then: Callable[[], None] = lambda: None) -> threading.Eve
 
 
 def exit_within(seconds: float) -> None:
-    """End the process after so many seconds, whatever still runs in it. To be called at its end:
-    Python waits without limit for threads that hang in a library's call."""
+    """End the process after so many seconds, whatever still runs.
+
+    To be called at a process's end: Python waits without limit for threads that hang in a library's
+    call.
+    """
     ending = sys.exc_info()[1]
     code = ending.code if isinstance(ending, SystemExit) else int(ending is not None)
 
@@ -82,10 +94,10 @@ def exit_within(seconds: float) -> None:
 
 
 class ProcessCommand(VisibleCommand):
-    """A command whose process ends although what it has called in threads may hang."""
+    """Base of commands whose process ends although calls in its threads may hang."""
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run it from the command line; `call_command()` leaves the process alone."""
+        """Run the command, and end the process; `call_command()` leaves the process alone."""
         try:
             super().run_from_argv(argv)
         finally:
@@ -93,8 +105,11 @@ class ProcessCommand(VisibleCommand):
 
 
 def on_orphaned(then: Callable[[], None]) -> None:
-    """Under a supervisor, which holds the other end of standard input: call this when it is gone,
-    however it ended. Otherwise nothing."""
+    """Call `then` when the supervisor of this process is gone, however it ended.
+
+    A supervisor holds the other end of standard input and sets SUPERVISED; without SUPERVISED
+    nothing happens.
+    """
     if not os.environ.get("SUPERVISED"):
         return
 
@@ -107,8 +122,14 @@ def on_orphaned(then: Callable[[], None]) -> None:
 
 
 def sign_of_life(path: Path | None, *, every: float = 5.0) -> Callable[[], None]:
-    """A function to call in each round of a loop: it touches the file every few seconds, so that a
-    health check can tell a loop that turns from one that hangs."""
+    """Return a function for each round of a loop, which touches a file every few seconds.
+
+    By the file's time a health check can tell a loop that turns from a loop that hangs.
+
+    Args:
+        path: the file; None for none.
+        every: seconds between two touches.
+    """
     last = 0.0
 
     def touch() -> None:

@@ -1,4 +1,4 @@
-"""Serves a command's metrics over HTTP, in Prometheus' text format."""
+"""Serve a command's metrics over HTTP, in Prometheus' text format."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 
 def add_metrics_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--metrics-port` and `--metrics-address` to a command's arguments."""
     parser.add_argument(
         "--metrics-port", type=_port, help="serve metrics for Prometheus on this port"
     )
@@ -23,7 +24,7 @@ def add_metrics_arguments(parser: argparse.ArgumentParser) -> None:
 def metrics_served(
     registry: CollectorRegistry, *, port: int | None, address: str
 ) -> Iterator[None]:
-    """Answer `GET /metrics` in a thread; without a port, nothing.
+    """Answer `GET /metrics` in a thread until the block ends; without a port, do nothing.
 
     Raises:
         CommandError: the port cannot be had.

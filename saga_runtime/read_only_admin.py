@@ -1,3 +1,5 @@
+"""Show rows in the admin that only services may change."""
+
 import re
 from typing import Any
 
@@ -13,8 +15,10 @@ _LAYOUT = re.compile(r"([\n\t]+)")
 
 
 class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic when it runs
-    """Counts and shows the first rows only: in a table that only grows, counting all of them ends
-    with the statement timeout."""
+    """Count and show the first rows only.
+
+    In a table that only grows, a count of all rows ends with the statement timeout.
+    """
 
     @cached_property
     def count(self) -> int:
@@ -23,7 +27,7 @@ class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic whe
 
 
 class ReadOnlyAdmin:
-    """For admin pages that only show: their rows change through services, which keep them right.
+    """Base of admin pages that only show: their rows change through services alone.
 
     Nothing in the stored text hides or reorders what stands on the page: Django escapes HTML, and
     what is left, such as the marks that turn the direction of writing, is written out here.
@@ -32,21 +36,27 @@ class ReadOnlyAdmin:
     paginator: type = _CountsSome
 
     def changelist_view(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer with the list of rows, its text made visible."""
         return _written_out(super().changelist_view(*args, **kwargs))  # type: ignore[misc]
 
     def changeform_view(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer with one row, its text made visible."""
         return _written_out(super().changeform_view(*args, **kwargs))  # type: ignore[misc]
 
     def history_view(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer with a row's history, its text made visible."""
         return _written_out(super().history_view(*args, **kwargs))  # type: ignore[misc]
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ARG002
+        """Refuse new rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ARG002
+        """Refuse changes."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, *_: Any) -> bool:  # noqa: ARG002
+        """Refuse deletions."""
         return False
 
 

@@ -1,4 +1,4 @@
-"""Signs of life at start-up: what is waited for, said now and then."""
+"""Say now and then what a process waits for while it starts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ EVERY = 5.0  # seconds
 
 
 class SignsOfLife:
-    """Says every few seconds what is waited for, and for how long already.
+    """Say every few seconds which parts are waited for, and for how long already.
 
     Args:
         say: prints one line.
@@ -22,7 +22,7 @@ class SignsOfLife:
         self._began = self._said = clock()
 
     def waiting_for(self, parts: Sequence[str]) -> None:
-        """Note that these are waited for; to be called in each round of the wait."""
+        """Note which parts are waited for; to be called in each round of the wait."""
         now = self._clock()
         if now - self._said >= EVERY:
             self._said = now

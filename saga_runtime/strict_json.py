@@ -12,8 +12,10 @@ _LONGEST_NAME = 100
 
 
 class UnreadableJSON(ValueError):  # noqa: N818 - says what the text is
-    """Raised where JSON cannot be read in one way only. Its text goes on from the name of what was
-    read, as in `the body {error}`."""
+    """Raised where JSON cannot be read in one way only.
+
+    The error's text continues a sentence that names what was read, as in `the body {error}`.
+    """
 
 
 def read_json(
@@ -60,11 +62,15 @@ _CONTAINERS = (dict, list, tuple)
 
 
 def name_twice(value: Any) -> str | None:
-    """Find a name that would stand twice in an object of the JSON that a value is written as: the
-    keys `1` and `"1"` are two in Python and one in JSON.
+    """Find a name that would stand twice in an object, were a value written as JSON.
+
+    The keys `1` and `"1"` are two in Python and one in JSON.
 
     Args:
         value: of a kind that JSON can hold, not nested too deeply.
+
+    Returns:
+        The first such name; None where each name of each object differs.
     """
     level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     while level:

@@ -45,8 +45,10 @@ def error_text(error: BaseException) -> str:
 
 
 def shown(value: object, *, longest: int = 80) -> str:
-    """Return the beginning of `repr(value)` as one visible line, or a sentence that says why there
-    is none. Never raises."""
+    """Return the beginning of `repr(value)` as one visible line. Never raises.
+
+    Where `repr()` fails, a sentence says so instead.
+    """
     try:
         return one_line(repr(value)[:longest])
     except BaseException as failure:  # noqa: BLE001 - to describe a value must not fail
@@ -103,9 +105,12 @@ def is_storable(text: object, *, longest: int | None = None) -> bool:
 
 
 def one_line(text: str) -> str:
-    r"""Make one visible line: white space becomes single spaces, and what would move a cursor,
-    colour a terminal, hide or reorder the text (control and format characters, surrogates) is
-    written out, as in `\x1b` or `\u202e`."""
+    r"""Make one visible line of a text.
+
+    White space becomes single spaces. Control and format characters and surrogates, which would
+    move a cursor, colour a terminal, hide or reorder the text, are written out, as in `\x1b` or
+    `\u202e`.
+    """
     return visible(" ".join(text.split()))
 
 
@@ -123,8 +128,11 @@ def _escaped(char: str) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """Shorten a text to `longest` characters: its beginning and its end stay, with a mark between
-    them that says how many characters are left out."""
+    """Shorten a text to `longest` characters.
+
+    The text's beginning and end stay, with a mark between both that says how many characters are
+    left out.
+    """
     if len(text) <= longest:
         return text
     mark = f" … ({len(text) - longest} more characters) … "

@@ -1,4 +1,4 @@
-"""Show URLs that may hold a user and a password: nothing of these is ever shown."""
+"""Show URLs that may hold a user and a password, without showing either."""
 
 import re
 
