@@ -4,24 +4,19 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
-from math import inf
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, TextField
-from django.db.models.functions import Cast
+from django.db.models import F
 from django.utils import timezone
 
-from saga_runtime.logs import get_logger
-from sagas.errors import UnreadableValue
-from sagas.journal import codec, sql
-from sagas.journal.records import Claimed, StepRecord
+from sagas.journal import sql
+from sagas.journal.loading import load_claimed, returned_columns
+from sagas.journal.records import Claimed
 from sagas.journal.sql import Rows
-from sagas.models import ACTIVE, Saga, SagaStatus, SagaStep, StepKind, StepStatus
-
-logger = get_logger(__name__)
+from sagas.models import ACTIVE, Saga, SagaStatus
 
 _LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
 
@@ -58,7 +53,7 @@ def claim(
         taken += _take(worker, room, lease, names=limits, negated=True, which=which)
         if limits and not half and not taken:
             taken = _take_limited(worker, limit, lease, limits, which=which, chance=chance)
-    return _load(taken, worker, began)
+    return load_claimed(taken, worker=worker, began=began)
 
 
 def claim_suspect(
@@ -77,7 +72,7 @@ def claim_suspect(
         taken = _take(worker, 1, lease, names=limits, negated=True, which=which)
         if limits and not taken:
             taken = _take_limited(worker, 1, lease, limits, which=which, chance=random.random)
-    return _load(taken, worker, began)
+    return load_claimed(taken, worker=worker, began=began)
 
 
 def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
@@ -181,7 +176,7 @@ def _take(
     negated: bool,
     which: sql.Statement,
 ) -> Rows:
-    """Claim; returns the rows, with the columns of `_LOADED`."""
+    """Claim; returns the rows, with the columns of `loading.returned_columns`."""
     now, now_params = sql.moment()
     until, until_params = sql.moment(seconds_ahead=lease.total_seconds())
     named = f"AND name {'NOT ' if negated else ''}IN ({sql.listed(names)})" if names else ""
@@ -199,7 +194,7 @@ def _take(
             status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
                 WHEN cancelled THEN '{SagaStatus.CANCELLING.value}'
                 ELSE '{SagaStatus.COMPENSATING.value}' END
-        WHERE id IN (SELECT id FROM due) RETURNING {", ".join(_loaded())}
+        WHERE id IN (SELECT id FROM due) RETURNING {", ".join(returned_columns())}
         """,  # noqa: S608 - constants and placeholders
         [*now_params, *names, *condition_params, limit, worker, *until_params],
     )
@@ -213,133 +208,6 @@ def _held(name: str) -> int:
         [name, *params],
     )
     return int(count)
-
-
-def _load(taken: Rows, worker: str, began: float) -> list[Claimed]:
-    """The oldest first. Whatever stands in the rows of one saga, the others are claimed.
-
-    Args:
-        began: when the claim began, by `time.monotonic()`: deadlines have come nearer since.
-    """
-    rows = [dict(zip(_LOADED, row, strict=True)) for row in taken]
-    rows = [row for row in rows if _has_id(row)]
-    taken_up = [row["id"] for row in rows if row["epoch"] > 1]
-    steps = _steps_of(taken_up) if taken_up else {}
-    rows.sort(key=lambda row: str(row.pop("created_at")))
-    found = [_claimed(row, worker, steps.get(row["id"], [])) for row in rows]
-    for claimed in found:
-        if claimed.seconds_left is not None:
-            claimed.seconds_left -= time.monotonic() - began
-    return found
-
-
-def _has_id(row: dict[str, Any]) -> bool:
-    """SQLite keeps any text as an id; of what has none that can be read nothing can be written."""
-    try:
-        row["id"] = sql.uuid_of(row["id"])
-    except ValueError:
-        logger.error("a row of sagas_saga has the id %r, which is no UUID: mend it", row["id"])  # noqa: TRY400 - its traceback says nothing
-        return False
-    return True
-
-
-def _claimed(row: dict[str, Any], worker: str, steps: Rows) -> Claimed:
-    encoded, deadline = row.pop("input"), row.pop("deadline")
-    for flag in ("cancelled", "past_pivot"):
-        row[flag] = bool(row[flag])
-    claimed = Claimed(**row, worker=worker, context={}, seconds_left=None)
-    try:
-        claimed.context = _dict(encoded, "its input")
-        claimed.seconds_left = _seconds_until(deadline)
-        claimed.steps = {(values[0], values[1]): _record(values) for values in steps}
-    except UnreadableValue as error:
-        claimed.unreadable = (
-            f"{error}. Nothing of it was run now: mend that row, or deploy the version that wrote "
-            f"it, then `manage.py sagas retry {claimed.id} --why …`"
-        )
-        claimed.context = {}
-    return claimed
-
-
-_LOADED = (
-    "id", "name", "key", "version", "definition_hash", "epoch", "input", "failure",
-    "cancel_reason", "cancelled", "past_pivot", "takeovers", "deadline", "correlation_id",
-    "traceparent", "created_at",
-)  # fmt: skip
-_AS_SECONDS = {
-    "created_at": "extract(epoch FROM created_at)::float8",
-    "deadline": "extract(epoch FROM deadline)::float8"
-    " - extract(epoch FROM statement_timestamp())::float8",
-}
-"""PostgreSQL keeps moments, such as `infinity`, that Python does not; and the clock that tells how
-much is left is its own, not this machine's."""
-
-
-_AS_TEXT = {"created_at": "created_at || ''", "deadline": "deadline || ''"}
-"""Django's converters would end the whole statement for one text that is no moment."""
-
-
-def _loaded() -> list[str]:
-    special = _AS_SECONDS if sql.is_postgresql() else _AS_TEXT
-    return [special.get(column, column) for column in _LOADED]
-
-
-def _seconds_until(deadline: Any) -> float | None:
-    """Args:
-    deadline: the seconds left, as PostgreSQL tells, or the moment's text, as SQLite keeps it.
-    """
-    if deadline is None or isinstance(deadline, float):
-        return None if deadline == inf else deadline
-    try:
-        return (sql.moment_of(deadline) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UnreadableValue(f"its deadline {deadline!r:.80} is no moment") from error
-
-
-def _dict(encoded: Any, what: str) -> dict[str, Any]:
-    try:
-        value = codec.decode(encoded)
-    except UnreadableValue as error:
-        raise UnreadableValue(f"{what} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise UnreadableValue(f"{what} cannot be read: it is a {type(value).__name__}, not a dict")
-    return value
-
-
-def _steps_of(ids: Collection[UUID]) -> dict[UUID, Rows]:
-    """The steps of each saga: step, kind, status, attempt, failures, result, error, and the text of
-    when it finished: for one that is no moment, Django would raise for all of them."""
-    columns = ("saga_id", "step", "kind", "status", "attempt", "failures", "result", "error")
-    rows = SagaStep.objects.filter(saga_id__in=ids).annotate(at=Cast("finished_at", TextField()))
-    steps: dict[UUID, Rows] = {}
-    for saga, *row in rows.values_list(*columns, "at"):
-        steps.setdefault(saga, []).append(tuple(row))
-    return steps
-
-
-def _record(values: tuple[Any, ...]) -> StepRecord:
-    step, kind, status, attempt, failures, result, error, finished_at = values
-    if status not in StepStatus.values or kind not in StepKind.values:
-        raise UnreadableValue(f"its step {step} is {status!r}, {kind!r}, which are not known here")
-    value = _dict(result, f"the result of its step {step} ({kind})") if result else None
-    return StepRecord(status, attempt, failures, value, error, _moment(finished_at))
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        return None if value is None else sql.moment_of(value)
-    except (ValueError, TypeError) as error:
-        raise UnreadableValue(f"{value!r:.80} is no moment") from error
-
-
-def record(row: SagaStep) -> StepRecord:
-    """Raises:
-    UnreadableValue: its result is damaged.
-    """
-    counts = (row.attempt, row.failures)
-    return _record(
-        (row.step, row.kind, row.status, *counts, row.result, row.error, row.finished_at)
-    )
 
 
 def _update(clause: str, params: Collection[Any]) -> None:

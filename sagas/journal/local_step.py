@@ -74,11 +74,13 @@ def do_locally(
 def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
     """Returns the reason of a cancel that waits."""
     fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
+    at = sql.text_of(timezone.now())
+    row = statements.step_row(entry.saga, step, at=at, result=result)
     held = sql.run_together(
         [
-            statements.upsert([statements.step_values(entry.saga, step, result=result)]),
-            statements.attempts([(entry.saga, step)]),
-            *statements.progress([entry.saga]),
+            statements.upsert_steps([row]),
+            statements.insert_attempts([row]),
+            *statements.forget_takeovers([entry.saga]),
             fence(entry.saga, step),
         ]
     )

@@ -7,9 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from saga_runtime.text import bounded
 from sagas.definition.hooks import Ending
-from sagas.definition.identity import step_key
 from sagas.journal import end_conditions, sql, statements
 from sagas.journal.entries import (
     BeginPivot,
@@ -25,9 +23,9 @@ from sagas.models import StepStatus
 
 _TYPES = {
     **statements.STEP_COLUMNS,
-    "traceback": "text", "worker": "text", "at": "timestamptz", "n": "int",
-    "epoch": "bigint", "guarded": "boolean", "forgiven": "boolean", "pivot": "boolean",
-    "ending": "text", "steps": "json",
+    **statements.ATTEMPT_COLUMNS,
+    "n": "int", "epoch": "bigint", "guarded": "boolean", "forgiven": "boolean",
+    "pivot": "boolean", "ending": "text", "steps": "json",
 }  # fmt: skip
 _IS_DONE = end_conditions.is_done(
     "SELECT json_array_elements_text(valid.steps)", "json_array_length(valid.steps)"
@@ -78,14 +76,22 @@ LEFT JOIN refused ON refused.n = given.n
 
 
 def fits(entry: Entry) -> bool:
-    """Whether one statement can write it."""
+    """Tell whether the one statement can write an entry."""
     return all(isinstance(change, BeginPivot | End) for change in entry.changes)
 
 
-def write(entries: Sequence[Entry]) -> list[Verdict | None]:
-    """None where the saga is gone, or somebody else holds its row."""
+def write_at_once(entries: Sequence[Entry]) -> list[Verdict | None]:
+    """Write entries of several sagas in one statement, which waits for no lock.
+
+    Args:
+        entries: those for which `fits` is true.
+
+    Returns:
+        For each entry, its verdict; None where the saga is gone, or where another transaction
+        holds the saga's row.
+    """
     at = sql.text_of(timezone.now())
-    given = json.dumps([_values(n, entry, at) for n, entry in enumerate(entries)])
+    given = json.dumps([_given_row(n, entry, at) for n, entry in enumerate(entries)])
     ids = "{" + ",".join({str(entry.saga.id) for entry in entries}) + "}"
     verdicts: list[Verdict | None] = [None] * len(entries)
     for n, is_held, reason, is_written, is_refused in sql.run(_STATEMENT, [given, ids]):
@@ -100,25 +106,20 @@ def write(entries: Sequence[Entry]) -> list[Verdict | None]:
     return verdicts
 
 
-def _values(n: int, entry: Entry, at: str) -> dict[str, Any]:
+def _given_row(n: int, entry: Entry, at: str) -> dict[str, Any]:
+    """Build the row of `given` for an entry: `_TYPES` has the columns, and what is left out is
+    NULL."""
     saga, step = entry.saga, entry.step
-    values: dict[str, Any] = {
-        "n": n, "saga_id": str(saga.id), "epoch": saga.epoch, "worker": saga.worker, "at": at,
+    row: dict[str, Any] = {
+        "n": n, "saga_id": sql.id_text(saga.id), "epoch": saga.epoch, "at": at,
         "guarded": entry.unless_cancelled, "forgiven": False, "pivot": False, "step": "",
     }  # fmt: skip
     for change in entry.changes:
         if isinstance(change, End):
-            values |= {"ending": change.ending, "steps": change.steps}
+            row |= {"ending": change.ending, "steps": change.steps}
         else:
-            values["pivot"] = True
-    if step is None:
-        return values
-    is_over = step.status is not StepStatus.STARTED
-    return values | {
-        "step": step.step, "kind": step.kind, "status": step.status, "attempt": step.attempt,
-        "failures": step.failures, "key": step_key(saga.id, step.step, step.kind),
-        "result": step.result, "error": bounded(step.error), "traceback": step.traceback,
-        "resolved_by": "", "started_at": sql.text_of(step.started_at),
-        "finished_at": statements.finished_at(step),
-        "forgiven": bool(is_over and saga.takeovers),
-    }  # fmt: skip
+            row["pivot"] = True
+    if step is not None:
+        row |= statements.step_row(saga, step, at=at)
+        row["forgiven"] = bool(saga.takeovers) and step.status is not StepStatus.STARTED
+    return row

@@ -83,21 +83,25 @@ def among(ids: Collection[UUID]) -> Statement:
     return f"id IN ({listed(texts)})", texts
 
 
-def rows_from(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Statement:
-    """A query that gives these rows, of JSON values.
+def rows_from(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Statement:
+    """Build a query that gives these rows.
 
     Args:
-        columns: their names, each with its type in PostgreSQL.
+        columns: the names of the query's columns, each with its type in PostgreSQL.
+        rows: a JSON value for each column, and perhaps for others, which are left out.
     """
-    if len(rows) == 1:
-        return f"VALUES ({listed(rows[0])})", rows[0]
+    values = [[row[column] for column in columns] for row in rows]
+    if len(values) == 1:
+        return f"VALUES ({listed(values[0])})", values[0]
+    names = ", ".join(columns)
     if is_postgresql():
+        # One parameter, however many rows there are.
         types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        text = json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
-        return f"SELECT {', '.join(columns)} FROM json_to_recordset(%s) AS given ({types})", [text]  # noqa: S608
-    values = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(len(columns)))
+        text = json.dumps([dict(zip(columns, row, strict=True)) for row in values])
+        return f"SELECT {names} FROM json_to_recordset(%s) AS given ({types})", [text]  # noqa: S608
+    extracts = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(len(columns)))
     # `WHERE true`: or SQLite takes ON CONFLICT for a join's ON.
-    return f"SELECT {values} FROM json_each(%s) WHERE true", [json.dumps([*map(list, rows)])]  # noqa: S608
+    return f"SELECT {extracts} FROM json_each(%s) WHERE true", [json.dumps(values)]  # noqa: S608
 
 
 def listed(values: Collection[Any]) -> str:

@@ -1,6 +1,9 @@
-"""The statements that write a step's row and its attempts, and those that fence them."""
+"""Build the statements that write a step's row and its attempts, and those that fence them.
 
-from collections.abc import Collection, Sequence
+The columns of both tables stand here once; `one_statement` takes them from here too.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.utils import timezone
@@ -18,48 +21,73 @@ STEP_COLUMNS = {
     "failures": "int", "key": "text", "result": "text", "error": "text", "resolved_by": "text",
     "started_at": "timestamptz", "finished_at": "timestamptz",
 }  # fmt: skip
-_UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "finished_at")
-_FINAL = quoted(status for status, after in STEP_TRANSITIONS.items() if not after)
-_SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
+"""The columns of sagas_step that an attempt writes, with their types in PostgreSQL."""
+
 ATTEMPT_COLUMNS = {
     "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
     "error": "text", "traceback": "text", "worker": "text", "started_at": "timestamptz",
     "at": "timestamptz",
 }  # fmt: skip
+"""The columns of sagas_attempt, with their types in PostgreSQL."""
+
+StepRow = Mapping[str, Any]
+"""A JSON value for each of STEP_COLUMNS and of ATTEMPT_COLUMNS."""
+
+_UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "finished_at")
+_FINAL = quoted(status for status, after in STEP_TRANSITIONS.items() if not after)
+_SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
 
 
-def step_values(saga: Claimed, step: StepEntry, *, result: str = "") -> list[Any]:
-    return [
-        sql.id_text(saga.id),
-        step.step,
-        step.kind,
-        step.status.value,
-        step.attempt,
-        step.failures,
-        step_key(saga.id, step.step, step.kind),
-        result or step.result,
-        bounded(step.error),
-        "",
-        sql.text_of(step.started_at),
-        finished_at(step),
-    ]
+def step_row(saga: Claimed, step: StepEntry, *, at: str, result: str = "") -> dict[str, Any]:
+    """Build the columns of a step's row, and of the row of its attempt.
+
+    Args:
+        saga: the saga, as its worker has claimed it.
+        step: what has become of the attempt.
+        at: the present moment, as `sql.text_of` writes it.
+        result: the encoded result, where `step` does not have it yet.
+    """
+    return {
+        "saga_id": sql.id_text(saga.id),
+        "step": step.step,
+        "kind": step.kind,
+        "status": step.status.value,
+        "attempt": step.attempt,
+        "failures": step.failures,
+        "key": step_key(saga.id, step.step, step.kind),
+        "result": result or step.result,
+        "error": bounded(step.error),
+        "resolved_by": "",
+        "started_at": sql.text_of(step.started_at),
+        "finished_at": _finished_at(step),
+        "traceback": step.traceback,
+        "worker": saga.worker,
+        "at": at,
+    }
 
 
-def finished_at(step: StepEntry) -> str | None:
-    """When the attempt ended, as this database takes it; None where it has only begun."""
+def _finished_at(step: StepEntry) -> str | None:
+    """Return the moment at which the attempt ended; None while the attempt is under way."""
     if step.status is StepStatus.STARTED:
         return None
     return sql.text_of(step.finished_at or timezone.now())
 
 
-def upsert(rows: Sequence[list[Any]]) -> sql.Statement:
+def upsert_steps(rows: Sequence[StepRow]) -> sql.Statement:
+    """Build the statement that inserts or updates these rows of sagas_step: see `upsert_from`."""
     given, params = sql.rows_from(STEP_COLUMNS, rows)
     return upsert_from(given), params
 
 
 def upsert_from(given: str) -> str:
-    """Insert or update the steps that this query gives; returns those that were written. A step's
-    row is not changed by an attempt before its own, and what an attempt has come to stays."""
+    """Build the SQL that inserts or updates the steps which a query gives.
+
+    The SQL returns saga_id, step and kind of the steps that were written. Left as they are: a step
+    of which a later attempt has begun, and a step that is settled.
+
+    Args:
+        given: a query of STEP_COLUMNS.
+    """
     return (
         f"INSERT INTO sagas_step ({', '.join(STEP_COLUMNS)}) {given}"
         f" ON CONFLICT (saga_id, step, kind) DO UPDATE SET {_SETS}"
@@ -71,9 +99,8 @@ def upsert_from(given: str) -> str:
     )
 
 
-def attempts(pairs: Sequence[tuple[Claimed, StepEntry]]) -> sql.Statement:
-    now = sql.text_of(timezone.now())
-    rows = [_attempt_values(saga, step, now) for saga, step in pairs]
+def insert_attempts(rows: Sequence[StepRow]) -> sql.Statement:
+    """Build the statement that inserts these rows of sagas_attempt; a row that exists stays."""
     given, params = sql.rows_from(ATTEMPT_COLUMNS, rows)
     text = (
         f"INSERT INTO sagas_attempt ({', '.join(ATTEMPT_COLUMNS)}) {given}"
@@ -82,23 +109,12 @@ def attempts(pairs: Sequence[tuple[Claimed, StepEntry]]) -> sql.Statement:
     return text, params
 
 
-def _attempt_values(saga: Claimed, step: StepEntry, now: str) -> list[Any]:
-    return [
-        sql.id_text(saga.id),
-        step.step,
-        step.kind,
-        step.attempt,
-        step.status.value,
-        bounded(step.error),
-        step.traceback,
-        saga.worker,
-        sql.text_of(step.started_at),
-        now,
-    ]
+def forget_takeovers(sagas: Collection[Claimed]) -> list[sql.Statement]:
+    """Build the statement that sets the sagas' count of lost workers to 0: an attempt has ended.
 
-
-def progress(sagas: Collection[Claimed]) -> list[sql.Statement]:
-    """An attempt has ended: the workers that the saga lost before are forgiven."""
+    Returns:
+        One statement; none where no saga has lost a worker, which spares most commits the update.
+    """
     ids = [saga.id for saga in sagas if saga.takeovers]
     if not ids:
         return []
@@ -107,16 +123,21 @@ def progress(sagas: Collection[Claimed]) -> list[sql.Statement]:
 
 
 def fence(saga: Claimed, step: StepEntry | None = None) -> sql.Statement:
-    """Locks the saga's row until the commit; gives none where the saga is no longer this worker's,
-    or the step's current attempt is another."""
+    """Build the statement that locks the saga's row until the commit, and returns cancel_reason.
+
+    The statement returns no row where another worker has claimed the saga, or where `step` is given
+    and is not the current attempt at the step.
+    """
+    # A share lock keeps claims and cancels out, but not other steps of the same saga.
     share = " FOR SHARE" if sql.is_postgresql() else ""
-    condition, params = _held(saga, step)
+    condition, params = _is_held(saga, step)
     return f"SELECT cancel_reason FROM sagas_saga WHERE {condition}{share}", params  # noqa: S608
 
 
 def pivot_fence(saga: Claimed, step: StepEntry) -> sql.Statement:
-    """The pivot and a cancel write the same row: one comes first, and the other sees it."""
-    condition, params = _held(saga, step)
+    """Build the fence of a pivot, which begins the pivot too, unless a cancel waits."""
+    # The pivot and a cancel write the same row: one comes first, and the other sees the change.
+    condition, params = _is_held(saga, step)
     text = (
         f"UPDATE sagas_saga SET past_pivot = %s WHERE {condition} AND cancel_reason = ''"  # noqa: S608
         " RETURNING cancel_reason"
@@ -124,7 +145,7 @@ def pivot_fence(saga: Claimed, step: StepEntry) -> sql.Statement:
     return text, [True, *params]
 
 
-def _held(saga: Claimed, step: StepEntry | None) -> sql.Statement:
+def _is_held(saga: Claimed, step: StepEntry | None) -> sql.Statement:
     condition, params = "id = %s AND epoch = %s", [sql.id_text(saga.id), saga.epoch]
     if step is None:
         return condition, params

@@ -7,14 +7,15 @@ of it still holds at the commit.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import compress
 from typing import assert_never
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from saga_runtime.text import bounded
 from sagas.journal import end_conditions, one_statement, sql, statements
-from sagas.journal.claims import record
 from sagas.journal.entries import (
     BeginPivot,
     Busy,
@@ -28,16 +29,16 @@ from sagas.journal.entries import (
     Wait,
     Written,
 )
-from sagas.journal.records import Claimed, StepRecord
+from sagas.journal.records import Claimed
 from sagas.journal.state_machine import may_become
-from sagas.models import Saga, SagaStatus, SagaStep, StepStatus
+from sagas.models import Saga, SagaStatus, StepStatus
 
 
 def write(entries: Sequence[Entry]) -> list[Verdict]:
     """Write entries of several sagas in one transaction. Left out are those whose lease is lost,
     and those of which somebody else holds the saga's row: nobody waits for them."""
     if sql.is_postgresql() and all(map(one_statement.fits, entries)):
-        found = one_statement.write(entries)
+        found = one_statement.write_at_once(entries)
         return _with_busy(entries, found) if None in found else [v for v in found if v]
     return _write_in_turn(entries)
 
@@ -63,22 +64,7 @@ def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
     return outcomes
 
 
-def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
-    """The step as the journal has it now: behind a commit that is still under way, whose answer was
-    lost, and which holds the saga's row."""
-    with transaction.atomic():
-        Saga.objects.select_for_update().filter(id=saga.id).values_list("id").first()
-    row = SagaStep.objects.filter(saga_id=saga.id, step=step, kind=kind).first()
-    return record(row) if row else None
-
-
-def cancel_reason(saga: Claimed) -> str:
-    """Why the saga's cancel was asked for; empty where it was not."""
-    reason = Saga.objects.filter(id=saga.id).values_list("cancel_reason", flat=True).first()
-    return reason or ""
-
-
-def adopt(saga: Claimed, definition_hash: str) -> None:
+def adopt_definition(saga: Claimed, definition_hash: str) -> None:
     """A saga of which no step has begun goes by the steps that its class has now."""
     Saga.objects.filter(id=saga.id, epoch=saga.epoch).update(definition_hash=definition_hash)
 
@@ -125,14 +111,17 @@ def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
     if not entries:
         return set()
     pairs = [(entry.saga, entry.step) for entry in entries if entry.step]
-    written = sql.run(
-        *statements.upsert([statements.step_values(saga, step) for saga, step in pairs])
-    )
+    at = sql.text_of(timezone.now())
+    rows = [statements.step_row(saga, step, at=at) for saga, step in pairs]
+    written = sql.run(*statements.upsert_steps(rows))
     current = {(sql.uuid_of(key), step, kind) for key, step, kind in written}
-    pairs = [(saga, step) for saga, step in pairs if (saga.id, step.step, step.kind) in current]
-    ended = [saga for saga, step in pairs if step.status is not StepStatus.STARTED]
-    if pairs:
-        sql.run_together([statements.attempts(pairs), *statements.progress(ended)])
+    is_current = [(saga.id, step.step, step.kind) in current for saga, step in pairs]
+    ended = [
+        saga for saga, step in compress(pairs, is_current) if step.status is not StepStatus.STARTED
+    ]
+    if current:
+        tried = statements.insert_attempts([*compress(rows, is_current)])
+        sql.run_together([tried, *statements.forget_takeovers(ended)])
     return current
 
 

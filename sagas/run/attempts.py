@@ -34,7 +34,7 @@ from sagas.definition.identity import step_key
 from sagas.definition.steps import Step
 from sagas.errors import CancelRequested, Decided, Suspended
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
-from sagas.journal import codec, local_step, writing
+from sagas.journal import codec, local_step, lookups
 from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
 from sagas.models import StepKind, StepStatus
 from sagas.run.calling import call_external, call_local
@@ -169,7 +169,7 @@ class Attempts:
         except Suspended:
             raise
         except (_Conflict, CancelRequested):
-            self._state.note_cancel(await self._writer.call(writing.cancel_reason, self._claimed))
+            self._state.note_cancel(await self._writer.call(lookups.cancel_reason, self._claimed))
             tries.attempt -= 1  # nothing of it was written
             return None
         except Exception as error:
@@ -301,7 +301,7 @@ class Attempts:
             # The connection broke at the commit. This look waits for the row's lock, so it does not
             # miss a commit that is still under way.
             record = await self._writer.call(
-                writing.step_record, self._claimed, step.name, step.kind
+                lookups.step_record, self._claimed, step.name, step.kind
             )
             if record is not None and record.status == StepStatus.DONE:
                 reach(Point.STEP_DONE, step.label)

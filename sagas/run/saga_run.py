@@ -11,7 +11,7 @@ from sagas.definition.registry import has_hook
 from sagas.definition.saga_types import SagaType
 from sagas.errors import CancelRequested, EndRefused
 from sagas.failures import failure_of, stand_in
-from sagas.journal import end_conditions, writing
+from sagas.journal import end_conditions, lookups, writing
 from sagas.journal.entries import End, Fail
 from sagas.journal.records import Claimed
 from sagas.run.calling import visible
@@ -70,7 +70,9 @@ class SagaRun:
         """
         # Of a saga with steps in the journal the worker has made sure that they are the same.
         if self._claimed.definition_hash != self._type.definition_hash:
-            await self._writer.call(writing.adopt, self._claimed, self._type.definition_hash)
+            await self._writer.call(
+                writing.adopt_definition, self._claimed, self._type.definition_hash
+            )
         try:
             saga = self._type.instances.new()
         except BaseException as error:
@@ -101,7 +103,7 @@ class SagaRun:
 
     async def _undo_behind_the_last_step(self, driven: DrivenSaga) -> None:
         """Undo a saga after a cancel that came when no step was left to look for cancels."""
-        reason = await self._writer.call(writing.cancel_reason, self._claimed)
+        reason = await self._writer.call(lookups.cancel_reason, self._claimed)
         self._state.note_cancel(reason)
         self._state.failure, self._state.cancelled = reason, True
         await self._writer.append(Fail(reason, cancelled=True))

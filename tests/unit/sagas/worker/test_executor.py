@@ -394,7 +394,7 @@ class TestLocalSteps:
     def test_a_database_that_is_away_spends_no_attempt(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = statements.upsert
+        real = statements.upsert_steps
         failures = iter(range(7))
 
         def write_journal(given: Any) -> sql.Statement:
@@ -402,7 +402,7 @@ class TestLocalSteps:
                 raise OperationalError("server closed the connection unexpectedly")
             return real(given)
 
-        monkeypatch.setattr(statements, "upsert", write_journal)
+        monkeypatch.setattr(statements, "upsert_steps", write_journal)
         saga = run_to_end(begin("trip"))
         assert saga.status == "completed"
         assert set(journal_of(saga.id).values()) == {("done", 1)}
@@ -949,7 +949,7 @@ class TestStopping:
         """The database comes back just when the worker has given up waiting for it."""
         workers: list[Executor] = []
         reached = threading.Event()
-        real = statements.upsert
+        real = statements.upsert_steps
 
         def write_journal(given: Any) -> sql.Statement:
             if not workers or not all(run_._state.suspended for run_ in runs_of(workers[0])):
@@ -959,7 +959,7 @@ class TestStopping:
 
         saga = begin("trip")
         with monkeypatch.context() as away:
-            away.setattr(statements, "upsert", write_journal)
+            away.setattr(statements, "upsert_steps", write_journal)
             with working() as worker:
                 workers.append(worker)
                 assert reached.wait(20)
