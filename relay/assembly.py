@@ -1,4 +1,4 @@
-"""Puts a relay together of its parts, as the database and the broker want them."""
+"""Puts the parts of a relay together, as the database and the broker want."""
 
 import os
 import random
@@ -61,9 +61,9 @@ def assemble_relay(
         batch_size: rows read and published at a time.
         lanes_max: how many lanes the relay takes at most, on PostgreSQL.
         transactional: one transactional producer for each lane; the broker must have transactions.
-        timing: how long the relay waits for what; by default as the database wants.
+        timing: all intervals and timeouts; by default as the database wants.
         store: by default the database's, under a new name.
-        lanes: lanes that may be read; by default leased ones, and on SQLite all.
+        lanes: lanes to read; by default leased lanes, and on SQLite all.
         alive: called in each cycle.
         ready: called once, as soon as the relay works; see `Relay`.
         woken: set from outside when there is something new to read.
@@ -125,12 +125,12 @@ def assemble_relay(
 
 
 def relay_name() -> str:
-    """Return a name unlike any other relay's."""
+    """Return a name that no relay has had before."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"[-64:]
 
 
 def open_store(owner: str) -> PostgreSQLStore | SQLiteStore:
-    """Return the store of the default database, for the relay of this name."""
+    """Return the store of the default database, for the relay of a name."""
     return PostgreSQLStore(owner) if _is_postgresql() else SQLiteStore(owner)
 
 

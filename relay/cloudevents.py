@@ -1,6 +1,6 @@
 """A row as CloudEvents 1.0 in Kafka's binary mode; `ce_sequence` is the row's id, in twenty digits.
 
-The messages are those of `brokers.cloudevents.to_message`, for a third of its work: half of the
+The messages equal those of `brokers.cloudevents.to_message`, for a third of the work: half of the
 cost of a relay in Python arises here, once for each message.
 """
 
@@ -15,11 +15,11 @@ from relay.store import Row
 from saga_runtime.headers import is_reserved
 
 _new_message: Callable[[tuple[str, str, bytes, Headers]], Message] = partial(tuple.__new__, Message)
-"""Make a message of its fields; three times as fast as `Message._make`."""
+"""Make a message of the four fields; three times as fast as `Message._make`."""
 
 
 def message_writer(source: str) -> Callable[[Row], Message]:
-    """Return a function that makes messages of rows, for one CloudEvents source."""
+    """Return a function from rows to messages, for one CloudEvents source."""
     version = ("ce_specversion", SPECVERSION.encode())
     origin = ("ce_source", source.encode())
     content = ("content-type", JSON.encode())

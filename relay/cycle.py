@@ -1,14 +1,14 @@
-"""One cycle of a relay: read ahead, publish, delete what the broker has acknowledged.
+"""One cycle of a relay: read ahead, publish, delete acknowledged rows.
 
 Invariants:
-- A row is deleted only after its delivery report; a crash in between sends the message again.
-- No database transaction waits for the broker: what is read while a batch is handed to the
+- A row is deleted only after the delivery report; a crash in between sends the message again.
+- No database transaction waits for the broker: a read made while a batch is handed to the
   producer commits by itself, at the latest when the batch has been handed over.
-- Only lanes that are leased to this relay are read, each from its first row on, without what is in
-  flight or about to be.
-- After a failure nothing more is published in a lane until every report of the lane is in, so that
-  a later message of a key cannot overtake an earlier one.
-- Nothing is published before a delete of nothing has succeeded, nor after a delete that failed.
+- Only lanes leased to the relay are read, each from the first row on, without rows in flight or
+  about to be.
+- After a failure nothing more is published in a lane until every report of the lane is in; else a
+  later message of a key could overtake an earlier message.
+- Nothing is published before a delete of nothing has succeeded, nor after a failed delete.
 - A message is parked only when it was refused alone, or unsent: a refused batch judges no message.
 """
 
@@ -88,17 +88,17 @@ class Cycle:
         return not self.in_flight.rows and not self.suspects
 
     def run(self, *, wait: float) -> bool:
-        """Run one cycle.
+        """Run a cycle.
 
         Args:
-            wait: seconds that the cycle may wait for news where it has nothing to publish.
+            wait: seconds to wait for news at most, with nothing to publish.
 
         Returns:
             Whether there was work.
 
         Raises:
             BrokerUnavailable: the broker does not answer.
-            django.db.Error: the database does not answer, or refuses what is needed.
+            django.db.Error: the database does not answer, or refuses a statement.
         """
         self._has_more = False
         self._tend()
@@ -118,7 +118,7 @@ class Cycle:
         return busy or deleted > 0
 
     def flush(self) -> None:
-        """Wait a while for the reports of what is in flight, and delete what has arrived."""
+        """Wait a while for the reports of messages in flight, and delete arrived messages."""
         deadline = self._clock() + self._timing.flush_timeout
         try:
             while self.in_flight.unreported and self._clock() < deadline:
@@ -135,7 +135,7 @@ class Cycle:
             )
 
     def close(self) -> None:
-        """Give up what is queued, and only then the lanes."""
+        """Give up queued messages, and only then the lanes."""
         try:
             self.publisher.close()
             self.deleter.close()
@@ -161,7 +161,7 @@ class Cycle:
         self.suspects.drop_lanes(lost)
 
     def _publish_batch(self) -> int:
-        """Publish the next batch, and return the number of its rows."""
+        """Publish the next batch, and return the number of rows."""
         self.parked.learn(self.lanes.held)
         batch = self._without_parked_keys(self.reader.next_batch())
         with self.reader.reading_on(batch):
@@ -170,7 +170,7 @@ class Cycle:
         return len(batch)
 
     def _without_parked_keys(self, batch: list[Row]) -> list[Row]:
-        """Park the rows that wait behind a parked message, and return the others."""
+        """Park rows waiting behind a parked message, and return the rest."""
         waiting = self.parked.among(batch)
         if not waiting:
             return batch
@@ -190,7 +190,7 @@ class Cycle:
         self.suspects.alone = row.id
 
     def _await_news(self, wait: float) -> None:
-        """Wait for reports, or for the delete that runs, unless more can be published at once."""
+        """Wait for reports, or for the running delete, unless more can be published at once."""
         if self._has_more:
             self.publisher.collect_reports(timeout=0)
         elif self.in_flight.unreported:
@@ -200,7 +200,7 @@ class Cycle:
             self._take_deleted(timeout=wait)
 
     def _await_reports(self, timeout: float) -> None:
-        """Wait for the first report, and where a batch is not enough, for room for another.
+        """Wait for the first report, and after more than a batch, for room for the next.
 
         A delete of many rows costs little more than a delete of few.
         """
@@ -213,7 +213,7 @@ class Cycle:
             self.publisher.collect_reports(timeout=remaining)
 
     def _delete_acknowledged(self) -> int:
-        """Begin to delete what is acknowledged; return the number of rows that are deleted."""
+        """Begin to delete acknowledged rows; return the number of deleted rows."""
         deleted = self._take_deleted()
         if not self.deleter.is_busy and (rows := self.in_flight.acknowledged()):
             self.deleter.start(rows, self.lanes.held)

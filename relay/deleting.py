@@ -1,12 +1,12 @@
-"""Deletes what the broker has acknowledged, where possible in a thread of its own.
+"""Deletes acknowledged rows, where possible in a separate thread.
 
 Meanwhile the next batch is read and published.
 
 Invariants:
-- There is one delete at a time.
-- Until a delete is known to have committed, its rows count as in flight: no read finds them, and no
-  key of theirs is parked.
-- After a delete that failed nobody knows what it did. Its rows are deleted again.
+- Only one delete runs at a time.
+- Until a delete is known to have committed, the rows count as in flight: no read finds these
+  rows, and their keys are not parked.
+- The effect of a failed delete is unknown. The rows are deleted again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,13 @@ class Deleter:
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether a delete runs, or has ended and `take_deleted()` has yet to return it."""
+        """Tell whether a delete runs, or has ended and is yet to be taken by `take_deleted()`."""
         return self._running is not None
 
     def make_sure(self) -> None:
         """Delete no row, before anything is published and after a delete has failed.
 
-        What could not be deleted would be published again by the next relay.
+        Rows that cannot be deleted would be published again by the next relay.
 
         Raises:
             django.db.Error: every delete would raise the same.
@@ -55,10 +55,11 @@ class Deleter:
 
         Args:
             batch: the rows.
-            held: the relay's lanes, each with its epoch; rows of other lanes stay.
+            held: the relay's lanes, each with the epoch of the claim; rows of further lanes stay.
         """
         self._batch = batch
         if self._thread is None:
+            # Right here; until the delete has succeeded, nothing more may be published.
             self._may_delete = False
             self._store.delete(batch, held)
             self._may_delete = True
@@ -68,10 +69,10 @@ class Deleter:
             self._running = self._thread.submit(self._delete, batch, dict(held))
 
     def take_deleted(self, *, timeout: float | None = 0) -> Sequence[Row]:
-        """Return the rows that have been deleted for good since the last call.
+        """Return the rows deleted for good since the last call.
 
         Args:
-            timeout: seconds to wait for the delete that runs; None waits until its end.
+            timeout: seconds to wait for the running delete; None waits until the end.
 
         Raises:
             django.db.Error: the delete has failed.
@@ -87,7 +88,7 @@ class Deleter:
         return self._batch
 
     def close(self) -> None:
-        """Wait for the delete that runs, and end the thread."""
+        """Wait for the running delete, and end the thread."""
         if self._thread is not None:
             self._thread.submit(_disconnect)
             self._thread.shutdown()
@@ -96,10 +97,11 @@ class Deleter:
         try:
             self._store.delete(batch, held)
         except BaseException:
+            # The connection may be broken, and nobody else closes that of this thread.
             connection.close()
             raise
 
 
 def _disconnect() -> None:
-    """Close the connection of the thread that calls: each thread has its own."""
+    """Close the connection of the calling thread: each thread has a connection."""
     connection.close()

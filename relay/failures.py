@@ -1,9 +1,9 @@
-"""What becomes of messages that did not arrive.
+"""The fate of undelivered messages.
 
-- What failed is read again.
-- What was refused alone, or unsent, is parked with its key.
-- What was refused in company shall be sent again alone, and so shall what failed beside it, which
-  may be earlier messages of a key.
+- Failed messages are read again.
+- A message refused alone, or unsent, is parked with the rest of the key.
+- Messages refused in company shall be sent again alone, and so shall the messages that failed
+  beside them, which may be earlier messages of a key.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +16,7 @@ from relay.suspects import Suspects
 
 
 class Failures:
-    """Decide about the messages of lanes that have halted, and let the lanes go on."""
+    """Decide about the messages of halted lanes, and let the lanes go on."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Failures:
         self._resting = resting
 
     def settle(self, held: Mapping[int, int]) -> None:
-        """Settle each halted lane, once every report of the lane is in; then it goes on.
+        """Settle each halted lane, once every report of the lane is in; then the lane goes on.
 
         Args:
-            held: the relay's lanes, each with its epoch.
+            held: the relay's lanes, each with the epoch of the claim.
         """
         lanes = self._in_flight.settled_lanes()
         if not lanes:
@@ -62,9 +62,9 @@ class Failures:
     def _park(
         self, judged: Collection[Row], undelivered: Iterable[Row], held: Mapping[int, int]
     ) -> None:
-        """Park judged messages, but where an earlier one of the key has not arrived yet.
+        """Park judged messages, unless an earlier message of the key has not arrived yet.
 
-        Then both are read again.
+        Then both messages are read again.
         """
         first: dict[str, int] = {}
         for row in undelivered:

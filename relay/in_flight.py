@@ -1,10 +1,9 @@
-"""Messages that have been handed to the broker and whose rows are not yet deleted, lane by lane.
+"""Messages handed to the broker, until their rows are deleted, lane by lane.
 
 Invariants:
 - A lane halts at its first failure until every report of the lane is in: a later message of a key
-  must not overtake an earlier one.
-- A message is judged only by a refusal that it got alone, or unsent: a refused batch judges no
-  message.
+  must not overtake an earlier message.
+- Only a refusal alone, or unsent, judges a message: a refused batch judges no message.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,23 +15,23 @@ from relay.store import Row
 
 
 class Undelivered(NamedTuple):
-    """Rows whose messages did not arrive, by id: refused by the broker, or failed."""
+    """Rows of messages that did not arrive, by id: refused by the broker, or failed."""
 
     refused: dict[int, Row]
     failed: dict[int, Row]
 
 
 class InFlight:
-    """Keep the rows in flight, and what the broker has reported of each.
+    """Keep the rows in flight, and the broker's report of each.
 
-    A row leaves once it is deleted, parked, or to be sent again.
+    A row leaves when deleted, parked, or due to be sent again.
 
     Attributes:
         rows: all rows in flight, by id; do not write.
         reasons: by id, why the broker has refused a message.
-        unsent: the ids of messages that were refused without being sent.
-        lanes_to_rest: lanes of which the broker did not take a message, though it takes those of
-            other lanes, each with the broker's reason.
+        unsent: the ids of messages refused without being sent.
+        lanes_to_rest: lanes of which the broker did not take a message, though the broker takes
+            messages of further lanes, each with the broker's reason.
         halted: lanes in which nothing more may be sent for now; do not write.
         undelivered_count: how many messages did not arrive, since the start.
     """
@@ -66,7 +65,7 @@ class InFlight:
         return {row.key for row in self.rows.values()}
 
     def add(self, row: Row) -> None:
-        """Note a row that is about to be sent."""
+        """Note a row about to be sent."""
         self.rows[row.id] = row
         self._unreported[row.lane] += 1
 
@@ -76,11 +75,11 @@ class InFlight:
         self._unreported[row.lane] -= 1
 
     def note_reports(self, reports: Iterable[Report]) -> None:
-        """Note what the broker reports; a report of a row that has left says nothing."""
+        """Note the broker's reports; a report of a row no longer in flight says nothing."""
         rows, unreported = self.rows, self._unreported
         for report in reports:
             row = rows.get(report.token)
-            if row is None:
+            if row is None:  # of a lane lost meanwhile, or purged
                 continue
             unreported[row.lane] -= 1
             if isinstance(report, Acknowledged):
@@ -111,8 +110,8 @@ class InFlight:
         """Return why messages failed, once every report is in, and forget the reason.
 
         Returns:
-            Of several reasons one that time does not heal. None where no message failed, and where
-            the refusal of another message explains the failure.
+            Of several reasons a lasting reason first. None where no message failed, and where a
+            refusal explains the failure.
         """
         if self.unreported:
             return None
@@ -121,17 +120,17 @@ class InFlight:
         return failure
 
     def acknowledged(self) -> list[Row]:
-        """Return the rows that may be deleted; tell `remove_deleted()` when they are."""
+        """Return the rows to delete; afterwards tell `remove_deleted()`."""
         return [*self._acknowledged]
 
     def remove_deleted(self, rows: Collection[Row]) -> None:
-        """Forget rows that `acknowledged()` has returned and that have left the outbox."""
+        """Forget rows returned by `acknowledged()` and now deleted."""
         del self._acknowledged[: len(rows)]
         for row in rows:
             del self.rows[row.id]
 
     def remove_undelivered(self, rows: Iterable[Row]) -> None:
-        """Forget rows that have not arrived, and are parked or will be sent again."""
+        """Forget rows of undelivered messages, now parked or due to be sent again."""
         gone = {row.id for row in rows}
         for token in gone:
             self.rows.pop(token, None)
@@ -141,13 +140,13 @@ class InFlight:
         self.unsent -= gone
 
     def settled_lanes(self) -> set[int]:
-        """Return the halted lanes whose reports are all in, and whose arrivals are deleted."""
+        """Return the halted lanes with all reports in, and all arrived rows deleted."""
         # What arrived goes first: parked with its key meanwhile, it would be sent once more.
         arrived = {row.lane for row in self._acknowledged} if self.halted else ()
         return {lane for lane in self.halted.difference(arrived) if not self._unreported[lane]}
 
     def undelivered(self, lanes: Collection[int]) -> Undelivered:
-        """Return what did not arrive of these settled lanes; then `resume()` the lanes."""
+        """Return the undelivered rows of settled lanes; then `resume()` the lanes."""
         rows = self.rows
         return Undelivered(
             refused={token: rows[token] for token in self.reasons if rows[token].lane in lanes},
@@ -155,5 +154,5 @@ class InFlight:
         )
 
     def resume(self, lanes: Iterable[int]) -> None:
-        """Let these lanes be sent again."""
+        """Let halted lanes go on."""
         self.halted.difference_update(lanes)

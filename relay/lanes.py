@@ -1,8 +1,8 @@
-"""Which lanes this relay may publish: leases by the database's clock, each claim with a new epoch.
+"""The lanes that a relay may publish: leases by the database's clock, each claim with a new epoch.
 
-Every live relay keeps its share, ⌈lanes / live relays⌉, and drains a lane before giving the lane
-up. The lanes that some relays may not take are shared among the others. Leases are rows and no
-locks of a session, which break behind a transaction pooler.
+Every live relay keeps a share, ⌈lanes / live relays⌉, and drains a lane before giving the lane
+up. Lanes that some relays may not take are shared among the rest. Leases are rows and no locks of
+a session: such locks break behind a transaction pooler.
 """
 
 import time
@@ -66,35 +66,35 @@ FROM ({_SHARE}) AS share LEFT JOIN outbox_lane ON owner = %(owner)s
 
 
 class Lanes(Protocol):
-    """Hold lanes for one relay."""
+    """Hold lanes for a relay."""
 
     @property
     def held(self) -> Mapping[int, int]:
-        """Return the lanes that may be read, each with the epoch under which it is held."""
+        """Return the lanes to read, each with the epoch of the claim."""
 
     @property
     def draining(self) -> Collection[int]:
-        """Return the held lanes from which nothing new is to be read."""
+        """Return the held lanes from which nothing new shall be read."""
 
     def tend(self, *, busy: Collection[int]) -> set[int]:
-        """Claim, renew and give up the lanes for which that is due.
+        """Claim, renew and give up the lanes that are due.
 
         Args:
             busy: lanes with something in flight; they are not given up.
 
         Returns:
-            The lanes that other relays have taken since the last call.
+            The lanes taken by other relays since the last call.
         """
 
     def tend_soon(self) -> None:
         """Let the next `tend()` ask the database, because something has changed among relays."""
 
     def release(self) -> None:
-        """Give up every lane, so that other relays can take all at once."""
+        """Give up every lane, for other relays to take at once."""
 
 
 class EveryLane:
-    """Hold every lane, as the one relay that SQLite has."""
+    """Hold every lane, for the only relay on SQLite."""
 
     held: Mapping[int, int] = dict.fromkeys(range(LANES), 0)
     draining: Collection[int] = ()
@@ -111,13 +111,13 @@ class EveryLane:
 
 
 class LeasedLanes:
-    """Hold lanes that are leased in `outbox_lane`.
+    """Hold lanes leased in `outbox_lane`.
 
     Args:
-        owner: this relay's name, unlike any other's.
-        lease: seconds that a lane stays this relay's without a sign of life.
+        owner: the relay's name, different for each relay.
+        lease: seconds for which a lane stays with the relay without a sign of life.
         lanes_max: how many lanes the relay takes at most.
-        clock: seconds; only for when to ask the database, whose own clock the leases go by.
+        clock: seconds; says when to ask the database. The leases go by the database's clock.
 
     Attributes:
         held: see `Lanes`.
@@ -181,9 +181,9 @@ class LeasedLanes:
         self.held, self.draining, self._known = {}, set(), {}
 
     def _lost(self, *, given_up: Collection[int]) -> set[int]:
-        """Return the lanes that other relays have, or have had since the last call.
+        """Return the lanes that other relays have had since the last call, or still have.
 
-        A new epoch says so, also where the lane has come back.
+        A new epoch says so, also of a lane that has come back.
         """
         known, self._known = self._known, dict(self.held)
         return {
@@ -206,7 +206,7 @@ class LeasedLanes:
         logger.info("gave up %d lane(s) to other relays", len(lanes))
 
     def _renew_and_claim(self) -> int:
-        """Ask the database for the lanes that are held, and return the number in the share."""
+        """Ask the database for the lanes held, and return the number of lanes in the share."""
         params: dict[str, str | float] = {
             "owner": self._owner,
             "lease": self._lease,

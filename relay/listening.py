@@ -1,4 +1,4 @@
-"""Listens for the outbox's wake-ups: on PostgreSQL, on a connection and in a thread of its own."""
+"""Listens for the outbox's wake-ups: on PostgreSQL, by a separate connection and thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ def woken_by_commits(
     """Set an event whenever something has been committed to the outbox, while the block runs.
 
     Args:
-        connect: opens the connection that listens, given a name for it.
+        connect: opens a connection of the given name, to listen on.
         timing: how long to pause between attempts to connect.
 
     Yields:
-        The event; on SQLite, and without OUTBOX_WAKE_UP, it is never set.
+        The event, never set on SQLite, nor without OUTBOX_WAKE_UP.
     """
     woken, over = threading.Event(), threading.Event()
     if connection.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:

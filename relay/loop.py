@@ -14,21 +14,21 @@ from saga_runtime.outage import Outage
 
 
 class Relay:
-    """Move the outbox to a broker until told to stop; `relay.assembly` makes one.
+    """Move the outbox to a broker until told to stop; made by `relay.assembly`.
 
     Args:
         cycle: does the work.
-        refusal: tells people what the database refuses.
-        timing: how long the relay waits for what.
+        refusal: tells people of the database's refusals.
+        timing: all intervals and timeouts.
         alive: called in each cycle.
-        ready: called once, after the first cycle that database and broker have let pass with lanes
-            to read; where the other relays keep all lanes, after two leases.
+        ready: called once, after the first cycle without an outage and with lanes to read; where
+            other relays keep all lanes, after two leases.
         woken: set from outside when there is something new to read.
         clock: seconds.
 
     Attributes:
-        cycles: how many cycles have moved something.
-        cycle_seconds: how long these have taken.
+        cycles: how many cycles have moved messages.
+        cycle_seconds: the length of these cycles, all together.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class Relay:
 
     @property
     def parked(self) -> int:
-        """Return how many messages this relay has parked."""
+        """Return how many messages the relay has parked."""
         return self._cycle.parked.count
 
     @property
     def lanes_held(self) -> int:
-        """Return how many lanes are this relay's."""
+        """Return how many lanes the relay holds."""
         return len(self._cycle.lanes.held)
 
     @property
     def in_flight(self) -> int:
-        """Return how many messages the broker has been given and whose rows are not deleted."""
+        """Return how many messages are with the broker, or acknowledged and not yet deleted."""
         return len(self._cycle.in_flight.rows)
 
     @property
@@ -85,7 +85,7 @@ class Relay:
         return {"broker": self._broker_outage.count, "database": self._database_outage.count}
 
     def run(self, stop: threading.Event) -> None:
-        """Relay until `stop` is set, then wait for what is in flight, within four seconds."""
+        """Relay until `stop` is set, then wait for messages in flight, four seconds at most."""
         threading.Thread(target=self._wake_for, args=(stop,), daemon=True).start()
         try:
             while not stop.is_set():
@@ -109,7 +109,7 @@ class Relay:
             How many messages were published.
 
         Raises:
-            django.db.Error: the database refuses what the relay needs.
+            django.db.Error: the database refuses a statement of the relay.
         """
         try:
             while not stop.is_set():
@@ -125,7 +125,7 @@ class Relay:
         return self.published
 
     def _run_cycle(self, stop: threading.Event, *, bears_refusals: bool = True) -> bool:
-        """Run one cycle; an outage or a refusal pauses and spends nothing.
+        """Run a cycle; an outage or a refusal pauses and spends nothing.
 
         Returns:
             Whether there was work.
@@ -177,7 +177,7 @@ class Relay:
         return self._database_outage.failed(error)
 
     def _tell_when_ready(self) -> None:
-        """Call `ready` once there are lanes: after a crash a dead relay has them for a while."""
+        """Call `ready` once there are lanes: after a crash a dead relay has lanes for a while."""
         if self.lanes_held or self._clock() >= self._ready_without_lanes:
             self._is_ready = True
             self._ready()

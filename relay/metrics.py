@@ -1,4 +1,4 @@
-"""The figures of a relay and of the outbox for Prometheus, gathered when somebody asks."""
+"""The figures of a relay and of the outbox for Prometheus, gathered at each request."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""Keys with a parked message: their messages in the outbox wait behind it, and are parked too.
+"""Keys with a parked message, behind which the rest of the key waits, parked too.
 
-Left in the outbox, they would hide every good row behind the limit of a read.
+Left in the outbox, the waiting rows would hide every good row behind the limit of a read.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,13 +12,13 @@ logger = get_logger(__name__)
 
 
 class ParkedKeys:
-    """Keep the parked keys of this relay's lanes, as far as the relay knows, and park more.
+    """Keep the parked keys of the relay's lanes, as far as known, and park more.
 
-    Only the relay that holds a lane parks there, so a relay learns of parked keys with the lane.
+    Only the holder of a lane parks there, so a relay learns of parked keys with the lane.
     People put messages back at any time: whether a key is still parked is asked when it matters.
 
     Attributes:
-        count: how many messages this relay has parked.
+        count: how many messages the relay has parked.
     """
 
     def __init__(self, store: Store) -> None:
@@ -30,11 +30,12 @@ class ParkedKeys:
         self.count = 0
 
     def learn(self, held: Mapping[int, int]) -> None:
-        """Read the parked keys of the lanes that are new to this relay.
+        """Read the parked keys of newly claimed lanes.
 
         Args:
-            held: the relay's lanes, each with its epoch.
+            held: the relay's lanes, each with the epoch of the claim.
         """
+        # A new epoch: another relay may have parked there meanwhile.
         new = [lane for lane, epoch in held.items() if self._learned.get(lane) != epoch]
         if new:
             self._keys |= self._store.parked_keys(new)
@@ -43,7 +44,7 @@ class ParkedKeys:
             self._learned = dict(held)
 
     def among(self, batch: Collection[Row]) -> dict[str, int]:
-        """Return the keys of this batch that are parked, as far as known, each with its lane."""
+        """Return the parked keys in a batch, as far as known, each with the key's lane."""
         if not self._keys:
             return {}
         return {row.key: row.lane for row in batch if row.key in self._keys}
@@ -51,16 +52,17 @@ class ParkedKeys:
     def park_waiting(
         self, keys: Mapping[str, int], *, held: Mapping[int, int], in_flight: Collection[str]
     ) -> None:
-        """Park what these keys have in the outbox, as far as they are still parked.
+        """Park the rows of keys, as far as the keys are still parked.
 
-        A key that a person has put back is forgotten; so its rows go out with the next read, and no
-        earlier: rows that were read before are newer than the rows that were put back.
+        A key that a person has put back is forgotten. Its rows go out with the next read, and no
+        earlier: rows read before are newer than the rows put back.
 
         Args:
-            keys: what `among()` has returned.
-            held: the relay's lanes, each with its epoch.
+            keys: as returned by `among()`.
+            held: the relay's lanes, each with the epoch of the claim.
             in_flight: keys with a row in flight; their turn comes later.
         """
+        # Asked now: people put messages back beside us.
         parked = self._store.still_parked(keys)
         self._keys -= set(keys) - parked - self._refused.keys()
         waiting = {
@@ -73,14 +75,14 @@ class ParkedKeys:
     def park_refused(
         self, refused: Collection[Row], reasons: Mapping[int, str], held: Mapping[int, int]
     ) -> None:
-        """Park messages that the broker refuses, and what follows each in its key.
+        """Park refused messages, and the messages that follow in their keys.
 
-        While somebody else holds a key's lock, a writer perhaps, that key waits, and no other.
+        While a writer, or a person, holds a key's lock, only that key waits.
 
         Args:
             refused: the messages' rows.
             reasons: the broker's, by the row's id.
-            held: the relay's lanes, each with its epoch.
+            held: the relay's lanes, each with the epoch of the claim.
         """
         for row in refused:
             self._keys.add(row.key)
@@ -92,6 +94,7 @@ class ParkedKeys:
         if not keys:
             return
         for key, count in self._store.park(keys, reasons=self._reasons, epochs=held).items():
+            # None: a person or another relay has parked the key before.
             refused = self._refused.pop(key, None)
             why = "an earlier message of the key is parked"
             if refused is not None:

@@ -1,4 +1,4 @@
-"""The part of a store that is the same on both databases: what is parked, and parking."""
+"""The common part of the stores of both databases: reads of parked messages, and parking."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -15,8 +15,8 @@ class ParkingStore:
     """Read and write parked messages by way of the ORM; each database's store adds the rest.
 
     Args:
-        owner: the relay's name, unlike any other's.
-        keys_at_a_time: how many keys one transaction parks; it holds a lock of each.
+        owner: the relay's name, different for each relay.
+        keys_at_a_time: how many keys a transaction parks; the transaction locks each.
     """
 
     def __init__(self, owner: str, *, keys_at_a_time: int = MOST_KEYS) -> None:
@@ -28,12 +28,12 @@ class ParkingStore:
         return OutboxMessage.objects.exists()
 
     def parked_keys(self, lanes: Collection[int]) -> set[str]:
-        """Return the keys in these lanes that have a parked message."""
+        """Return the keys with a parked message in the lanes."""
         keys = ParkedMessage.objects.order_by().filter(lane__in=lanes).values_list("key", flat=True)
         return set(keys.distinct())
 
     def still_parked(self, keys: Collection[str]) -> set[str]:
-        """Return the keys, of these, that have a parked message now."""
+        """Return the given keys that have a parked message now."""
         # The lane is in the filter because the index begins with it.
         parked = ParkedMessage.objects.order_by().filter(key__in=keys, lane__in=range(LANES))
         return set(parked.values_list("key", flat=True).distinct())
@@ -41,7 +41,7 @@ class ParkingStore:
     def park(
         self, keys: Mapping[str, int], *, reasons: Mapping[int, str], epochs: Mapping[int, int]
     ) -> Counter[str]:
-        """Move every row of these keys to the parked messages; see `Store.park()`."""
+        """Move every row of the keys to the parked messages; see `Store.park()`."""
         parked: Counter[str] = Counter()
         named = [*keys.items()]
         for start in range(0, len(named), self._keys_at_a_time):
@@ -67,5 +67,5 @@ class ParkingStore:
         return moving.park(behind, lanes=lanes, reasons=reasons)
 
     def _lock_lanes(self, lanes: Collection[int], epochs: Mapping[int, int]) -> set[int]:
-        """Return the lanes that are still the relay's, and stay so until the commit."""
+        """Return the lanes still held by the relay, and hold them until the commit."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """The outbox on PostgreSQL: by lane, over all segments together.
 
-Invariant: every statement touches only lanes that are the relay's as the statement begins.
+Invariant: every statement touches only lanes held by the relay as the statement begins.
 """
 
 import math
@@ -89,11 +89,11 @@ SELECT lane, epoch FROM outbox_lane WHERE owner = %s AND lane = ANY(%s) ORDER BY
 
 
 class PostgreSQLStore(ParkingStore):
-    """Keep to `Store` with statements that check the relay's leases."""
+    """Keep to `Store` by statements that check the relay's leases."""
 
     @property
     def deletes_beside_reads(self) -> bool:
-        """Tell whether this process may have a second connection."""
+        """Tell whether the process may have a second connection."""
         return most_connections() > 1
 
     def head(
@@ -105,23 +105,23 @@ class PostgreSQLStore(ParkingStore):
         limit: int,
         lane_limit: int,
     ) -> "PendingAnswer":
-        """Ask for the first rows of these lanes; see `Store.head()`."""
+        """Ask for the first rows of the lanes; see `Store.head()`."""
         busy = {row.lane for row in in_flight}
         wanted = [_array(lanes), _array(int(lane not in busy) for lane in lanes)]
         left_out = _array(row.id for row in in_flight)
         return _ask(_HEAD, [*wanted, left_out, lane_limit, *self._held(epochs), limit])
 
     def first_of(self, ids: Collection[int], epochs: Mapping[int, int]) -> Row | None:
-        """Return the first of these rows that is still in the outbox."""
+        """Return the first of the rows still in the outbox."""
         found = _ask(_FIRST, [*self._held(epochs), _array(ids)]).result()
         return found[0] if found else None
 
     def try_delete(self) -> None:
-        """Delete no row: PostgreSQL checks rights and replica identity before it looks for rows."""
+        """Delete no row: PostgreSQL checks rights and replica identity before looking for rows."""
         self._delete((), {})
 
     def delete(self, rows: Collection[Row], epochs: Mapping[int, int]) -> None:
-        """Delete rows that the broker has acknowledged."""
+        """Delete acknowledged rows."""
         self._delete(rows, epochs)
 
     def _delete(self, rows: Collection[Row], epochs: Mapping[int, int]) -> None:
@@ -148,11 +148,11 @@ class PostgreSQLStore(ParkingStore):
 
 
 class PendingAnswer:
-    """A read that the server works on.
+    """A read on which the server works.
 
     Args:
         cursor: of the read.
-        pipeline: what has been opened for the read; its end waits for the answer.
+        pipeline: everything opened for the read; closing waits for the answer.
     """
 
     def __init__(self, cursor: "psycopg.Cursor[tuple[Any, ...]]", pipeline: ExitStack) -> None:
@@ -160,13 +160,13 @@ class PendingAnswer:
         self._pipeline = pipeline
 
     def result(self) -> list[Row]:
-        """Wait for the answer, and return its rows."""
+        """Wait for the answer, and return the rows."""
         self._pipeline.close()
         return [*map(row_of, self._cursor.fetchall())]
 
 
 def most_connections() -> float:
-    """Return how many connections this process may have, as psycopg_pool reckons."""
+    """Return how many connections the process may have, as psycopg_pool reckons."""
     pool = connection.settings_dict["OPTIONS"].get("pool")
     options = pool if isinstance(pool, dict) else {}
     fewest = options.get("min_size", _POOL_SIZE)
@@ -176,10 +176,10 @@ def most_connections() -> float:
 def _ask(query: LiteralString, parameters: list[object]) -> PendingAnswer:
     """Send a read, and do not wait for the answer.
 
-    PostgreSQL's binary format, past Django's cursor, costs half of the usual way. A pipeline is one
-    round trip, and the server begins while this process does something else. The server commits by
-    itself as soon as it has written the answer. An answer too large for the buffers at both ends of
-    the connection waits for its reader, and keeps its locks so long.
+    PostgreSQL's binary format, past Django's cursor, costs half of the usual way. A pipeline is a
+    single round trip, and the server begins while the relay does something else. The server commits
+    right after writing the answer. An answer too large for the buffers at both ends of the
+    connection waits for the reader, and keeps locks so long.
     """
     with ExitStack() as stack:
         cursor = stack.enter_context(connection.cursor())
@@ -203,5 +203,5 @@ def _roll_back_failed(link: "psycopg.Connection[Any]") -> None:
 
 
 def _array(numbers: Iterable[int]) -> str:
-    """Write an array as one parameter's text."""
+    """Write an array as the text of a parameter."""
     return f"{{{','.join(map(str, numbers))}}}"

@@ -7,7 +7,7 @@ from relay.in_flight import InFlight
 from relay.store import Row
 
 UNWRITABLE = (AttributeError, TypeError, ValueError)
-"""Errors of headers that are no JSON object of texts."""
+"""Errors of headers other than a JSON object of texts."""
 
 
 class RowPublisher:
@@ -15,7 +15,7 @@ class RowPublisher:
 
     Args:
         write_message: makes a row's message.
-        publisher: by default one of the broker's, made when there is something to send.
+        publisher: by default the broker's, made when there is something to send.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class RowPublisher:
             self._in_flight.note_reports(self._publisher.reports(timeout=timeout))
 
     def purge(self) -> None:
-        """Send nothing of what is queued: count the messages as failed."""
+        """Send no queued message: count all as failed."""
         if self._publisher is not None:
             self._publisher.purge()
             self.collect_reports(timeout=0)
 
     def close(self) -> None:
-        """Give up what is queued, and free the connections to the broker."""
+        """Give up queued messages, and free the connections to the broker."""
         if self._publisher is not None:
             self._publisher.close()

@@ -1,9 +1,9 @@
-"""What to read next: of which lanes, and how much.
+"""Reads batches: of the right lanes, as much as there is room for, and ahead where possible.
 
-On a backlog PostgreSQL reads the next batch while this one is published. The next batch leaves out
-what is in flight and this batch; so it may be sent only if this batch went out as a whole, and
-nothing has changed since: no message failed, no lane was lost, closed or opened. Otherwise it is
-thrown away.
+On a backlog PostgreSQL reads the next batch while the current batch is published. The next batch
+leaves out rows in flight and the current batch. So the next batch may be sent only if the current
+batch went out as a whole, and nothing has changed since: no message failed, no lane was lost,
+closed or opened. Otherwise the next batch is thrown away.
 """
 
 from bisect import bisect_right
@@ -20,12 +20,12 @@ from relay.suspects import Suspects
 
 
 class _Circumstances(NamedTuple):
-    """What must not change between a read and the sending of its rows.
+    """Circumstances that must not change between a read and the sending of the rows.
 
     Attributes:
         undelivered_count: how many messages have not arrived so far.
-        held: the relay's lanes, each with its epoch.
-        closed: lanes that may not be read.
+        held: the relay's lanes, each with the epoch of the claim.
+        closed: lanes not to be read.
     """
 
     undelivered_count: int
@@ -34,7 +34,7 @@ class _Circumstances(NamedTuple):
 
 
 class _Ahead(NamedTuple):
-    """Rows that have been read ahead."""
+    """Rows read ahead."""
 
     rows: list[Row]
     circumstances: _Circumstances | None
@@ -44,13 +44,13 @@ _NOTHING = _Ahead([], None)
 
 
 class ReadAhead:
-    """Read batches of rows that may be sent.
+    """Read batches of rows to send.
 
     Args:
-        batch_size: rows of one read.
+        batch_size: rows of a read.
 
     Attributes:
-        is_full: whether the latest batch is a whole one, so that there may be more.
+        is_full: whether the latest batch is whole, and there may be more rows.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class ReadAhead:
 
     @property
     def room(self) -> int:
-        """Return how many batches may be read: two are with the broker, one is being deleted."""
+        """Return how many batches may be read: two are with the broker, a third is deleted."""
         with_broker = 2 * self._batch_size - self._in_flight.unreported
         in_flight = 3 * self._batch_size - len(self._in_flight.rows)
         return max(0, min(with_broker, in_flight) // self._batch_size)
 
     def next_batch(self) -> list[Row]:
-        """Return the next rows of the lanes that are open, as far as there is room."""
+        """Return the next rows of the open lanes, as far as there is room."""
         if not self.room or not self._open_lanes():
             self.is_full = False
             return []
@@ -94,10 +94,10 @@ class ReadAhead:
 
     @contextmanager
     def reading_on(self, batch: Collection[Row]) -> Iterator[None]:
-        """Read the next batch, if there may be more, while the block publishes this one.
+        """Read the next batch, if there may be more, while the block publishes the current batch.
 
-        Where the block raises, not all of this batch has gone out. Where it raises QueueFull, the
-        rest of this batch is the next one, and nothing is read until that has gone out.
+        Where the block raises, not all of the batch has gone out. After QueueFull the rest of the
+        batch comes next, and nothing is read until the rest has gone out.
         """
         if not batch:
             yield
@@ -118,7 +118,7 @@ class ReadAhead:
         self._ahead = _Ahead(pending.result() if pending else [], circumstances)
 
     def forget(self) -> None:
-        """Throw away what has been read ahead."""
+        """Throw away rows read ahead."""
         self._ahead = _NOTHING
 
     def _ask(self, in_flight: Collection[Row]) -> Pending:
@@ -140,9 +140,9 @@ class ReadAhead:
         return closed | self._resting.lanes
 
     def _open_lanes(self) -> list[int]:
-        """Return the lanes that may be read now, first the one after the last that was read.
+        """Return the lanes open now, beginning behind the lane that was read last.
 
-        So each lane has its turn, and what is in flight is seldom walked over again.
+        So each lane has a turn, and reads seldom walk over rows in flight again.
         """
         closed = self._closed()
         lanes = sorted(lane for lane in self._lanes.held if lane not in closed)

@@ -1,9 +1,9 @@
-"""What the database refuses, as opposed to its being away.
+"""Refusals of the database, as opposed to outages.
 
-Time alone does not mend a right that the role lacks, a table that is not migrated, or a replica
-identity that PostgreSQL does not take. A relay waits until a person has mended it, and publishes
-nothing meanwhile. To end would be worse: started again, the relay would publish again what it could
-not delete.
+Time alone does not mend a missing right of the role, a missing migration, or a replica identity
+that PostgreSQL does not take. A relay waits until a person has mended the database, and publishes
+nothing meanwhile. To end would be worse: started again, the relay would publish again the rows that
+could not be deleted.
 """
 
 import time
@@ -27,13 +27,13 @@ _DENIED = "42501"
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether the database has answered, and will not do what it was asked."""
+    """Tell whether the database has answered, and refuses the statement."""
     state = sqlstate(error)
     return bool(state) and state[:2] not in _PASSING and state not in _BUSY
 
 
 def sqlstate(error: BaseException) -> str:
-    """Return PostgreSQL's code of an error of Django's; of any other an empty text."""
+    """Return PostgreSQL's code of a Django error, or an empty text."""
     return getattr(error.__cause__, "sqlstate", None) or ""
 
 
@@ -84,7 +84,7 @@ class Refusal:
 
 
 def describe_refusal(error: Error) -> str:
-    """Say in one line what the database refuses, what follows, and what to do."""
+    """Describe in a line the refusal, the consequence, and the way out."""
     return (
         f"the database refuses what the relay needs, nothing is published until it does not: "
         f"{one_line_error(error)}: {advice(error)}"

@@ -1,6 +1,7 @@
-"""Lanes that rest, because the broker does not take one of their messages now.
+"""Lanes at rest, because the broker does not take a message of the lane now.
 
-The broker takes messages of other lanes: it does not know the topic yet, or does not show it to us.
+The broker is there and takes messages of further lanes: perhaps a topic is not known there yet, or
+not shown to us.
 """
 
 import time
@@ -19,7 +20,7 @@ class _Rest(NamedTuple):
 
     Attributes:
         ends: by the clock.
-        seconds: its length.
+        seconds: the length.
         in_a_row: 1 for the first since the lane has worked.
     """
 
@@ -29,7 +30,7 @@ class _Rest(NamedTuple):
 
 
 class RestingLanes:
-    """Let lanes rest, each longer where its last rest has just ended.
+    """Let lanes rest, each longer where the last rest has just ended.
 
     Args:
         backoff: the length of the rests.
@@ -48,7 +49,7 @@ class RestingLanes:
 
     @property
     def lanes(self) -> set[int]:
-        """Return the lanes that rest now."""
+        """Return the lanes at rest now."""
         if not self._rests:
             return set()
         now = self._clock()
@@ -58,6 +59,7 @@ class RestingLanes:
         """Let a lane rest from now on, and log the broker's reason."""
         now = self._clock()
         last = self._rests.get(lane)
+        # A lane that has worked for as long as it had rested begins anew.
         is_recent = last is not None and now - last.ends < last.seconds
         in_a_row = last.in_a_row + 1 if last is not None and is_recent else 1
         seconds = self._backoff.pause(in_a_row)

@@ -2,11 +2,11 @@
 
 While any transaction holds an old snapshot, deleted rows cannot be vacuumed and every read walks
 over them. So the table is partitioned by a segment, new rows go into the current segment, and the
-other segments are emptied as a whole. An empty segment becomes the current one; a segment that
-somebody keeps from being emptied does not, and so grows no more.
+rest is emptied as a whole. An empty segment becomes the current segment; a segment kept from being
+emptied does not, and so grows no more.
 
-Emptying is housekeeping: where the relay's role may not do it, a line in the log says so now and
-then, and publishing goes on. Deleted rows are then vacuumed like those of any table.
+Emptying is housekeeping: where the relay's role may not empty, a line in the log says so now and
+then, and publishing goes on. Deleted rows are then vacuumed as in any table.
 
 The order of three statements keeps messages: lock, without waiting; then look, under the lock; then
 truncate. To look first would lose a row that commits in between, and to wait for the lock would let
@@ -53,8 +53,8 @@ class Segment(NamedTuple):
     """A partition of the outbox.
 
     Attributes:
-        size: in bytes, with the deleted rows that are not yet freed.
-        is_current: whether new rows go into this segment.
+        size: in bytes, with deleted rows not yet freed.
+        is_current: whether new rows go into the segment.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Segments(Protocol):
         """Tell whether the next `tend()` would do something."""
 
     def tend(self) -> None:
-        """Empty the segments that can be emptied, if that is due."""
+        """Empty segments where possible, if due."""
 
     def note_deletes(self) -> None:
-        """Note that rows have been deleted, so that there will be something to empty."""
+        """Note that rows have been deleted, and segments may become empty."""
 
 
 class NoSegments:
@@ -89,10 +89,10 @@ class NoSegments:
 
 
 class RotatingSegments:
-    """Empty the segments that can be emptied, every few seconds while there is something.
+    """Empty segments where possible, every few seconds while there is something.
 
     Args:
-        report_bytes: an outbox that is larger and cannot be emptied is logged.
+        report_bytes: a larger outbox that cannot be emptied is logged.
         clock: seconds.
     """
 
@@ -113,7 +113,7 @@ class RotatingSegments:
         self._is_clean = False
 
     def note_deletes(self) -> None:
-        """Note that rows have been deleted, so that there will be something to empty."""
+        """Note that rows have been deleted, and segments may become empty."""
         self._is_clean = False
         if self._attempts and not self._is_refused:
             self._attempts = 0
@@ -125,9 +125,9 @@ class RotatingSegments:
         return not self._is_clean and self._clock() >= self._due
 
     def tend(self) -> None:
-        """Empty the segments that can be emptied, if that is due.
+        """Empty segments where possible, if due.
 
-        What the database does not allow is logged, and raises nothing.
+        A refusal of the database is logged and not raised.
         """
         now = self._clock()
         if self._is_clean or now < self._due:
@@ -148,6 +148,7 @@ class RotatingSegments:
         self._due = now + self._timing.segments.pause(self._attempts)
         segments = _segments()
         full = [each for each in segments if each.size]
+        # Nothing to do until rows are deleted again: an idle relay asks nothing.
         self._is_clean = not full
         refused = [each.name for each in full if not each.is_current and not empty(each.name)]
         if any(each.is_current for each in full):
@@ -188,7 +189,7 @@ def _segments() -> list[Segment]:
 
 
 def _make_another_current(segments: Sequence[Segment], refused: Collection[str]) -> None:
-    """Let new rows go into a segment that is empty now, if there is such a segment."""
+    """Let new rows go into an empty segment, if there is any."""
     for each in segments:
         if not each.is_current and each.name not in refused:
             make_current(each.name)
@@ -196,19 +197,19 @@ def _make_another_current(segments: Sequence[Segment], refused: Collection[str])
 
 
 def make_current(segment: str) -> None:
-    """Let new rows go into this segment.
+    """Let new rows go into a segment.
 
-    A transaction that has asked for the current segment before may still write into another.
+    A transaction that has asked for the current segment before may still write elsewhere.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT setval('outbox_segment', %s)", [int(segment.removeprefix(_PREFIX))])
 
 
 def empty(segment: str) -> bool:
-    """Empty a segment if nobody uses it and no row is in it.
+    """Empty a segment, if unused and without rows.
 
     Returns:
-        Whether it is empty now.
+        Whether the segment is empty now.
     """
     name = connection.ops.quote_name(segment)
     try:

@@ -1,6 +1,7 @@
-"""One relay a SQLite file, by a lock that the operating system frees however the process ends.
+"""At most one relay for a SQLite file, by a lock that any end of the process frees.
 
-`manage.py up` holds the lock too, over `memory://` as long as it runs: then it is a relay itself.
+`manage.py up` holds the lock too, over `memory://` as long as the command runs: then `up` is a
+relay itself.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from saga_runtime.text import visible
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - states the fact
-    """Raised when another process moves the messages of a SQLite file; names its command."""
+    """Raised when another process moves the messages of a SQLite file; names the command."""
 
 
 @contextmanager
@@ -23,10 +24,10 @@ def only_relay(command: str) -> Iterator[None]:
     """Hold the right to be the SQLite file's relay while the block runs; on PostgreSQL do nothing.
 
     Args:
-        command: the command that the user has called, for the user who is refused meanwhile.
+        command: the command that was called, to name to users who are refused meanwhile.
 
     Raises:
-        AlreadyRunning: another process holds the right.
+        AlreadyRunning: the right is taken.
     """
     path = lock_file()
     if path is None:
@@ -49,7 +50,7 @@ def only_relay(command: str) -> Iterator[None]:
 
 
 def _ourselves(command: str) -> str:
-    """Name the process that the user has started and can stop: `manage.py up`, if that runs us."""
+    """Name the process for the user to stop: `manage.py up`, if started by that command."""
     if os.environ.get("SUPERVISED"):
         return f"{os.getppid()} manage.py up"
     return f"{os.getpid()} {command}"
@@ -61,7 +62,7 @@ def _holder(descriptor: int) -> str:
 
 
 def lock_file() -> Path | None:
-    """Return the file whose lock is held, or None on PostgreSQL."""
+    """Return the path of the lock file, or None on PostgreSQL."""
     if connection.vendor != "sqlite":
         return None
     # The real path: one lock by whatever name the file was reached.

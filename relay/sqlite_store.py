@@ -1,4 +1,4 @@
-"""The outbox on SQLite, by way of the ORM: one relay, which has every lane."""
+"""The outbox on SQLite, by way of the ORM: a single relay has every lane."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from relay.store import Row
 
 
 class SQLiteStore(ParkingStore):
-    """Keep to `Store` with plain queries; nobody else can take a lane, so epochs say nothing."""
+    """Keep to `Store` by plain queries; no lane is ever lost, so epochs say nothing."""
 
     deletes_beside_reads = False
 
@@ -25,7 +25,7 @@ class SQLiteStore(ParkingStore):
         limit: int,
         lane_limit: int,  # noqa: ARG002 - rows come by id, from all lanes at a time
     ) -> "PendingQuery":
-        """Ask for the first rows of these lanes; see `Store.head()`."""
+        """Ask for the first rows of the lanes; see `Store.head()`."""
         messages = OutboxMessage.objects.order_by("id")
         if len(lanes) < LANES:
             messages = messages.filter(lane__in=lanes)
@@ -38,7 +38,7 @@ class SQLiteStore(ParkingStore):
         ids: Collection[int],
         epochs: Mapping[int, int],  # noqa: ARG002 - see above
     ) -> Row | None:
-        """Return the first of these rows that is still in the outbox."""
+        """Return the first of the rows still in the outbox."""
         message = OutboxMessage.objects.filter(id__in=ids).order_by("id").first()
         return None if message is None else _row(message)
 
@@ -50,7 +50,7 @@ class SQLiteStore(ParkingStore):
         rows: Collection[Row],
         epochs: Mapping[int, int],  # noqa: ARG002 - see above
     ) -> None:
-        """Delete rows that the broker has acknowledged."""
+        """Delete acknowledged rows."""
         OutboxMessage.objects.filter(id__in=[row.id for row in rows]).delete()
 
     def _lock_lanes(
@@ -62,13 +62,13 @@ class SQLiteStore(ParkingStore):
 
 
 class PendingQuery:
-    """A read that is made only when somebody wants its result."""
+    """A read made only when the result is wanted."""
 
     def __init__(self, messages: QuerySet[OutboxMessage]) -> None:
         self._messages = messages
 
     def result(self) -> list[Row]:
-        """Read the rows and return them."""
+        """Read and return the rows."""
         return [*map(_row, self._messages)]
 
 

@@ -1,6 +1,6 @@
-"""The outbox's tables as a relay uses them, whichever database has the tables.
+"""The outbox's tables as a relay uses them, on either database.
 
-A read starts at a lane's first row each time: a cursor would step over rows that commit late.
+A read starts at a lane's first row each time: a cursor would step over late commits.
 """
 
 from collections import Counter
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Row(NamedTuple):
-    """Hold a message of the outbox; fields that become headers are bytes already.
+    """Hold a message of the outbox; future headers are bytes already.
 
     Attributes:
-        id: rises in the order in which the messages of a key are published.
-        segment: the partition that has the row; 0 on SQLite.
+        id: rises in the order of publishing within a key.
+        segment: the partition of the row; 0 on SQLite.
         headers: the application's own, a JSON object.
         created_at: ISO 8601 in UTC without the zone, with a space in the place of the T.
     """
@@ -38,10 +38,10 @@ row_of: Callable[[Iterable[Any]], Row] = partial(tuple.__new__, Row)
 
 
 class Pending(Protocol):
-    """A read that has been asked for and is not yet answered."""
+    """A read without an answer yet."""
 
     def result(self) -> list[Row]:
-        """Wait for the answer and return its rows.
+        """Wait for the answer and return the rows.
 
         Must be called, and once: on PostgreSQL the connection is for nothing else until then.
 
@@ -51,20 +51,20 @@ class Pending(Protocol):
 
 
 class Store(Protocol):
-    """Read, delete and park rows of the outbox, for one relay.
+    """Read, delete and park rows of the outbox, for a relay.
 
-    Lanes come with the epochs under which the relay leases them. On PostgreSQL each method looks
-    again whether that is still so, and leaves alone the lanes of which it is not: a relay that has
-    slept past its lease reads nothing behind a message that the lane's next holder has parked.
+    Lanes come with the epochs of the relay's claims. On PostgreSQL each method checks the leases
+    again and leaves alone the lanes that are lost: a relay that has slept past a lease reads
+    nothing behind a message that the lane's next holder has parked.
     """
 
     @property
     def owner(self) -> str:
-        """Return the relay's name, which its leases carry."""
+        """Return the relay's name, as in the leases."""
 
     @property
     def deletes_beside_reads(self) -> bool:
-        """Tell whether one thread may delete while another one reads."""
+        """Tell whether a thread may delete while the relay reads."""
 
     def head(
         self,
@@ -75,53 +75,53 @@ class Store(Protocol):
         limit: int,
         lane_limit: int,
     ) -> Pending:
-        """Ask for the first rows of these lanes, each lane's by id.
+        """Ask for the first rows of the lanes, each lane's by id.
 
         Args:
-            lanes: in the order in which they are served.
-            epochs: of each lane that the relay holds.
-            in_flight: rows that are left out.
+            lanes: in the order of serving.
+            epochs: of each lane held by the relay.
+            in_flight: rows to leave out.
             limit: the number of rows at most.
-            lane_limit: the number of rows of one lane at most.
+            lane_limit: the number of rows of a lane at most.
 
         Returns:
-            The read; PostgreSQL works on it meanwhile.
+            The pending read; PostgreSQL works meanwhile.
         """
 
     def first_of(self, ids: Collection[int], epochs: Mapping[int, int]) -> Row | None:
-        """Return the first of these rows that is still in the outbox."""
+        """Return the first of the rows still in the outbox."""
 
     def any_left(self) -> bool:
         """Tell whether the outbox has any row."""
 
     def try_delete(self) -> None:
-        """Delete no row, in the way in which rows are deleted.
+        """Delete no row, in the way of every delete.
 
         Raises:
             django.db.Error: every delete would raise the same, such as for want of a right.
         """
 
     def delete(self, rows: Collection[Row], epochs: Mapping[int, int]) -> None:
-        """Delete rows that the broker has acknowledged."""
+        """Delete acknowledged rows."""
 
     def parked_keys(self, lanes: Collection[int]) -> set[str]:
-        """Return the keys in these lanes that have a parked message."""
+        """Return the keys with a parked message in the lanes."""
 
     def still_parked(self, keys: Collection[str]) -> set[str]:
-        """Return the keys, of these, that have a parked message now."""
+        """Return the given keys that have a parked message now."""
 
     def park(
         self, keys: Mapping[str, int], *, reasons: Mapping[int, str], epochs: Mapping[int, int]
     ) -> Counter[str]:
-        """Move every row of these keys from the outbox to the parked messages, in order.
+        """Move every row of the keys from the outbox to the parked messages, in order.
 
-        A key is left alone where somebody else holds its lock, and where it has neither a refused
-        message nor a parked message to wait behind.
+        A key is left alone while locked elsewhere, and where there is neither a refused message nor
+        a parked message to wait behind.
 
         Args:
-            keys: each with its lane.
+            keys: each with the key's lane.
             reasons: by the row's id, why the broker has refused a message.
-            epochs: of each lane that the relay holds.
+            epochs: of each lane held by the relay.
 
         Returns:
             The number of messages parked, by key.

@@ -1,7 +1,7 @@
-"""Messages that were refused together with other messages.
+"""Messages refused together with other messages.
 
 Each is sent again alone, with nothing else in flight, and only then judged. Between two rounds of
-judging the other lanes have their turn.
+judging the rest of the lanes has a turn.
 """
 
 import time
@@ -27,7 +27,7 @@ class Suspects:
         clock: seconds.
 
     Attributes:
-        alone: the id of the suspect that is in flight alone, if there is one.
+        alone: the id of the suspect in flight alone, if any.
     """
 
     def __init__(
@@ -57,23 +57,24 @@ class Suspects:
         return {place.lane for place in self._places.values()}
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Suspect the messages of these rows."""
+        """Suspect the messages of rows."""
         self._places.update({row.id: _Place(row.lane, row.key) for row in rows})
 
     def drop_lanes(self, lanes: Collection[int]) -> None:
-        """Suspect nothing in these lanes: they are empty of suspects, or another relay's."""
+        """Suspect nothing in lanes that are empty of suspects, or lost."""
         kept = {id_: place for id_, place in self._places.items() if place.lane not in lanes}
         self._places = kept
 
     def drop_key(self, key: str) -> None:
-        """Suspect nothing of a key that is parked, or will be."""
+        """Suspect nothing of a parked key."""
         self._places = {id_: place for id_, place in self._places.items() if place.key != key}
 
     def is_turn(self) -> bool:
-        """Tell whether it is time to send suspects, rather than anything else."""
+        """Tell whether to send suspects now, rather than anything else."""
         if not self._places:
             return False
         now = self._clock()
+        # A suspect in flight is awaited, even past the end of its round.
         if self.alone is None and self._round_ends <= now:
             if now < self._next_round:
                 return False

@@ -1,4 +1,4 @@
-"""How long a relay waits for what."""
+"""All waiting of a relay: intervals, timeouts and pauses."""
 
 from dataclasses import dataclass
 
@@ -10,26 +10,26 @@ class Timing:
     """Hold every interval, timeout and pause of a relay, all in seconds.
 
     Attributes:
-        lease: how long a lane stays a relay's without a sign of life; leases are renewed after a
-            third of it.
-        shortest_poll: pause before the outbox is read again after a cycle that moved something;
+        lease: how long a lane stays with a relay without a sign of life; leases are renewed after a
+            third of the time.
+        shortest_poll: pause before the outbox is read again after a cycle with work;
             each idle cycle makes the pause longer by half.
-        longest_poll: pause between two reads of an outbox that stays empty.
-        report_timeout: how long a cycle that can publish no more waits for delivery reports.
+        longest_poll: pause between two reads of an empty outbox.
+        report_timeout: how long a cycle without more to publish waits for delivery reports.
         commit_timeout: how long a cycle waits for the commits of transactional producers.
-        flush_timeout: how long a relay that stops waits for the reports of what is in flight.
-        wake_up_check: how often the thread that listens for wake-ups looks whether it shall end.
-        suspects_round: how long refused messages are sent again alone, and the pause after that, in
-            which the other lanes have their turn.
-        lane_rest: how long a lane rests from which the broker took no message, though it took
-            those of others.
+        flush_timeout: how long a stopping relay waits for the reports of messages in flight.
+        wake_up_check: how often the thread for wake-ups looks whether to end.
+        suspects_round: how long refused messages are sent again alone, and the pause afterwards,
+            for the rest of the lanes.
+        lane_rest: how long a lane rests when the broker took none of the lane's messages, but took
+            messages of further lanes.
         outage: pauses while the broker or the database does not answer.
-        refusal: pauses while the database refuses what the relay needs; shorter than a lease, which
-            is renewed between two of them.
-        refusal_report: time between two log lines about that.
+        refusal: pauses while the database refuses a statement; shorter than a lease, because leases
+            are renewed in between.
+        refusal_report: time between two log lines about a refusal.
         segments: pauses between two attempts at emptying segments.
-        segments_refused: the same, where the database does not let the relay's role do that.
-        segments_report: time between two log lines about an outbox that grows.
+        segments_refused: the same, where the relay's role lacks the right.
+        segments_report: time between two log lines about a growing outbox.
     """
 
     lease: float = 10.0

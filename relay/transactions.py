@@ -1,10 +1,10 @@
-"""One transactional producer for each lane: Kafka itself refuses a relay that overslept its lease.
+"""A transactional producer for each lane: Kafka itself refuses a relay that overslept a lease.
 
 Invariants:
 - A lane's producer takes over the lane's transactional id; then the relay looks at the lease again,
-  and sends only rows read under the epoch that was then found. So whoever has the lane afterwards
-  also has the id, and this producer can do no more.
-- A message that is reported as acknowledged has been committed.
+  and sends only rows read under the epoch found then. So the next holder of the lane also takes
+  the id, and the former producer can do no more.
+- A message reported as acknowledged has been committed.
 """
 
 from collections import Counter
@@ -30,18 +30,18 @@ logger = get_logger(__name__)
 
 
 class LanePublishers:
-    """Publish by one producer for each lane.
+    """Publish by a producer for each lane.
 
-    Messages are committed, in all lanes at a time, when somebody waits for the reports.
+    Messages are committed, in all lanes at a time, when the caller waits for reports.
 
     Args:
-        broker: one with transactions.
-        name: what the transactional ids begin with; they end with the lane.
-        lane_of: returns the lane of the message with this token.
-        commit_timeout: seconds that one round of commits may take.
+        broker: must have transactions.
+        name: the beginning of the transactional ids; the end is the lane.
+        lane_of: returns the lane of the message with a token.
+        commit_timeout: seconds for a round of commits.
 
     Attributes:
-        fenced: lanes that are another relay's, whatever this relay believes.
+        fenced: lanes in which Kafka has refused the relay, whatever the leases say.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class LanePublishers:
         self.fenced: set[int] = set()
 
     def can_send(self, lane: int) -> bool:
-        """Tell whether the lane's producer is ready, and knows of each commit how it ended."""
+        """Tell whether the lane's producer is ready, and the end of each commit is known."""
         return self._is_ready(lane) and lane not in self._undecided
 
     def take_over(self, lanes: Collection[int]) -> bool:
-        """Take over the transactional ids of these lanes, as far as they are not this relay's.
+        """Take over the transactional ids of lanes, as far as not taken over before.
 
         Returns:
-            Whether any id was not.
+            Whether any id has been taken over.
 
         Raises:
             BrokerUnavailable: no lane has got an answer.
@@ -86,11 +86,11 @@ class LanePublishers:
         return bool(missing)
 
     def keep(self, lanes: Collection[int]) -> None:
-        """Give up the producers of all lanes but these."""
+        """Give up the producers of all lanes but the given."""
         self._give_up(self._publishers.keys() - lanes)
 
     def publish(self, message: Message, *, token: int) -> bool:
-        """Queue a message with its lane's producer; see `Publisher.publish()`."""
+        """Queue a message with the lane's producer; see `Publisher.publish()`."""
         lane = self._lane_of(token)
         if not self._is_ready(lane):
             self._reports.append(Failed(token, "its lane has to be taken over first"))
@@ -108,7 +108,7 @@ class LanePublishers:
         """Commit, if the caller is ready to wait, and return the delivery reports.
 
         Raises:
-            BrokerUnavailable: nothing could be committed, and nobody knows what was.
+            BrokerUnavailable: no commit has succeeded, and the fate of the messages is unknown.
         """
         errors = self._commit() if timeout else {}
         self._collect(+self._pending)
@@ -122,7 +122,7 @@ class LanePublishers:
         """Do nothing: `reports()` commits."""
 
     def purge(self) -> None:
-        """Give up what has not been committed."""
+        """Give up uncommitted messages."""
         self._in_each([*+self._pending], lambda one: one.purge())
 
     def close(self) -> None:
@@ -141,6 +141,7 @@ class LanePublishers:
     def _commit(self) -> Mapping[int, BrokerUnavailable]:
         lanes = [*+self._pending]
         errors = self._in_each(lanes, lambda one: one.commit(timeout=self._commit_timeout))
+        # Of a commit without an answer it is not known whether it has happened: asked again.
         self._undecided = {*self._undecided.difference(lanes), *errors}
         return errors
 
@@ -151,6 +152,7 @@ class LanePublishers:
             self._reports += reports
 
     def _give_up(self, lanes: Collection[int]) -> None:
+        # Closing reports what was under way as failed; so reports come before the producer goes.
         self._in_each(lanes, lambda one: one.close())
         self._collect(lanes)
         for lane in lanes:
@@ -164,10 +166,10 @@ class LanePublishers:
     def _in_each(
         self, lanes: Collection[int], do: Callable[[TransactionalPublisher], None]
     ) -> dict[int, BrokerUnavailable]:
-        """Do something with the producers of these lanes, at a time, and note which are fenced.
+        """Call a method of the lanes' producers in parallel, and note the fenced lanes.
 
         Returns:
-            The errors of the lanes where it did not succeed.
+            The errors, by lane, of the calls that failed.
         """
 
         def guarded(lane: int) -> BrokerUnavailable | Fenced | None:
@@ -188,7 +190,7 @@ class LanePublishers:
 
 
 class TransactionalLanes:
-    """Hold lanes that are read only once their transactional ids are this relay's too.
+    """Hold lanes, each read only once the relay has the lane's transactional id too.
 
     Args:
         lanes: the leases.
@@ -201,12 +203,12 @@ class TransactionalLanes:
 
     @property
     def held(self) -> Mapping[int, int]:
-        """Return the lanes whose leases are held."""
+        """Return the leased lanes."""
         return self._lanes.held
 
     @property
     def draining(self) -> Collection[int]:
-        """Return the lanes that are given up, and those whose producers cannot send now."""
+        """Return the lanes to give up, and the lanes with a producer that cannot send now."""
         closed = {lane for lane in self.held if not self._publishers.can_send(lane)}
         return closed.union(self._lanes.draining)
 
@@ -214,7 +216,7 @@ class TransactionalLanes:
         """Tend the leases, then take over the transactional ids of the lanes held.
 
         Returns:
-            The lanes that other relays have taken since the last call.
+            The lanes taken by other relays since the last call.
 
         Raises:
             BrokerUnavailable: the lost lanes are returned the next time.

@@ -1,4 +1,4 @@
-"""`manage.py run_outbox_relay`: arguments and wiring of a relay that runs as a process."""
+"""`manage.py run_outbox_relay`: arguments and wiring of a relay process."""
 
 import argparse
 from pathlib import Path
