@@ -41,7 +41,9 @@ def replace_all(classes: Iterable[type[SagaClass]]) -> None:
     Raises:
         SagaDefinitionError: two sagas share a name or a message, or a class cannot be run.
     """
+    # Otherwise a second `discover()` would meet the classes of the first as twins.
     registry.current().types.clear()
+    # A module may hold a class under two names.
     for saga_class in dict.fromkeys(classes):
         if not validation.is_base(saga_class):
             register(saga_class)

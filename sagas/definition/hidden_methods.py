@@ -70,6 +70,7 @@ def _check_override(name: str, found: list[tuple[type, Any]]) -> None:
     own = marks_of(member)
     for base, hidden in overridden:
         for mark, meta in marks_of(hidden).items():
+            # An override with the same decorator replaces the method, as a person means it to.
             if mark in own:
                 continue
             decorator = _MARKS[mark](meta)
@@ -106,6 +107,7 @@ def _wrapped(member: Any) -> Iterator[Any]:
     """List the functions that a decorator's result keeps: in a partial, or in a closure."""
     if isinstance(member, partial | partialmethod):
         yield member.func
+    # A decorator without functools.wraps leaves the original in the closure of its wrapper only.
     function = getattr(member, "__func__", member)
     if isinstance(function, FunctionType):
         for cell in function.__closure__ or ():

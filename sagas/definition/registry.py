@@ -30,6 +30,7 @@ class Registry:
         return Registry(self.types.copy(), self.hooks.copy(), self.cancel_rules.copy())
 
 
+# A list, and no context variable: the threads of a worker must see what a test has put in place.
 _in_use = [Registry()]
 
 

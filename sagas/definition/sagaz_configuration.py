@@ -51,6 +51,7 @@ def apply(configuration: SagaConfig) -> None:
     Raises:
         SagaDefinitionError: sagaz has been configured before, with a storage or a broker.
     """
+    # sagaz configures itself on first use, with a storage in memory: that may be replaced.
     before = getattr(config, "_global_config", None)
     if before is not None and (
         before.broker is not None or not isinstance(before.storage, InMemorySagaStorage | None)

@@ -64,6 +64,7 @@ _ENTRY_POINTS: list[tuple[Any, str, str]] = [
 def disable() -> None:
     """Let each of sagaz's ways to run a saga without a journal raise NotJournalled."""
     for owner, name, why in _ENTRY_POINTS:
+        # Disabled twice, the original would be lost.
         if not hasattr(getattr(owner, name), _ORIGINAL):
             setattr(owner, name, _refusing(getattr(owner, name), why))
 

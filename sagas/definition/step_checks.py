@@ -108,6 +108,7 @@ def _check_roots(saga: SagaClass, steps: list[Any]) -> None:
     for level in saga.get_execution_order():
         for step in level:
             behind[step.step_id] |= {far for near in step.depends_on for far in behind[near]}
+    # In the order of names, so that the error is the same at every start.
     roots = [step.step_id for step in steps if not step.depends_on]
     for first, second in combinations(sorted(roots), 2):
         if not any({first, second} <= before for before in behind.values()):

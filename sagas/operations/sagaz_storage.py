@@ -216,6 +216,7 @@ def _statistics() -> State:
         all=Count("id"), back=Count("id", filter=~Q(failure=""))
     )
     for group in groups.order_by("status"):
+        # A status means something else to sagaz where the saga is on its way back.
         for failure, count in (("", group["all"] - group["back"]), ("failed", group["back"])):
             if count:
                 name = _status(group["status"], failure).value
@@ -303,6 +304,7 @@ def _step_status(saga: Saga, forward: SagaStep | None, back: SagaStep | None) ->
             return SagazStepStatus.COMPLETED
         is_undone = back.status == StepStatus.DONE
         return SagazStepStatus.COMPENSATED if is_undone else SagazStepStatus.COMPENSATING
+    # Once a saga is being undone, only a step that has started and not ended may still run.
     goes_on = not saga.failure or forward.status == StepStatus.STARTED
     if saga.status in ACTIVE and goes_on:
         return SagazStepStatus.EXECUTING

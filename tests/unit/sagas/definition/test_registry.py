@@ -277,3 +277,31 @@ class TestWhatIsHungOntoNoSaga:
         cancel_on("travel.away", saga="travle", idempotency_key="trip")
         with pytest.raises(SagaDefinitionError, match=r"cancel_on\('travel\.away'\) is for"):
             check_references()
+
+
+class TestOneOfATestsOwn:
+    def test_keeps_what_is_declared_to_itself(self) -> None:
+        before = registry.current()
+        with registry.using(Registry()) as own:
+            on_finish("travel")(lambda _: None)
+            cancel_on("travel.off", saga="travel", idempotency_key="trip")
+            discovery.register(Travel)
+            assert registry.current() is own
+            assert own.types.names() == ["travel"]
+        assert registry.current() is before
+        assert registry.saga_type("travel") is None
+        assert registry.cancel_rule("travel.off") is None
+        assert "travel" not in before.hooks.saga_names()
+
+    def test_a_copy_has_the_same_and_changes_alone(self) -> None:
+        with registry.using(registry.current().copy()) as own:
+            assert registry.saga_type("order") is not None
+            own.types.clear()
+            assert registry.saga_type("order") is None
+        assert registry.saga_type("order") is not None
+
+    def test_is_left_when_the_block_raises(self) -> None:
+        before = registry.current()
+        with pytest.raises(ZeroDivisionError), registry.using(Registry()):
+            _ = 1 / 0
+        assert registry.current() is before
