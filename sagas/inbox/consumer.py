@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from django.db import connection
 
 from brokers import Broker, BrokerUnavailable, Subscription
+from saga_runtime.backoff import Backoff
 from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
@@ -31,6 +32,7 @@ class SagaConsumer:
         on_new: called after a batch with work for a worker.
         alive: called in each round.
         undecided: limits the tries of commands that cannot be judged.
+        backoff: the pauses while the broker or the database is away; by default `Outage`'s.
 
     Attributes:
         is_joined: whether the group has accepted this consumer as a member.
@@ -45,6 +47,7 @@ class SagaConsumer:
         on_new: Callable[[], None] = lambda: None,
         alive: Callable[[], None] = lambda: None,
         undecided: Undecided | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._broker = broker
         self._topics = topics
@@ -54,8 +57,8 @@ class SagaConsumer:
         self._sequences = Sequences()
         self._undecided = undecided or Undecided()
         self.is_joined = False
-        self._broker_outage = Outage(f"the broker {broker.name}", logger=logger)
-        self._database_outage = Outage("the database", logger=logger)
+        self._broker_outage = Outage(f"the broker {broker.name}", logger=logger, backoff=backoff)
+        self._database_outage = Outage("the database", logger=logger, backoff=backoff)
 
     def run(self, stop: threading.Event) -> None:
         """Receive until `stop` is set; an outage pauses, and the batch is received again."""

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from django.db import Error, connection
 
 from brokers import Record
+from saga_runtime.backoff import Backoff
 
 MOST_TRIES = 5
 PATIENCE = 30.0
 """Seconds after its first try before a command may be refused, after any number of tries."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+BACKOFF = Backoff(first=0.5, longest=10.0)
 _MOST_KNOWN = 1_000
 
 
@@ -48,6 +49,7 @@ class Undecided:
     Args:
         most_tries: tries after which a command is refused.
         patience: seconds since the first try before which no command is refused.
+        backoff: the pauses before a command is received again.
         clock: a clock of seconds that only rise.
     """
 
@@ -56,11 +58,13 @@ class Undecided:
         *,
         most_tries: int = MOST_TRIES,
         patience: float = PATIENCE,
+        backoff: Backoff = BACKOFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most_tries = most_tries
         self._patience = patience
         self._clock = clock
+        self._backoff = backoff
         self._tried: dict[str, _Tried] = {}
 
     def check(self, record: Record, error: Error, text: str) -> None:
@@ -87,7 +91,7 @@ class Undecided:
                 f"{record.place} is received again (try "
                 f"{tried.times}): the database answers, but not what the command's trigger asks: "
                 f"{text}",
-                pause=min(_FIRST_PAUSE * 2.0 ** min(tried.times - 1, 10), _LONGEST_PAUSE),
+                pause=self._backoff.pause(tried.times),
             ) from error
         del self._tried[record.place]
 

@@ -1,5 +1,6 @@
-"""Deletes what is no longer needed, a batch at a time: one DELETE of millions of rows ends with the
-statement timeout, and is rolled back each time.
+"""Delete ended sagas and old inbox rows, a batch at a time.
+
+One DELETE of millions of rows ends with the statement timeout, and is rolled back each time.
 """
 
 from collections.abc import Collection
@@ -14,36 +15,51 @@ from sagas.models import ENDED, InboxMessage, Saga, SagaStatus
 T = TypeVar("T", bound=Model)
 
 BATCH = 500
+"""Rows of one transaction, unless the caller says otherwise."""
 
 
-def clean_sagas(*, older_than: datetime, statuses: Collection[SagaStatus] = ENDED) -> int:
-    """Delete sagas that ended before that moment, with all that the journal has of them. Returns
-    how many; batches that are done stay done where a later one fails."""
+def clean_sagas(
+    *, older_than: datetime, statuses: Collection[SagaStatus] = ENDED, batch: int = BATCH
+) -> int:
+    """Delete sagas that ended before a moment, with all that the journal has of them.
+
+    Args:
+        older_than: the moment.
+        statuses: sagas of other statuses stay; only ended sagas may be deleted.
+        batch: sagas of one transaction; batches that are done stay done where a later one fails.
+
+    Returns:
+        How many sagas were deleted.
+    """
     # Those that ended before it also began before it, and that has an index.
     old = Saga.objects.filter(created_at__lt=older_than)
     ended = old.filter(status__in=statuses, finished_at__lt=older_than)
-    return _delete(ended, "sagas.Saga", by="created_at")
+    return _delete(ended, "sagas.Saga", by="created_at", batch=batch)
 
 
-def clean_inbox(*, older_than: datetime) -> int:
-    """Delete inbox rows of messages that were accepted before that moment. Returns how many.
+def clean_inbox(*, older_than: datetime, batch: int = BATCH) -> int:
+    """Delete inbox rows of messages that were accepted before a moment.
 
     Args:
-        older_than: no topic may still hold a message from before it, or it could be accepted again.
+        older_than: the moment. No topic may still hold a message that is older, or that message
+            could be accepted again.
+        batch: rows of one transaction.
+
+    Returns:
+        How many rows were deleted.
     """
     accepted = InboxMessage.objects.filter(received_at__lt=older_than)
-    return _delete(accepted, "sagas.InboxMessage", by="received_at")
+    return _delete(accepted, "sagas.InboxMessage", by="received_at", batch=batch)
 
 
-def _delete(rows: QuerySet[T], model: str, *, by: str) -> int:
-    """Args:
-    by: an indexed moment. Each batch begins where the last one ended, not among what it deleted.
-    """
+def _delete(rows: QuerySet[T], model: str, *, by: str, batch: int) -> int:
+    """Delete rows in the order of an indexed moment, the column `by`."""
     deleted = 0
     rest = rows.order_by(by).values_list("pk", by)
-    while batch := list(rest[:BATCH]):
+    while found := list(rest[:batch]):
         with transaction.atomic():
-            _, counts = rows.filter(pk__in=[pk for pk, _ in batch]).delete()
+            _, counts = rows.filter(pk__in=[pk for pk, _ in found]).delete()
         deleted += counts.get(model, 0)
-        rest = rest.filter(**{f"{by}__gte": batch[-1][1]})
+        # The next batch begins where this one ended: among dead rows a search gets ever slower.
+        rest = rest.filter(**{f"{by}__gte": found[-1][1]})
     return deleted

@@ -10,6 +10,7 @@ from sagas.journal import writing
 from sagas.journal.entries import Entry, Verdict
 
 MAX_GROUP = 200
+"""Entries of one transaction, unless the caller says otherwise."""
 
 Written = list[Verdict | Exception]
 
@@ -22,9 +23,11 @@ class GroupCommit:
         threads: Threads,
         *,
         write: Callable[[Sequence[Entry]], list[Verdict]] = writing.write,
+        max_group: int = MAX_GROUP,
     ) -> None:
         self._threads = threads
         self._write = write
+        self._max_group = max_group
         self._waiting: list[tuple[Entry, asyncio.Future[Verdict]]] = []
         self._under_way: list[tuple[Entry, asyncio.Future[Verdict]]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -47,8 +50,8 @@ class GroupCommit:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            group = self._under_way = self._waiting[:MAX_GROUP]
-            del self._waiting[:MAX_GROUP]
+            group = self._under_way = self._waiting[: self._max_group]
+            del self._waiting[: self._max_group]
             try:
                 results = await self._threads.run(self._write_group, [entry for entry, _ in group])
             except asyncio.CancelledError:  # with the loop

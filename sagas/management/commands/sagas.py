@@ -40,6 +40,12 @@ class Command(VisibleCommand):
         clean.add_argument(
             "--older-than", type=_days, required=True, metavar="DAYS", help="such as 30d"
         )
+        clean.add_argument(
+            "--batch",
+            type=positive,
+            default=cleaning.BATCH,
+            help="rows deleted in one transaction (default %(default)s)",
+        )
         clean.add_argument("--json", action="store_true")
         for name, text in _INTERVENTIONS.items():
             intervening = actions.add_parser(name, help=text)
@@ -88,13 +94,13 @@ class Command(VisibleCommand):
             return
         self.say_table(rows, ("received_at", "topic", "partition", "offset", "key", "reason"))
 
-    def _clean(self, *, older_than: timedelta, **options: Any) -> None:
+    def _clean(self, *, older_than: timedelta, batch: int, **options: Any) -> None:
         before = timezone.now() - older_than
         # Inbox rows go last: a row deleted before its saga would let a redelivered command start
         # the saga again, if this stopped in between.
         deleted = {
-            "sagas": cleaning.clean_sagas(older_than=before),
-            "inbox": cleaning.clean_inbox(older_than=before),
+            "sagas": cleaning.clean_sagas(older_than=before, batch=batch),
+            "inbox": cleaning.clean_inbox(older_than=before, batch=batch),
         }
         if options["json"]:
             self.say_json(deleted)

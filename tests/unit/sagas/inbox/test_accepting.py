@@ -18,6 +18,7 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
+from saga_runtime.backoff import Backoff
 from sagas.definition.identity import saga_id
 from sagas.definition.registry import cancel_on
 from sagas.errors import SagaDefinitionError
@@ -483,8 +484,8 @@ class TestTheConsumer:
             return real(*args, **kwargs)
 
         monkeypatch.setattr(accepting, "accept", failing)
-        monkeypatch.setattr("saga_runtime.outage.FIRST_PAUSE", 0.001)
-        with in_thread(SagaConsumer(broker, topics=[TOPIC], group="sagas").run):
+        quick = Backoff(first=0.001, longest=0.01)
+        with in_thread(SagaConsumer(broker, topics=[TOPIC], group="sagas", backoff=quick).run):
             self.publish(broker, record({"trip": "T-1"}))
             until(Saga.objects.exists)
         assert InboxMessage.objects.count() == 1

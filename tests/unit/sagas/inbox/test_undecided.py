@@ -11,6 +11,7 @@ from sagaz.core.triggers import trigger
 
 from brokers import Message, Record
 from brokers.memory import MemoryBroker
+from saga_runtime.backoff import Backoff
 from sagas.inbox import undecided
 from sagas.inbox.consumer import SagaConsumer
 from sagas.inbox.undecided import CommandUndecided, Undecided
@@ -55,11 +56,9 @@ class TestThroughAConsumer:
     def test_the_command_behind_it_comes_through(
         self,
         register: Register,
-        monkeypatch: pytest.MonkeyPatch,
         ask: Callable[[], None],
         text: str,
     ) -> None:
-        monkeypatch.setattr(undecided, "_FIRST_PAUSE", 0.01)
         asked = []
 
         class Tour(SagaClass):
@@ -78,7 +77,10 @@ class TestThroughAConsumer:
         register(Tour)
         broker = MemoryBroker()
         consumer = SagaConsumer(
-            broker, topics=["t"], group="g", undecided=Undecided(most_tries=3, patience=0)
+            broker,
+            topics=["t"],
+            group="g",
+            undecided=Undecided(most_tries=3, patience=0, backoff=Backoff(0.01, 10.0)),
         )
         with in_thread(consumer.run):
             for number, trip in enumerate(["poison", "good"]):

@@ -11,7 +11,6 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from sagas.journal import cleaning
 from sagas.models import ENDED, InboxMessage, Saga, SagaAttempt, SagaStatus, SagaStep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -20,15 +19,10 @@ NOW = timezone.now()
 LONG_AGO = NOW - timedelta(days=31)
 
 
-@pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "BATCH", 2)
-
-
 @pytest.fixture
 def clean(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*arguments: str) -> str:
-        call_command("sagas", "clean", "--older-than", "30d", *arguments)
+        call_command("sagas", "clean", "--older-than", "30d", "--batch", "2", *arguments)
         return capsys.readouterr().out
 
     return run

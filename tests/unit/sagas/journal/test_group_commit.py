@@ -343,14 +343,17 @@ def test_together_is_as_one_after_the_other(
 
 
 def together(
-    entries: Sequence[Entry], write: Callable[[Sequence[Entry]], list[Verdict]]
+    entries: Sequence[Entry],
+    write: Callable[[Sequence[Entry]], list[Verdict]],
+    *,
+    max_group: int = group_commit.MAX_GROUP,
 ) -> list[Verdict | BaseException]:
     """Hand them all in at once; what each was answered."""
 
     async def run() -> list[Verdict | BaseException]:
         threads = Threads(1, name="tests")
         try:
-            commit = GroupCommit(threads, write=write)
+            commit = GroupCommit(threads, write=write, max_group=max_group)
             puts = (commit.put(entry) for entry in entries)
             return await asyncio.gather(*puts, return_exceptions=True)
         finally:
@@ -402,11 +405,11 @@ class TestGroups:
         assert len(write.sizes) <= 3
         assert len(steps()) == 5
 
-    def test_none_is_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(group_commit, "MAX_GROUP", 4)
+    def test_none_is_too_large(self) -> None:
         sagas = claimed(10)
         write = Recorder()
-        assert together([started(saga) for saga in sagas], write) == [WRITTEN] * 10
+        entries = [started(saga) for saga in sagas]
+        assert together(entries, write, max_group=4) == [WRITTEN] * 10
         assert write.sizes == [4, 4, 2]
 
     def test_each_hears_its_own_verdict(self) -> None:

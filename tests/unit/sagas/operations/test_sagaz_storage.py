@@ -19,7 +19,7 @@ from sagaz.core.types import SagaStepStatus as SagazStepStatus
 from brokers import Record
 from sagas import DjangoSagaStorage, JournalIsReadOnly, StepRejected
 from sagas.inbox import accepting
-from sagas.journal import claims, cleaning
+from sagas.journal import claims
 from sagas.journal.records import Claimed
 from sagas.models import InboxMessage, Intervention, Saga, SagaAttempt, SagaStatus, SagaStep
 from tests.unit.sagas import journal_entries as entries
@@ -294,8 +294,7 @@ class TestCleaningUp:
         day_ago = timezone.now() - timedelta(days=1)
         return done(DjangoSagaStorage().cleanup_completed_sagas(day_ago, **options))
 
-    def test_deletes_what_ended_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cleaning, "BATCH", 2)
+    def test_deletes_what_ended_before(self) -> None:
         kept = {self.ended("H-new", status="completed", at=timezone.now())}
         for status in ("parked", "running", "pending"):
             kept.add(self.ended(f"H-{status}", status=status, at=LONG_AGO))
