@@ -35,7 +35,7 @@ from sagas.definition.steps import Step
 from sagas.errors import CancelRequested, Decided, Suspended
 from sagas.failures import Failure, StepFailed, failure_of, stand_in
 from sagas.journal import codec, local_step, lookups
-from sagas.journal.entries import BeginPivot, Change, Entry, Fail, StepEntry
+from sagas.journal.entries import BeginPivot, Cancelled, Change, Entry, Fail, StepEntry
 from sagas.models import StepKind, StepStatus
 from sagas.run.calling import call_external, call_local
 from sagas.run.journal_writer import JournalWriter
@@ -320,11 +320,13 @@ class Attempts:
             Exception: from the step.
         """
         begins = step.is_pivot and step.kind is StepKind.FORWARD
-        await self._writer.append(
+        answer = await self._writer.append(
             *((BeginPivot(),) if begins else ()),
             step=tries.entry(step, StepStatus.STARTED),
             unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
         )
+        if isinstance(answer, Cancelled):
+            raise CancelRequested
         reach(Point.STARTED, step.label)
         result = await call_external(
             step.function,

@@ -7,15 +7,17 @@ Such a failure is excused for a number of tries and a time.
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
 from sagas.definition.hooks import SagaOutcome
-from sagas.errors import HookFailed
+from sagas.errors import CancelRequested, EndRefused, HookFailed
 from sagas.failures import stand_in
-from sagas.journal import final_transaction
+from sagas.journal import final_transaction, lookups
+from sagas.journal.entries import Cancelled, Refused, Written
 from sagas.journal.records import Claimed
-from sagas.run.journal_writer import JournalWriter
+from sagas.run.journal_writer import Answer, JournalWriter
 from sagas.run.patience import Patience
 from sagas.run.resources import RunResources
 from sagas.run.state import RunState
@@ -25,6 +27,17 @@ logger = get_logger(__name__)
 HOOK_ATTEMPTS = 5
 MOST_EXCUSED = 5
 """Tries in a row to excuse, however long they take."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookKeepsFailing:
+    """Say that a saga has not ended, for its hook has failed each time.
+
+    Attributes:
+        reason: the last failure, for people.
+    """
+
+    reason: str
 
 
 class Closing:
@@ -55,7 +68,9 @@ class Closing:
         self._excused = 0
         self._excused_since = 0.0
 
-    async def finish(self, outcome: SagaOutcome, *, steps: Collection[str]) -> str:
+    async def finish(
+        self, outcome: SagaOutcome, *, steps: Collection[str]
+    ) -> Answer | HookKeepsFailing:
         """Complete the saga, or roll the saga back, as the outcome says.
 
         Args:
@@ -63,13 +78,13 @@ class Closing:
             steps: the names of all forward steps.
 
         Returns:
-            Why the hook keeps failing, with nothing written; empty where the saga has ended.
+            Whether the end is written.
 
         Raises:
-            CancelRequested, EndRefused, Suspended: nothing is written.
+            Suspended: nothing is written.
         """
         failures = 0
-        while (error := await self._try(outcome, steps)) is not None:
+        while isinstance(error := await self._try(outcome, steps), HookFailed):
             if await self._is_excused(error, "on_finish"):
                 continue
             failures += 1
@@ -79,9 +94,9 @@ class Closing:
                 exc_info=stand_in(error.__cause__ or error),
             )
             if failures == HOOK_ATTEMPTS:
-                return str(error)
+                return HookKeepsFailing(str(error))
             await self._patience.sleep(self._resources.retry_pause(failures))
-        return ""
+        return error
 
     async def park(self, outcome: SagaOutcome, *, with_hook: bool = True) -> None:
         """Park the saga, at last without the hook.
@@ -96,7 +111,7 @@ class Closing:
         cause: BaseException | None = None
         while with_hook:
             error = await self._try(outcome, ())
-            if error is None:
+            if not isinstance(error, HookFailed):
                 return
             # A hook that raises has parked the saga already. This one the commit has refused, or
             # our database may have failed.
@@ -111,15 +126,19 @@ class Closing:
             final_transaction.finish, self._claimed, outcome, steps=(), with_hook=False
         )
 
-    async def _try(self, outcome: SagaOutcome, steps: Collection[str]) -> HookFailed | None:
-        """Write the last transaction once; return the hook's failure, if any."""
+    async def _try(self, outcome: SagaOutcome, steps: Collection[str]) -> Answer | HookFailed:
+        """Write the last transaction once; whatever refuses it has rolled it back."""
         try:
             await self._writer.call_at_the_end(
                 final_transaction.finish, self._claimed, outcome, steps=steps
             )
         except HookFailed as error:
             return error
-        return None
+        except EndRefused:
+            return Refused()
+        except CancelRequested:
+            return Cancelled(await self._writer.call(lookups.cancel_reason, self._claimed))
+        return Written()
 
     async def _is_excused(self, error: HookFailed, hook: str) -> bool:
         """Tell whether our database may be to blame, and return only when the database answers."""

@@ -12,7 +12,7 @@ from saga_runtime.hang_watch import Watch
 from saga_runtime.logs import get_logger
 from saga_runtime.text import describe_error
 from sagas.crash_points import Point, reach
-from sagas.errors import CancelRequested, EndRefused, LeaseLost, Suspended
+from sagas.errors import LeaseLost, Suspended
 from sagas.journal.entries import (
     BeginPivot,
     Busy,
@@ -31,6 +31,9 @@ from sagas.run.resources import RunResources
 from sagas.run.state import RunState
 
 logger = get_logger(__name__)
+
+Answer = Written | Cancelled | Refused
+"""What becomes of an entry of a run that goes on."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +58,7 @@ class JournalWriter:
 
     async def append(
         self, *changes: Change, step: StepEntry | None = None, unless_cancelled: bool = False
-    ) -> None:
+    ) -> Answer:
         """Write an entry, and wait for the commit.
 
         Args:
@@ -63,9 +66,11 @@ class JournalWriter:
             step: an attempt.
             unless_cancelled: do not write where a cancel waits.
 
+        Returns:
+            Whether the entry is written. Only an entry `unless_cancelled` may be cancelled, and
+            only an end refused.
+
         Raises:
-            CancelRequested: nothing is written, where `unless_cancelled`.
-            EndRefused: the journal does not allow the end.
             Suspended: nothing is written, the saga belongs to a later claim; or nobody knows, as
                 the database is away and the worker stopping.
         """
@@ -80,7 +85,7 @@ class JournalWriter:
         except BaseException:
             self._unconfirmed.append((entry, written))  # close() waits for it
             raise
-        await self._is_written(entry, written)
+        return await self._verdict_on(entry, written)
 
     def append_nowait(self, step: StepEntry) -> None:
         """Hand in the result of a call, without waiting for the commit.
@@ -100,7 +105,7 @@ class JournalWriter:
         while self._unconfirmed:
             entry, written = self._unconfirmed.pop(0)  # in the order in which they were handed in
             try:
-                await self._is_written(entry, written)
+                await self._verdict_on(entry, written)
             except Suspended:
                 raise
             except Exception as error:
@@ -115,11 +120,11 @@ class JournalWriter:
         if unconfirmed:
             await asyncio.gather(*unconfirmed, return_exceptions=True)
 
-    async def _is_written(self, entry: Entry, written: "asyncio.Future[Verdict]") -> None:
+    async def _verdict_on(self, entry: Entry, written: "asyncio.Future[Verdict]") -> Answer:
         """Wait for the verdict on an entry; where the verdict is lost or busy, try again.
 
         Raises:
-            CancelRequested, EndRefused, Suspended: as `append()`.
+            Suspended: as `append()`.
         """
         while True:
             try:
@@ -134,26 +139,23 @@ class JournalWriter:
             else:
                 self._patience.note_answer()
                 if not isinstance(verdict, Busy):
-                    self._heed(verdict)
-                    return
+                    return self._heed(verdict)
                 await self._patience.wait_for_writer()
             # Nobody knows whether the lost one is committed; an entry may be written twice.
             written = self._group.put(entry)
 
-    def _heed(self, verdict: Written | Cancelled | Fenced | Refused) -> None:
-        """Note the cancel in a verdict, and return where the entry is written.
+    def _heed(self, verdict: Written | Cancelled | Fenced | Refused) -> Answer:
+        """Note the cancel in a verdict, and return the verdict.
 
         Raises:
-            CancelRequested, EndRefused, Suspended: the entry is not written.
+            Suspended: the lease is lost.
         """
         match verdict:
-            case Written(cancel_reason):
+            case Written(cancel_reason) | Cancelled(cancel_reason):
                 self._state.note_cancel(cancel_reason)
-            case Cancelled(reason):
-                self._state.note_cancel(reason)
-                raise CancelRequested
+                return verdict
             case Refused():
-                raise EndRefused
+                return verdict
             case Fenced():
                 saga = self._state.claimed
                 reason = f"{saga.name} {saga.key} was taken over by another worker"

@@ -1,5 +1,7 @@
 """Run a claimed saga in this worker, from the claim to the last journal entry."""
 
+from typing import assert_never
+
 from sagaz import Saga as SagaClass
 
 from saga_runtime.abandoned_calls import current_abandoned_calls
@@ -9,15 +11,14 @@ from sagas.definition.current_step import current_threads
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import has_hook
 from sagas.definition.saga_types import SagaType
-from sagas.errors import CancelRequested, EndRefused
 from sagas.failures import failure_of, stand_in
-from sagas.journal import end_conditions, lookups, writing
-from sagas.journal.entries import End, Fail
+from sagas.journal import end_conditions, writing
+from sagas.journal.entries import Cancelled, End, Fail, Refused, Written
 from sagas.journal.records import Claimed
 from sagas.run.calling import visible
-from sagas.run.closing import Closing, Parking
+from sagas.run.closing import Closing, HookKeepsFailing, Parking
 from sagas.run.engine import Context, DrivenSaga
-from sagas.run.journal_writer import JournalWriter
+from sagas.run.journal_writer import Answer, JournalWriter
 from sagas.run.patience import Patience
 from sagas.run.resources import RunResources
 from sagas.run.state import RunState
@@ -82,7 +83,7 @@ class SagaRun:
                 exc_info=stand_in(error),
             )
             self._state.park(f"its saga cannot be made: {failure_of(error).text}")
-            return await self._finish(Ending.PARKED, self._claimed.context, ())
+            return await self._park(self._claimed.context)
         current_abandoned_calls.set(self._resources.abandoned_calls)  # in this task, and its calls
         token = current_threads.set(self._resources.calls)
         try:
@@ -94,23 +95,21 @@ class SagaRun:
     async def _run(self, saga: SagaClass) -> Ending | None:
         driven = DrivenSaga(saga, self._state, self._writer, self._patience, self._resources)
         ending = await driven.run_steps()
-        try:
-            return await self._end(ending, driven.step_names)
-        except CancelRequested:
+        while isinstance(ended := await self._end(ending, driven.step_names), Cancelled):
             # Accepted between the last step's look and the transaction that ends the saga.
-            await self._undo_behind_the_last_step(driven)
-            return await self._end(Ending.ROLLED_BACK, driven.step_names)
+            await self._undo_behind_the_last_step(driven, ended.reason)
+            ending = Ending.ROLLED_BACK
+        return ended
 
-    async def _undo_behind_the_last_step(self, driven: DrivenSaga) -> None:
+    async def _undo_behind_the_last_step(self, driven: DrivenSaga, reason: str) -> None:
         """Undo a saga after a cancel that came when no step was left to look for cancels."""
-        reason = await self._writer.call(lookups.cancel_reason, self._claimed)
         self._state.note_cancel(reason)
         self._state.failure, self._state.cancelled = reason, True
         await self._writer.append(Fail(reason, cancelled=True))
         reach(Point.FAILURE_DECIDED)
         await driven.undo_all()
 
-    async def _end(self, ending: Ending, steps: tuple[str, ...]) -> Ending | None:
+    async def _end(self, ending: Ending, steps: tuple[str, ...]) -> Ending | Cancelled | None:
         """End the saga, or park or leave the saga where the run says so.
 
         Args:
@@ -118,10 +117,8 @@ class SagaRun:
             steps: the names of all forward steps.
 
         Returns:
-            How the saga ended; None where the saga is left.
-
-        Raises:
-            CancelRequested: nothing is written; the saga must not be completed.
+            How the saga ended; a cancel where the saga must not be completed; None where the saga
+            is left.
         """
         if self._state.parked:
             ending = Ending.PARKED
@@ -130,29 +127,61 @@ class SagaRun:
             return None
         return await self._finish(ending, visible(self._state.context, steps), steps)
 
-    async def _finish(self, ending: Ending, context: Context, steps: tuple[str, ...]) -> Ending:
-        """Write the saga's end.
+    async def _finish(
+        self, ending: Ending, context: Context, steps: tuple[str, ...]
+    ) -> Ending | Cancelled:
+        """Write the saga's end, or park a saga that cannot end so.
+
+        Returns:
+            How the saga ended; a cancel where the saga must not be completed.
 
         Raises:
-            CancelRequested: nothing is written; the saga must not be completed.
             Suspended: nothing is written; the lease is lost, or the worker is to stop.
         """
-        outcome = self._outcome(ending, context)
-        try:
-            # The hook, and the condition of the end, must find the last step's answer.
-            await self._writer.settle()
-            if ending is Ending.PARKED:
-                await self._parking.park(outcome)
-            elif has_hook(outcome.name, ending):
-                return await self._finish_with_hook(outcome, steps)
-            else:
-                reach(Point.BEFORE_TERMINAL_COMMIT)
-                end = End(ending, steps)
-                await self._writer.append(end, unless_cancelled=ending is Ending.COMPLETED)
-        except EndRefused:
-            return await self._park_open(ending, context, steps)
+        # The hook, and the condition of the end, must find the last step's answer.
+        await self._writer.settle()
+        if ending is Ending.PARKED:
+            return await self._park(context)
+        answer = await self._write_end(self._outcome(ending, context), steps)
+        match answer:
+            case Written():
+                reach(Point.AFTER_TERMINAL_COMMIT)
+                return ending
+            case Cancelled():
+                return answer
+            case Refused():
+                # The journal does not have what the run took for done. A person must look: a
+                # further run would come to the same end.
+                self._state.parked = await self._writer.call(
+                    end_conditions.what_is_open, self._claimed, ending, steps
+                )
+            case HookKeepsFailing(reason):
+                # Not before the last try: a cancel between two tries leads to a different end.
+                self._state.parked = reason
+            case _:
+                assert_never(answer)
+        return await self._park(context)
+
+    async def _park(self, context: Context) -> Ending:
+        """Park the saga, for the reason in the run's state.
+
+        Raises:
+            Suspended: nothing is written; the lease is lost, or the worker is to stop.
+        """
+        await self._parking.park(self._outcome(Ending.PARKED, context))
         reach(Point.AFTER_TERMINAL_COMMIT)
-        return ending
+        return Ending.PARKED
+
+    async def _write_end(
+        self, outcome: SagaOutcome, steps: tuple[str, ...]
+    ) -> Answer | HookKeepsFailing:
+        """Write the saga's last transaction, with the app's hook where the app has one."""
+        if has_hook(outcome.name, outcome.ending):
+            return await self._closing.finish(outcome, steps=steps)
+        reach(Point.BEFORE_TERMINAL_COMMIT)
+        end = End(outcome.ending, steps)
+        is_completed = outcome.ending is Ending.COMPLETED
+        return await self._writer.append(end, unless_cancelled=is_completed)
 
     def _outcome(self, ending: Ending, context: Context) -> SagaOutcome:
         """Build the outcome for the app's hooks."""
@@ -166,25 +195,3 @@ class SagaRun:
             reason=reason,
             cancelled=self._state.cancelled and ending is Ending.ROLLED_BACK,
         )
-
-    async def _park_open(self, ending: Ending, context: Context, steps: tuple[str, ...]) -> Ending:
-        """Park a saga with open steps, which the run took for done and the journal does not.
-
-        A person must look: a further run would come to the same end.
-        """
-        self._state.parked = await self._writer.call(
-            end_conditions.what_is_open, self._claimed, ending, steps
-        )
-        return await self._finish(Ending.PARKED, context, steps)
-
-    async def _finish_with_hook(self, outcome: SagaOutcome, steps: tuple[str, ...]) -> Ending:
-        """Write the saga's end with the app's hook; where the hook keeps failing, park the saga.
-
-        Parked is set after the last try: a cancel between two tries leads to a different end.
-        """
-        refusal = await self._closing.finish(outcome, steps=steps)
-        if not refusal:
-            reach(Point.AFTER_TERMINAL_COMMIT)
-            return outcome.ending
-        self._state.parked = refusal
-        return await self._finish(Ending.PARKED, outcome.context, steps)
