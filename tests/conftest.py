@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [  # each before those that import it: pytest rewrites its asserts while importing
     "tests.shared",
@@ -10,6 +11,11 @@ pytest_plugins = [  # each before those that import it: pytest rewrites its asse
     "tests.postgres_versions",
     "tests.relaying.fixtures",
 ]
+
+# A slow machine is no fault of an example.
+SLOW_IS_FINE = [HealthCheck.too_slow]
+settings.register_profile("any machine", deadline=None, suppress_health_check=SLOW_IS_FINE)
+settings.load_profile("any machine")
 
 # Servers and processes that the tests of a module share: one worker runs them all.
 OWN_SERVERS = frozenset(

@@ -423,7 +423,9 @@ HEADERS = WHOLE | st.lists(st.tuples(HEADER_NAMES | st.text(), HEADER_VALUES), m
 
 @pytest.mark.django_db
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(st.tuples(st.none() | st.binary(), st.none() | VALUES, HEADERS), max_size=4))
 def test_no_record_stops_the_consumer(fuzz: list[tuple[Any, Any, Any]]) -> None:
