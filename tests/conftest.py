@@ -23,25 +23,34 @@ OWN_SERVERS = frozenset(
 )
 # With them a test uses Django's own database for tests.
 DATABASE = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
+# With one of these names a module starts processes.
+PROCESSES = frozenset({"processes", "subprocess", "saga_crash", "refusal"})
 # Most tests wait for other processes.
 WORKERS_PER_CORE = 3
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by what it uses, before pytest-xdist looks for groups."""
+    if own := sorted(set(getattr(item, "fixturenames", ())) & OWN_SERVERS):
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {own[0]}"))
+    if uses_database(item):
+        item.add_marker("test_database")
+    if item.nodeid.startswith("tests/unit/") and not commits(item) and not starts_processes(item):
+        item.add_marker("fast")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by what they use, and keep to those of the lane."""
-    for item in items:
-        used = set(getattr(item, "fixturenames", ()))
-        if own := sorted(used & OWN_SERVERS):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {own[0]}"))
-        if uses_database(item):
-            item.add_marker("test_database")
-        if item.nodeid.startswith("tests/unit/") and not commits(item):
-            item.add_marker("fast")
+    """Keep to the tests of the lane."""
     if os.environ.get("DB") == "postgresql":
         left_out = [item for item in items if not item.get_closest_marker("test_database")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.get_closest_marker("test_database")]
+
+
+def starts_processes(item: pytest.Item) -> bool:
+    """Tell whether this test's module has what starts a process."""
+    names = vars(getattr(item, "module", None) or object)
+    return not PROCESSES.isdisjoint(names)
 
 
 def uses_database(item: pytest.Item) -> bool:
