@@ -1,4 +1,4 @@
-"""Cancels: asked for by a command or a person, applied by the worker at the saga's next step.
+"""Ask for cancels: a command or a person does, and the worker applies them at the next step.
 
 A cancel and the start of the pivot write the same row, so one of them comes first: a saga has
 either a cancel or a begun pivot, never both.
@@ -16,14 +16,24 @@ from sagas.models import Saga, SagaStatus
 
 
 def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
-    """Ask for a cancel. The step that runs is let finish; then what is done is undone. Where a
-    cancel waits already, or the saga is being undone, nothing changes.
+    """Ask for a saga's cancel: the step under way may finish, then the steps done are undone.
+
+    Nothing changes where a cancel waits already, or where the saga is being undone.
+
+    Args:
+        saga_id: the saga.
+        who: who asks; for the record of the intervention.
+        reason: why, in a few words.
+
+    Returns:
+        The saga's row, as it is now.
 
     Raises:
         UnknownSaga: there is no such saga.
-        CancelRefused: it has ended, or it cannot be undone any more.
+        CancelRefused: the saga has ended, or cannot be undone any more.
     """
     with transaction.atomic():
+        # The lock that each fence takes: the cancel comes before the pivot, or sees the pivot.
         saga = Saga.objects.select_for_update().filter(id=saga_id).first()
         _check(saga_id, saga)
         assert saga is not None  # noqa: S101 - for the types
@@ -33,6 +43,7 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
         if saga.status == SagaStatus.PARKED:  # its worker has left it
             saga.status, saga.park_reason, saga.takeovers = SagaStatus.RUNNING, "", 0
             saga.worker = ""
+        # Without a worker, the saga need not wait out its pause; with one, that is the lease's end.
         if not saga.worker:
             saga.next_run_at = sql.now()
         saga.save(

@@ -1,4 +1,8 @@
-"""Which worker runs which saga: claims, each with a new epoch, and the leases behind them."""
+"""Decide which worker runs which saga: claims, each with a new epoch, and their leases.
+
+A saga's lease ends at its `next_run_at`; while it waits for a worker, that is when it is due. So
+one index finds both those that are due and those whose worker is lost.
+"""
 
 import random
 import time
@@ -18,7 +22,8 @@ from sagas.journal.records import Claimed
 from sagas.journal.sql import Rows
 from sagas.models import ACTIVE, Saga, SagaStatus
 
-_LIMITS_LOCK = 0x736167 << 32  # "sag": keeps clear of other users of advisory locks
+# A number of 64 bits, "sag" in its upper half: keeps clear of other users of advisory locks.
+_LIMITS_LOCK = 0x736167 << 32
 
 
 def claim(
@@ -31,19 +36,28 @@ def claim(
     suspect_from: int = 2,
     chance: Callable[[], float] = random.random,
 ) -> list[Claimed]:
-    """Take up to `limit` sagas that wait for a worker, or whose worker's lease ran out. Suspects,
-    which have lost `suspect_from` workers and may have killed them, are for `claim_suspect()`.
+    """Claim sagas that wait for a worker, or whose worker's lease has run out.
 
     Args:
+        worker: the name of the worker that claims.
+        limit: the most sagas to claim.
+        lease: how long each saga is this worker's, unless the lease is renewed.
         at_most: how many sagas of a name may run at a time, among all workers.
-        only: this saga or none.
+        only: the id of a saga: this saga is claimed, or none.
+        suspect_from: sagas that have lost so many workers, and may have killed them, are left to
+            `claim_suspect()`.
+        chance: random numbers from 0 up to 1.
+
+    Returns:
+        The sagas, the oldest first.
     """
     limits = at_most or {}
     began = time.monotonic()
     if not sql.is_postgresql() and not _is_anything_claimable(only):
         return []  # without having waited for the one writer's turn
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
-        # Those with a limit get half of the room, and an odd place every other time.
+        # Half of the room is for names with a limit, and an odd place every other time: neither
+        # those names nor the others starve.
         half = int(limit / 2 + chance()) if limits else 0
         taken: Rows = []
         which = _which(only, suspect_from, suspects=False)
@@ -63,8 +77,19 @@ def claim_suspect(
     at_most: Mapping[str, int] | None = None,
     suspect_from: int = 2,
 ) -> list[Claimed]:
-    """Take one saga that has cost so many workers their life, to be run with nothing beside it:
-    what was claimed together with it has lost its workers too, and must not be parked for it."""
+    """Claim one saga that may have killed its workers; the caller runs it alone.
+
+    Sagas that run beside a killer lose their workers too, and would be parked for nothing.
+
+    Args:
+        worker: the name of the worker that claims.
+        lease: how long the saga is this worker's, unless the lease is renewed.
+        at_most: how many sagas of a name may run at a time, among all workers.
+        suspect_from: how many lost workers make a saga a suspect.
+
+    Returns:
+        One saga, or none.
+    """
     limits = at_most or {}
     began = time.monotonic()
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
@@ -76,7 +101,7 @@ def claim_suspect(
 
 
 def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
-    """Whether `claim_suspect()` would find one."""
+    """Tell whether `claim_suspect()` would find a saga; its arguments are the same."""
     now, params = sql.moment()
     full = [name for name, most in (at_most or {}).items() if _held(name) >= most]
     others = f" AND name NOT IN ({sql.listed(full)})" if full else ""
@@ -90,10 +115,10 @@ def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from
 
 
 def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
-    """Extend the leases of the sagas that this worker still holds."""
+    """Extend the leases of the sagas that this worker still holds; others are left out."""
     until, params = sql.moment(seconds_ahead=lease.total_seconds())
     among, keys = sql.among(sorted(ids))
-    # A row that is locked cannot be claimed; to wait for it would cost all the others their lease.
+    # Nobody can claim a row that is locked; to wait for the lock would cost all others their lease.
     skip_locked = " FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
     _update(
         f"next_run_at = {until} WHERE id IN (SELECT id FROM sagas_saga WHERE {among}"  # noqa: S608
@@ -103,10 +128,12 @@ def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
 
 
 def release(*, worker: str, but: Collection[UUID] = ()) -> None:
-    """Give up what this worker holds, so that another may take it at once.
+    """Give up the sagas that this worker holds, so that another worker may claim them at once.
 
     Args:
-        but: sagas whose leases shall run out: the takeover counts, and parks them in the end.
+        worker: the worker's name.
+        but: sagas that are kept until their leases run out: then the takeover counts against them,
+            and parks them in the end.
     """
     now, params = sql.moment()
     among, keys = sql.among(sorted(but)) if but else ("FALSE", [])
@@ -117,7 +144,11 @@ def release(*, worker: str, but: Collection[UUID] = ()) -> None:
 
 
 def release_all() -> int:
-    """Take every lease away, where nobody else can be alive; returns how many sagas were held."""
+    """Take every worker's sagas away, each as a takeover; to be called where no worker is alive.
+
+    Returns:
+        The number of sagas that were held.
+    """
     held = Saga.objects.filter(status__in=ACTIVE).exclude(worker="")
     return held.update(next_run_at=sql.now(), worker="", takeovers=F("takeovers") + 1)
 
@@ -127,7 +158,10 @@ _ALL_ACTIVE = f"{_ACTIVE} AND (paused OR NOT paused)"  # see PAUSED_OR_NOT
 
 
 def _is_suspect(cost: int) -> str:
-    """Whether it has lost so many workers, with the one that it is about to be taken from."""
+    """Return the condition that a saga has lost so many workers.
+
+    Counted with them is the worker whose lease has just run out, if any: the claim is yet to count.
+    """
     return f"(takeovers >= {cost:d} OR (takeovers = {cost - 1:d} AND worker <> ''))"
 
 
@@ -151,11 +185,15 @@ def _take_limited(
     which: sql.Statement,
     chance: Callable[[], float],
 ) -> Rows:
-    """Claim what the limits allow; which name comes first is left to chance. Workers count and
-    claim one after the other, or each would see the other's room."""
+    """Claim sagas of the names that have a limit, as many as the limits allow.
+
+    Which name comes first is left to chance. Workers count and claim one after the other, or two
+    of them would fill the same room.
+    """
     if sql.is_postgresql():
         [(is_turn,)] = sql.run("SELECT pg_try_advisory_xact_lock(%s)", [_LIMITS_LOCK])
-        if not is_turn:  # and nobody waits for a worker that is frozen within its turn
+        # Another worker's turn. Not waited for: that worker may be frozen within it.
+        if not is_turn:
             return []
     taken: Rows = []
     for name, most in sorted(limits.items(), key=lambda _: chance()):
@@ -176,7 +214,19 @@ def _take(
     negated: bool,
     which: sql.Statement,
 ) -> Rows:
-    """Claim; returns the rows, with the columns of `loading.returned_columns`."""
+    """Claim sagas of these names, or of all others.
+
+    Args:
+        worker: the name of the worker that claims.
+        limit: the most sagas to claim.
+        lease: how long each saga is this worker's.
+        names: names of sagas; without any, the names do not matter.
+        negated: claim those of all other names.
+        which: a condition besides.
+
+    Returns:
+        Rows of sagas_saga, with the columns of `loading.returned_columns`.
+    """
     now, now_params = sql.moment()
     until, until_params = sql.moment(seconds_ahead=lease.total_seconds())
     named = f"AND name {'NOT ' if negated else ''}IN ({sql.listed(names)})" if names else ""
@@ -184,11 +234,14 @@ def _take(
     skip_locked = "FOR UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
     return sql.run(
         f"""
+        -- Locked, the longest due first; a row that another worker just claims is passed over.
+        -- MATERIALIZED, or a plan may run this part again for each row, past the limit.
         WITH due AS MATERIALIZED (
             SELECT id FROM sagas_saga
             WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now} {named} AND {condition}
             ORDER BY next_run_at LIMIT %s {skip_locked}
         )
+        -- The new epoch fences off the worker before; the direction is that of the journal.
         UPDATE sagas_saga SET epoch = epoch + 1, worker = %s, next_run_at = {until},
             takeovers = CASE WHEN worker = '' THEN takeovers ELSE takeovers + 1 END,
             status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
@@ -201,6 +254,7 @@ def _take(
 
 
 def _held(name: str) -> int:
+    """Count the sagas of a name that a worker holds by a lease."""
     now, params = sql.moment()
     [(count,)] = sql.run(
         f"SELECT count(*) FROM sagas_saga WHERE {_ALL_ACTIVE} AND name = %s AND worker <> ''"  # noqa: S608

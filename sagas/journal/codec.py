@@ -1,4 +1,4 @@
-"""The typed encoder of the journal: what a step returns is what the next step, or a replay, sees.
+"""Encode values for the journal, with their types: a replay sees what a step has returned.
 
 JSON holds most; the rest is an object with one key that says the type: `{"$decimal": "9.99"}`.
 A dict of the user's whose single key begins with `$` is wrapped as `{"$dict": …}`.
@@ -17,7 +17,7 @@ from uuid import UUID
 from saga_runtime.nesting import DEEPEST, is_too_deep
 from saga_runtime.text import describe_error, shown
 from sagas.errors import UnreadableValue, UnstorableValue
-from sagas.journal import moments
+from sagas.journal.moments import check_moment, decode_moment, encode_moment
 
 _Writer = Callable[[Any], Any]
 _Reader = Callable[[Any], Any]
@@ -27,9 +27,9 @@ _TOO_DEEP = f"the value is nested too deeply for the journal: more than {DEEPEST
 
 _SCALARS: list[tuple[type, str, _Writer, _Reader]] = [
     (Decimal, "$decimal", str, Decimal),
-    (datetime, "$datetime", moments.write, partial(moments.read, datetime)),
+    (datetime, "$datetime", encode_moment, partial(decode_moment, datetime)),
     (date, "$date", date.isoformat, date.fromisoformat),
-    (time, "$time", moments.write, partial(moments.read, time)),
+    (time, "$time", encode_moment, partial(decode_moment, time)),
     (timedelta, "$microseconds", lambda d: str(d // _TICK), lambda s: int(s) * _TICK),
     (UUID, "$uuid", str, UUID),
     (bytes, "$bytes", lambda b: base64.b64encode(b).decode(), base64.b64decode),
@@ -40,11 +40,11 @@ _READERS = {tag: reader for _, tag, _, reader in _SCALARS}
 
 
 def encode(value: Any) -> str:
-    """The value as text that any database can store.
+    """Return a value as text that any database can store.
 
     Raises:
-        UnstorableValue: some part has a type or value that would not come back the same, or it is
-            nested more than `DEEPEST` levels deep.
+        UnstorableValue: some part has a type or value that would not come back the same, or the
+            value is nested more than `DEEPEST` levels deep.
     """
     if is_too_deep(value):
         raise UnstorableValue(_TOO_DEEP)
@@ -57,10 +57,10 @@ def encode(value: Any) -> str:
 
 
 def decode(text: str) -> Any:
-    """The value that `encode` was given.
+    """Return the value that `encode` was given.
 
     Raises:
-        UnreadableValue: this text is none of `encode`'s, or that of a newer version.
+        UnreadableValue: `encode` has not made this text, or a newer version of `encode` has.
     """
     try:
         value = _rich(json.loads(text, parse_constant=_refuse_constant))
@@ -88,7 +88,7 @@ def _plain(value: Any, where: str) -> Any:
     if kind is dict:
         return _plain_dict(value, where)
     if isinstance(value, datetime | time):
-        moments.check(value, where)
+        check_moment(value, where)
     if kind in _WRITERS:
         tag, write = _WRITERS[kind]
         return {tag: write(value)}
@@ -109,8 +109,11 @@ def _plain_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _rich(value: Any) -> Any:
-    """Replace what says its type by what it says. Not by recursion, and from the outside in: within
-    a `$dict` stands no type."""
+    """Replace each object that says its type by the value, in place.
+
+    From the outside in: the keys within a `$dict` are the user's. Without recursion: a damaged
+    text may be nested deeper than Python's stack.
+    """
     root: list[Any] = [value]
     slots: list[tuple[Any, Any]] = [(root, 0)]
     tuples: list[tuple[Any, Any]] = []
@@ -136,7 +139,7 @@ def _rich(value: Any) -> Any:
 
 
 def _untagged(tag: str, inner: Any, found: dict[str, Any]) -> Any:
-    """What is inside of `$dict` and `$tuple`; any other dict itself."""
+    """Return what is inside of `$dict` and `$tuple`; any other dict itself."""
     if (tag == "$dict" and isinstance(inner, dict)) or (tag == "$tuple" and type(inner) is list):
         return inner
     if tag.startswith("$"):

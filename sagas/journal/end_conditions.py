@@ -1,4 +1,4 @@
-"""The last line of defence: when a saga may end, as a condition of the statement that ends it.
+"""Guard the ends of sagas: each statement that ends a saga has the condition for that end.
 
 Whatever the run or sagaz's engine has made of an exception: no saga is `completed` while a forward
 step is not done, and none is `rolled_back` that nothing has decided against, or while what undoes a
@@ -17,8 +17,8 @@ from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStatus, SagaStep, 
 
 _SETTLED = (StepStatus.DONE, StepStatus.SKIPPED)
 
-
 IS_ACTIVE = f"sagas_saga.status IN ({quoted(ACTIVE)})"
+# Decided against, and no step that may have had its effect lacks a settled compensation.
 IS_UNDONE = f"""{may_become(SagaStatus.ROLLED_BACK)} AND sagas_saga.failure <> '' AND NOT EXISTS (
     SELECT 1 FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id
     AND forward.kind = '{StepKind.FORWARD}' AND forward.status IN ({quoted(MAY_HAVE_HAPPENED)})
@@ -46,11 +46,15 @@ def is_done(names: str, count: str) -> str:
 
 
 def statement(saga: Claimed, ending: Ending, steps: Collection[str]) -> sql.Statement:
-    """Return the statement that ends a saga and gives its id; none where it may not end so, or has
-    ended already. Its row is locked, and the epoch compared, before.
+    """Build the statement that ends a saga, and returns the saga's id.
+
+    The statement returns no row where the saga may not end so, or has ended already. The caller
+    has locked the saga's row, and compared the epoch.
 
     Args:
-        steps: the names of all its forward steps.
+        saga: the saga.
+        ending: COMPLETED or ROLLED_BACK.
+        steps: the names of all forward steps of the saga.
     """
     if ending is Ending.COMPLETED:
         condition = is_done(sql.listed([*steps]) or "NULL", "%s")
@@ -66,26 +70,26 @@ def statement(saga: Claimed, ending: Ending, steps: Collection[str]) -> sql.Stat
 
 
 def is_active(saga: Claimed) -> bool:
-    """Whether the saga has not ended."""
+    """Tell whether a saga has not ended."""
     return Saga.objects.filter(id=saga.id, status__in=ACTIVE).exists()
 
 
 def what_is_open(saga: Claimed, ending: Ending, steps: Collection[str]) -> str:
-    """Tell why a saga may not end so, for people."""
+    """Describe why a saga may not end so, for people."""
     rows = SagaStep.objects.filter(saga_id=saga.id).order_by("id")
     found = {(row.kind, row.step): row.status for row in rows}
     if ending is Ending.COMPLETED:
-        told = [
+        reasons = [
             f"{step} is {found.get((StepKind.FORWARD, step), 'not begun')}"
             for step in steps
             if found.get((StepKind.FORWARD, step)) != StepStatus.DONE
         ]
     else:
-        told = [
+        reasons = [
             f"undoing {step} is {found.get((StepKind.COMPENSATION, step), 'not begun')}"
             for (kind, step), status in found.items()
             if kind == StepKind.FORWARD
             and status in MAY_HAVE_HAPPENED
             and found.get((StepKind.COMPENSATION, step)) not in _SETTLED
         ]
-    return f"it was to be {ending}, but {', '.join(told) or 'nothing has decided against it'}"
+    return f"it was to be {ending}, but {', '.join(reasons) or 'nothing has decided against it'}"

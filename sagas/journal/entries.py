@@ -1,4 +1,4 @@
-"""What a run writes into the journal, and what becomes of it."""
+"""Say what a run writes into the journal (`Entry`), and what becomes of an entry (`Verdict`)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,8 +10,20 @@ from sagas.models import StepStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEntry:
-    """What became of an attempt at a step. `result`: encoded. `failures`: with this one.
-    `finished_at`: when it ended, where that tells which of two steps ended last."""
+    """Say what has become of an attempt at a step.
+
+    Attributes:
+        step: the step's name.
+        kind: a `StepKind`: forward or compensation.
+        status: the attempt's status, and the step's.
+        attempt: the attempt's number, from 1.
+        failures: how many retries are spent, with this attempt.
+        started_at: when the attempt began.
+        result: what the step has returned, encoded by `codec`.
+        error: why the attempt failed, for people.
+        finished_at: when the attempt ended, where the order in which two steps ended matters.
+        traceback: of the error, as text.
+    """
 
     step: str
     kind: str
@@ -27,7 +39,12 @@ class StepEntry:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The saga is decided: it will be undone. `cancelled`: because somebody asked for it."""
+    """Decide against the saga: what is done will be undone.
+
+    Attributes:
+        reason: the failure, for people.
+        cancelled: the reason is a cancel, not a failed step.
+    """
 
     reason: str
     cancelled: bool = False
@@ -35,31 +52,43 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No worker holds the saga until so many seconds have passed."""
+    """Let no worker hold the saga until so many seconds have passed."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class BeginPivot:
-    """From here on the saga cannot be cancelled or undone any more."""
+    """Pass the point of no return: the saga cannot be cancelled or undone any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The saga's last entry, where no hook of an app belongs into its transaction. `steps`: the
-    names of all its forward steps."""
+    """End the saga, where no hook of an app belongs into the transaction.
+
+    Attributes:
+        ending: COMPLETED or ROLLED_BACK.
+        steps: the names of all forward steps of the saga.
+    """
 
     ending: Ending
     steps: tuple[str, ...]
 
 
 Change = Fail | Wait | BeginPivot | End
+"""A change of the saga's own row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is written of one saga in one go. `unless_cancelled`: not where a cancel waits."""
+    """Say what is written of one saga in one go.
+
+    Attributes:
+        saga: the saga, as the worker has claimed it.
+        step: an attempt at a step, if any.
+        changes: changes of the saga's own row.
+        unless_cancelled: write nothing where a cancel waits.
+    """
 
     saga: Claimed
     step: StepEntry | None = None
@@ -91,14 +120,18 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """Say that an entry is not written: another worker has claimed the saga, another attempt at the
-    step has begun, or the saga is gone."""
+    """Say that an entry is not written, and must not be written later.
+
+    Another worker has claimed the saga, another attempt at the step has begun, or the saga is gone.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Say that an entry is not written: another transaction held the saga's row just then. The same
-    entry may be written later."""
+    """Say that an entry is not written, but may be written later.
+
+    Another transaction held the saga's row just then.
+    """
 
 
 @dataclass(frozen=True, slots=True)

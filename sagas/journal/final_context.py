@@ -11,13 +11,18 @@ from sagas.models import Saga, SagaStep, StepKind, StepStatus
 def final_context(
     saga: Saga, steps: Iterable[SagaStep] | None = None, *, is_lenient: bool = False
 ) -> dict[str, Any]:
-    """What a saga began with, its `saga_id` as sagaz puts it there, and what its steps and then
-    their compensations made of that, each in the order in which they finished. Of a saga that has
-    not ended: as far as it has come.
+    """Put together a saga's context: its first one, and what steps and compensations made of it.
+
+    The results of steps are merged in the order in which the steps finished, then those of
+    compensations likewise. A saga that has not ended has a context as far as it has come.
 
     Args:
+        saga: the saga's row.
         steps: the saga's rows, where the caller has them already.
         is_lenient: leave out what cannot be read, as for a saga that is parked for it.
+
+    Returns:
+        The context, with the `saga_id` that sagaz puts into it.
 
     Raises:
         UnreadableValue: some part cannot be read, unless `is_lenient`.

@@ -1,4 +1,4 @@
-"""The last transaction of a saga of which its app wants to be told, or that parks."""
+"""End a saga whose app has a hook for that, or park a saga, in one last transaction."""
 
 import threading
 from collections.abc import Collection
@@ -22,6 +22,7 @@ from sagas.models import Saga, SagaStatus
 logger = get_logger(__name__)
 
 
+# For the server that has no limit of its own.
 _LIMIT_PAUSES: sql.Statement = (
     """
     SELECT set_config(name, '60s', true) FROM pg_settings
@@ -34,15 +35,23 @@ _LIMIT_PAUSES: sql.Statement = (
 def finish(
     saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str], with_hook: bool = True
 ) -> None:
-    """The saga's last transaction, with what its app makes of it. A second time, after a commit
-    whose answer was lost, it changes nothing. A saga parks also where its app's hook raises.
+    """End or park a saga, and call the app's hook, in one transaction.
+
+    A second call, after a commit whose answer was lost, changes nothing. A saga parks even where
+    the app's hook raises.
 
     Args:
-        steps: the names of all its forward steps; none are needed to park it.
+        saga: the saga, as its worker has claimed it.
+        outcome: how the saga ends; the hook is called with it.
+        steps: the names of all forward steps of the saga; to park a saga none are needed.
+        with_hook: call the hook, if the app has one.
 
     Raises:
-        LeaseLost, CancelRequested, HookFailed, EndRefused: nothing is written.
-        django.db.Error: nobody knows; our database is away, or somebody holds the saga's row.
+        LeaseLost: another worker has taken the saga over; nothing is written.
+        CancelRequested: a cancel waits, and the saga was to complete; nothing is written.
+        HookFailed: the hook has raised, or has the transaction rolled back; nothing is written.
+        EndRefused: the journal does not allow this end; nothing is written.
+        django.db.Error: nobody knows: the database is away, or somebody holds the saga's row.
     """
     committed, has_ended = threading.Event(), False
     with_hook = with_hook and has_hook(outcome.name, outcome.ending)
@@ -60,10 +69,10 @@ def finish(
     if not committed.is_set():
         raise HookFailed(f"its {_name(outcome)} hook has the transaction rolled back")
     if has_ended and outcome.ending is Ending.PARKED:
-        _tell_a_person(outcome)
+        _log_parked(outcome)
 
 
-def _tell_a_person(outcome: SagaOutcome) -> None:
+def _log_parked(outcome: SagaOutcome) -> None:
     logger.error(
         "%s %s is parked, a person must look: %s; see manage.py sagas show %s",
         *(outcome.name, outcome.key, outcome.reason, outcome.saga_id),
@@ -73,7 +82,7 @@ def _tell_a_person(outcome: SagaOutcome) -> None:
 def _finish(
     saga: Claimed, outcome: SagaOutcome, steps: Collection[str], *, with_hook: bool
 ) -> bool:
-    """Whether it has ended just now."""
+    """Write the end behind the fence, and tell whether the saga has ended just now."""
     # A hook that hangs must not hold the saga's row for ever: nobody could claim it.
     limits = [_LIMIT_PAUSES] if with_hook and sql.is_postgresql() else []
     held = sql.run_together([*limits, statements.fence(saga)])
@@ -90,7 +99,7 @@ def _finish(
 
 
 def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
-    """Write the end; whether the saga had none before."""
+    """Write the end, and tell whether the saga had none before."""
     if outcome.ending is not Ending.PARKED:
         return bool(sql.run(*end_conditions.statement(saga, outcome.ending, steps)))
     held = Saga.objects.filter(id=saga.id, status__in=sources_of(SagaStatus.PARKED))
@@ -98,11 +107,15 @@ def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
 
 
 def _call_hook(outcome: SagaOutcome) -> None:
-    """Raises:
-    HookFailed: a saga parks in spite of it, unless our database may be to blame.
+    """Call the app's hook.
+
+    Raises:
+        HookFailed: the hook has raised. A saga that parks is parked all the same, unless our own
+            database may be to blame.
     """
     is_parked = outcome.ending is Ending.PARKED
     try:
+        # A savepoint: what a hook that fails has written goes, and the saga parks.
         with transaction.atomic() if is_parked else nullcontext():
             call_hooks(outcome)
     except BaseException as error:
@@ -113,10 +126,14 @@ def _call_hook(outcome: SagaOutcome) -> None:
 
 
 def _hook_failed(outcome: SagaOutcome, error: BaseException) -> HookFailed:
-    """Our own database's part in it must be asked of it: to be called where it was raised."""
-    told = bounded(f"its {_name(outcome)} hook fails: {failure_of(error).text}")
+    """Build the error of a hook that has failed.
+
+    To be called where the hook's error was raised: there the connection still tells whether our
+    own database is to blame.
+    """
+    text = bounded(f"its {_name(outcome)} hook fails: {failure_of(error).text}")
     to_blame = ours_to_blame(error) or ours_timed_out(error)
-    return HookFailed(told, may_pass=to_blame is not None)
+    return HookFailed(text, may_pass=to_blame is not None)
 
 
 def _name(outcome: SagaOutcome) -> str:
@@ -124,5 +141,5 @@ def _name(outcome: SagaOutcome) -> str:
 
 
 def _log(outcome: SagaOutcome, what: str, error: BaseException) -> None:
-    told = one_line(failure_of(error).text)
-    logger.error("%s %s: %s: %s", outcome.name, outcome.key, what, told, exc_info=stand_in(error))
+    text = one_line(failure_of(error).text)
+    logger.error("%s %s: %s: %s", outcome.name, outcome.key, what, text, exc_info=stand_in(error))

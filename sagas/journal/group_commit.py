@@ -1,4 +1,4 @@
-"""Group commit: what sagas that run side by side write to the journal shares transactions."""
+"""Group commit: sagas that run side by side share the transactions that write their entries."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,11 +12,17 @@ from sagas.journal.entries import Entry, Verdict
 MAX_GROUP = 200
 """Entries of one transaction, unless the caller says otherwise."""
 
-Written = list[Verdict | Exception]
+_Results = list[Verdict | Exception]
 
 
 class GroupCommit:
-    """Collects entries while a transaction is under way, and writes them together in the next."""
+    """Collect entries while a transaction is under way, and write them together in the next.
+
+    Args:
+        threads: where groups are written, one group at a time.
+        max_group: the most entries of one transaction.
+        write: writes a group in one transaction.
+    """
 
     def __init__(
         self,
@@ -33,8 +39,12 @@ class GroupCommit:
         self._writer: asyncio.Task[None] | None = None
 
     def put(self, entry: Entry) -> asyncio.Future[Verdict]:
-        """The result is there when the entry's transaction has committed, or has left it out; a
-        django.db.Error where it is not written, or nobody knows."""
+        """Hand in an entry, for the next group.
+
+        Returns:
+            A future of the verdict, which is there once the group's transaction is through; or of
+            a django.db.Error, where the entry is not written, or nobody knows.
+        """
         written: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, written))
         if self._writer is None or self._writer.done():
@@ -43,7 +53,7 @@ class GroupCommit:
         return written
 
     def _ended(self, writer: asyncio.Task[None]) -> None:
-        """With the loop, perhaps: who waits in a `finally` then must not wait for ever."""
+        """Cancel all futures where the loop ends: a run that waits in `finally` must not hang."""
         if writer.cancelled():
             for _, written in [*self._under_way, *self._waiting]:
                 written.cancel()
@@ -66,11 +76,12 @@ class GroupCommit:
                 else:
                     written.set_result(result)
 
-    def _write_group(self, entries: list[Entry]) -> Written:
-        """Together, or each alone where one of them has spoilt it for the others."""
+    def _write_group(self, entries: list[Entry]) -> _Results:
+        """Write entries together, or each alone where one of them has spoilt the group."""
         try:
             return [*self._write(entries)]
         except Exception as error:  # noqa: BLE001 - the others must not suffer for one
+            # Alone they would fare no better while the database is away.
             if len(entries) == 1 or (isinstance(error, AWAY) and is_outage(error)):
                 return [error] * len(entries)
         return [result for entry in entries for result in self._write_group([entry])]

@@ -1,5 +1,8 @@
-"""Statements for PostgreSQL by way of libpq itself: a cursor takes twice the time for one, and lets
-go of the interpreter several times over, which other threads then hold."""
+"""Send statements to PostgreSQL through libpq itself.
+
+A cursor takes twice the time for a statement, and lets go of the interpreter several times over,
+which other threads then hold.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,7 +18,7 @@ _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 
 def limit_statements(seconds: float) -> None:
-    """What a statement, and a pause between two, may take in this transaction."""
+    """Limit the seconds that a statement, and a pause between two, may take in this transaction."""
     limit = max(1, round(timedelta(seconds=seconds).total_seconds() * 1000))
     send(
         f"SET LOCAL statement_timeout = {limit};"
@@ -24,8 +27,11 @@ def limit_statements(seconds: float) -> None:
 
 
 def send(text: str) -> list[tuple[Any, ...]]:
-    """Send one message, of one or several statements, within `atomic()`; returns the rows of the
-    last one, whose values are text."""
+    """Send one message, of one or several statements, within `atomic()`.
+
+    Returns:
+        The rows of the last statement; their values are text, or None.
+    """
     connection.validate_no_broken_transaction()
     link = _link()
     if link.pgconn.transaction_status == TransactionStatus.IDLE:
@@ -42,7 +48,7 @@ def send(text: str) -> list[tuple[Any, ...]]:
 
 
 def bound(text: str, params: Sequence[Any]) -> str:
-    """The statement with its parameters, which are texts, numbers or None, in it."""
+    """Return a statement with its parameters put in: texts, numbers or None."""
     escape = Escaping(_link().pgconn).escape_literal
     return text % tuple(
         _quoted(each, escape) if isinstance(each, str) else _number(each) for each in params
@@ -50,7 +56,7 @@ def bound(text: str, params: Sequence[Any]) -> str:
 
 
 def _link() -> "psycopg.Connection[Any]":
-    """psycopg's connection that is Django's in this thread."""
+    """Return the psycopg connection that is Django's in this thread."""
     connection.ensure_connection()
     found: psycopg.Connection[Any] = connection.connection
     return found

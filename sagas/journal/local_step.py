@@ -1,4 +1,4 @@
-"""A local step: its writes, its journal row and the fence commit together."""
+"""Run a local step: its writes, its journal row and the fence commit together."""
 
 import threading
 import time
@@ -32,17 +32,19 @@ def do_locally(
     """Do a local step: its writes, its journal row and the fence commit together.
 
     Args:
-        entry: what the journal shall have, but for the result.
+        entry: the entry of the attempt, without the result.
+        work: calls the step; returns a value that `codec` can encode.
         timeout: seconds that a statement, and a pause between two, may take.
-        finish: called when the work is done; the moment that the journal shall have.
+        finish: called when the work is done; returns the moment that the journal shall have.
 
     Returns:
         The result as the journal keeps it, and the reason of a cancel that waits.
 
     Raises:
-        LeaseLost, CancelRequested: nothing is written.
-        TimeoutError: neither; the server has ended the transaction for its pauses, or has given up
-            what the step has left to the commit.
+        LeaseLost: another worker has taken the saga over; nothing is written.
+        CancelRequested: a cancel waits, and `entry` is `unless_cancelled`; nothing is written.
+        TimeoutError: the server has ended the transaction for its pauses, or has given up a
+            constraint or trigger that was left to the commit; nothing is written.
     """
     step = entry.step
     assert step is not None  # noqa: S101 - for the types
@@ -72,10 +74,11 @@ def do_locally(
 
 
 def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
-    """Returns the reason of a cancel that waits."""
+    """Write the journal's rows behind the fence; return the reason of a cancel that waits."""
     fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
     at = sql.text_of(timezone.now())
     row = statements.step_row(entry.saga, step, at=at, result=result)
+    # The fence last: until then neither claims nor cancels wait for this step's row lock.
     held = sql.run_together(
         [
             statements.upsert_steps([row]),
@@ -93,8 +96,10 @@ def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
 
 @contextmanager
 def _no_outage_behind(timeout: float | None) -> Iterator[None]:
-    """A connection that is lost behind the timeout is the step's fault: taken for an outage, it
-    would be tried without end."""
+    """Raise TimeoutError for a connection that is lost after the timeout: the step is at fault.
+
+    Taken for an outage of the database, the step would be tried without end.
+    """
     began = time.monotonic()
     try:
         yield

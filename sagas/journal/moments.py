@@ -14,14 +14,15 @@ from sagas.errors import UnstorableValue
 Moment = datetime | time
 
 
-def check(moment: Moment, where: str) -> None:
+def check_moment(moment: Moment, where: str) -> None:
     """Refuse a moment whose zone has no name, and no offset that is the same all year.
 
     Args:
+        moment: a datetime or a time.
         where: the value's place, for the sentence.
 
     Raises:
-        UnstorableValue: it would come back without its zone.
+        UnstorableValue: the moment would come back without its zone.
     """
     zone = moment.tzinfo
     if zone is None or type(zone) is timezone or _name(zone) or zone.utcoffset(None) is not None:
@@ -32,7 +33,7 @@ def check(moment: Moment, where: str) -> None:
     )
 
 
-def write(moment: Moment) -> str | list[Any]:
+def encode_moment(moment: Moment) -> str | list[Any]:
     """Return the moment as a value of JSON."""
     name = _name(moment.tzinfo)
     if name is None and not moment.fold:
@@ -41,8 +42,8 @@ def write(moment: Moment) -> str | list[Any]:
     return [bare.isoformat(), name, moment.fold]
 
 
-def read(kind: type[Moment], written: str | list[Any]) -> Moment:
-    """Return the moment, a datetime or a time, that `write` was given."""
+def decode_moment(kind: type[Moment], written: str | list[Any]) -> Moment:
+    """Return the moment, a datetime or a time, that `encode_moment` was given."""
     if isinstance(written, str):
         return kind.fromisoformat(written)
     text, name, fold = written

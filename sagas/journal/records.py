@@ -8,8 +8,16 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A step as the journal has it. `failures`: how many retries are spent. `finished_at`: when the
-    last attempt ended; of the steps of one saga, no two are the same."""
+    """Hold a step as the journal has it.
+
+    Attributes:
+        status: a `StepStatus`.
+        attempt: the number of the last attempt.
+        failures: how many retries are spent.
+        result: what the step has returned, decoded; None without a result.
+        error: why the last attempt failed; empty otherwise.
+        finished_at: when the last attempt ended; no two steps of a saga have the same moment.
+    """
 
     status: str
     attempt: int
@@ -21,9 +29,18 @@ class StepRecord:
 
 @dataclass(slots=True)
 class Claimed:
-    """A saga that this worker may run while its lease lasts, and what is already done of it.
+    """Hold a saga that a worker may run while the lease lasts, and the steps done so far.
 
-    `unreadable`: why its rows cannot be read, where they cannot; then context and steps are empty.
+    Attributes:
+        epoch: the number of the claim; whoever claims the saga next has a higher one.
+        context: the first context, decoded.
+        failure: why the saga is being undone; empty while it goes forwards.
+        cancel_reason: of the cancel that waits, or was applied; empty without one.
+        cancelled: the failure is a cancel.
+        takeovers: how many workers the saga has lost since an attempt last ended.
+        seconds_left: until the deadline, when the saga was claimed; None without a deadline.
+        steps: by name and kind.
+        unreadable: why the rows cannot be read; then context and steps are empty.
     """
 
     id: UUID

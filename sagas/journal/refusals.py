@@ -31,8 +31,9 @@ def keep(refused: Iterable[RefusedCommand]) -> None:
 
 
 def content_hash(record: Record) -> str:
-    """Tell a record from another one at the same place: a topic may be made again, and then its
-    offsets begin anew.
+    """Return a hash that tells a record from another one at the same place.
+
+    A topic may be made again, and then its offsets begin anew.
 
     Returns:
         SHA-256 of key, value and headers, each behind its length, in 64 hexadecimal digits.

@@ -1,4 +1,4 @@
-"""SQL that the journal writes itself, where the ORM would take a statement for each row."""
+"""Run SQL of our own, where the ORM would take a statement for each row; moments and ids in it."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -17,40 +17,47 @@ from django.utils import timezone
 from sagas.journal import libpq
 
 Statement = tuple[str, Sequence[Any]]
+"""SQL, or a part of it, with `%s` for each parameter; and the parameters."""
 Rows = list[tuple[Any, ...]]
 
 
 @cache
 def is_postgresql() -> bool:
+    """Tell whether the database is PostgreSQL; otherwise it is SQLite."""
     return connection.vendor == "postgresql"
 
 
 def now() -> "Now | datetime":
-    """Now, for the ORM, by the database's clock where it is a server. SQLite's own NOW is in UTC,
-    whatever the zone is in which moments are kept: there it is this machine's."""
+    """Return the present moment for the ORM, by the server's clock; on SQLite by this machine's.
+
+    SQLite's own NOW is in UTC, whatever the zone is in which moments are kept.
+    """
     return Now() if is_postgresql() else timezone.now()
 
 
 def moment_after(delta: timedelta) -> "Combinable | datetime":
-    """A moment ahead, for the ORM, by the same clock.
+    """Return a moment ahead for the ORM, by the clock of `now()`.
 
     Raises:
-        OverflowError: the calendar ends before it.
+        OverflowError: the calendar ends before that moment.
     """
     moment = timezone.now() + delta
     return ExpressionWrapper(Now() + delta, DateTimeField()) if is_postgresql() else moment
 
 
 def moment(*, seconds_ahead: float = 0.0) -> Statement:
-    """An expression for now, or a moment ahead, by the database's clock where it is a server: all
-    workers measure their leases by it. (With `clock_timestamp()` PostgreSQL uses no index.)"""
+    """Build an SQL expression for the present, or a moment ahead, by the clock of `now()`.
+
+    On a server all workers measure their leases by the same clock.
+    """
+    # Not `clock_timestamp()`: with that, PostgreSQL uses no index.
     if is_postgresql():
         return "statement_timestamp() + make_interval(secs => %s)", [seconds_ahead]
     return "%s", [text_of(datetime.now(UTC) + timedelta(seconds=seconds_ahead))]
 
 
 def text_of(at: datetime) -> str:
-    """The moment as this database takes it. A naive one is of Django's time zone."""
+    """Return a moment as text for this database; a naive moment is in Django's time zone."""
     at = timezone.make_aware(at) if timezone.is_naive(at) else at
     if is_postgresql():
         return at.isoformat()
@@ -59,24 +66,24 @@ def text_of(at: datetime) -> str:
 
 
 def moment_of(value: str | datetime) -> datetime:
-    """The moment, with its zone, of what the database has returned: SQLite keeps a text without."""
+    """Return the moment, with its zone, that the database has returned: SQLite keeps bare text."""
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     kept_in = connection.timezone if settings.USE_TZ else timezone.get_default_timezone()
     return at if at.tzinfo else timezone.make_aware(at, kept_in)
 
 
 def id_text(key: UUID) -> str:
-    """The id as this database takes it."""
+    """Return an id as text for this database."""
     return str(key) if is_postgresql() else key.hex
 
 
 def uuid_of(value: Any) -> UUID:
-    """The id that this database has returned."""
+    """Return the id that this database has returned."""
     return value if isinstance(value, UUID) else UUID(value)
 
 
 def among(ids: Collection[UUID]) -> Statement:
-    """A condition for `id`; on PostgreSQL with one parameter, however many there are."""
+    """Build the condition that `id` is one of these; on PostgreSQL with a single parameter."""
     texts = [id_text(key) for key in ids]
     if is_postgresql():
         return "id = ANY(%s::uuid[])", [f"{{{','.join(texts)}}}"]
@@ -105,20 +112,25 @@ def rows_from(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def listed(values: Collection[Any]) -> str:
-    """`%s, %s` for IN."""
+    """Return the placeholders of values, as `%s, %s` for IN."""
     return ", ".join(["%s"] * len(values))
 
 
 def run(sql: str, params: Sequence[Any]) -> Rows:
-    """One statement and its rows."""
+    """Run one statement, and return its rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []
 
 
 def run_together(statements: Sequence[Statement]) -> Rows:
-    """Several statements, one after the other, and the rows of the last; on PostgreSQL in one round
-    trip, with texts for values. To be called in a transaction."""
+    """Run statements one after the other, in a transaction that the caller has opened.
+
+    On PostgreSQL they are one round trip.
+
+    Returns:
+        The rows of the last statement; on PostgreSQL all values are text.
+    """
     if is_postgresql():
         return libpq.send(";".join(libpq.bound(*statement) for statement in statements))
     return [run(*statement) for statement in statements][-1]

@@ -1,9 +1,9 @@
-"""What the executor writes, fenced: it commits only under the epoch that was claimed, and for a
-step only from the attempt that is its current one.
+"""Write what runs hand in, behind the fence.
 
+An entry commits only under the epoch that was claimed, and a step's only from the current attempt.
 The fence locks the saga's row against a new claim until the commit, so of two workers that both
-believe a saga is theirs only one can write. A cancel takes the same lock: whatever the fence reads
-of it still holds at the commit.
+believe they hold a saga only one can write. A cancel takes the same lock: what the fence reads of
+a cancel still holds at the commit.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,8 +35,15 @@ from sagas.models import Saga, SagaStatus, StepStatus
 
 
 def write(entries: Sequence[Entry]) -> list[Verdict]:
-    """Write entries of several sagas in one transaction. Left out are those whose lease is lost,
-    and those of which somebody else holds the saga's row: nobody waits for them."""
+    """Write entries of several sagas in one transaction; nobody waits for a row that is locked.
+
+    Returns:
+        What has become of each entry, in the same order.
+
+    Raises:
+        django.db.Error: nothing is written, or nobody knows: the commit's answer was lost. The same
+            entries may be written again.
+    """
     if sql.is_postgresql() and all(map(one_statement.fits, entries)):
         found = one_statement.write_at_once(entries)
         return _with_busy(entries, found) if None in found else [v for v in found if v]
@@ -65,12 +72,12 @@ def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
 
 
 def adopt_definition(saga: Claimed, definition_hash: str) -> None:
-    """A saga of which no step has begun goes by the steps that its class has now."""
+    """Let a saga of which no step has begun go by the steps that its class has now."""
     Saga.objects.filter(id=saga.id, epoch=saga.epoch).update(definition_hash=definition_hash)
 
 
 def _admit(entries: Sequence[Entry]) -> list[Verdict]:
-    """Lock the sagas, in one order, and see which entries may be written."""
+    """Lock the sagas' rows, and see which entries may be written."""
     ids = {entry.saga.id for entry in entries}
     found = _rows_of(ids, lock=" FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else "")
     busy = _rows_of(ids - found.keys()) if len(found) < len(ids) else {}
@@ -83,7 +90,13 @@ def _with_busy(entries: Sequence[Entry], found: Sequence[Verdict | None]) -> lis
 
 
 def _rows_of(ids: Collection[UUID], *, lock: str = "") -> dict[UUID, tuple[int, str]]:
-    """Epoch, and the reason of a cancel."""
+    """Return the epoch, and the reason of a cancel, of each saga that is found.
+
+    Args:
+        ids: the sagas.
+        lock: SQL that locks the rows. They are locked in the order of ids: two groups that hold
+            the same sagas must not deadlock.
+    """
     among, keys = sql.among(sorted(ids))
     found = sql.run(
         f"SELECT id, epoch, cancel_reason FROM sagas_saga WHERE {among} ORDER BY id{lock}",  # noqa: S608
@@ -96,6 +109,7 @@ def _verdict(
     entry: Entry, found: dict[UUID, tuple[int, str]], busy: dict[UUID, tuple[int, str]]
 ) -> Verdict:
     saga = entry.saga
+    # Read without the lock, which somebody else holds: the epoch tells whether to try again.
     if saga.id in busy:
         return Busy() if busy[saga.id][0] == saga.epoch else Fenced()
     epoch, cancel_reason = found.get(saga.id, (None, ""))
@@ -107,7 +121,11 @@ def _verdict(
 
 
 def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
-    """Returns those that were written: a step's row is not changed by an attempt before its own."""
+    """Write the steps of entries, and their attempts.
+
+    Returns:
+        Saga, step and kind of the rows that were written: a later attempt's row stays as it is.
+    """
     if not entries:
         return set()
     pairs = [(entry.saga, entry.step) for entry in entries if entry.step]
@@ -126,7 +144,7 @@ def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
 
 
 def _write_changes(entries: list[Entry]) -> list[Entry]:
-    """Returns those whose end is refused."""
+    """Write the changes of the sagas' rows; return the entries whose end is refused."""
     changes = [
         _change(entry.saga, change)
         for entry in entries
@@ -144,7 +162,7 @@ def _write_changes(entries: list[Entry]) -> list[Entry]:
 
 
 def _is_refused(saga: Claimed, end: End) -> bool:
-    """End it; a saga that has ended already stays as it is."""
+    """Try to end a saga, and tell whether the journal refuses; one that has ended already stays."""
     return not sql.run(
         *end_conditions.statement(saga, end.ending, end.steps)
     ) and end_conditions.is_active(saga)
@@ -160,6 +178,7 @@ def _change(saga: Claimed, change: Fail | Wait | BeginPivot) -> sql.Statement:
         case Wait(seconds):
             until, moment = sql.moment(seconds_ahead=seconds)
             now, no_params = sql.moment()
+            # A cancel may have come in after the run's last look: it must not wait as well.
             sets = (
                 f"status = '{SagaStatus.WAITING.value}', worker = '', next_run_at = CASE"
                 f" WHEN failure = '' AND cancel_reason <> '' THEN {now} ELSE {until} END"
