@@ -36,7 +36,7 @@ class Breaker:
         target = {
             "/": "config.web.home.render",
             "/orders/": "orders.api.Order.objects.newest_first",
-            "/orders/ORD-001/": "orders.api._order",
+            "/orders/ORD-001/": "orders.api._find_order",
             "/health/ready/": "config.web.health.readiness",
             "/admin/login/": "django.contrib.admin.sites.AdminSite.each_context",
         }[path]
