@@ -59,7 +59,7 @@ def forward_step(definition: SagaStepDefinition) -> Step:
 
 def compensation_step(definition: SagaStepDefinition) -> Step:
     """Describe the compensation of a step; a step that declares none is undone by doing nothing."""
-    undo = definition.compensation_fn or _nothing
+    undo = definition.compensation_fn or undo_nothing
     meta = getattr(undo, "_saga_compensation_meta", None)
     return Step(
         name=definition.step_id,
@@ -71,7 +71,7 @@ def compensation_step(definition: SagaStepDefinition) -> Step:
     )
 
 
-def _nothing(_context: dict[str, Any]) -> None:
+def undo_nothing(_context: dict[str, Any]) -> None:
     """Undo a step without a compensation."""
 
 
