@@ -27,7 +27,8 @@ from orders.payments.simulated import SimulatedGateway
 from orders.services import Item, place_order
 from sagas.models import Saga, SagaStatus
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stock")]
+# The audit begins a transaction of its own, for one view of all tables.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stock")]
 
 AMOUNT = Decimal("99.99")
 
