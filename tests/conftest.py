@@ -72,3 +72,20 @@ def pytest_xdist_auto_num_workers() -> int | None:
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep which tests were skipped."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run on PostgreSQL where nothing may be skipped, and something was."""
+    strict = os.environ.get("REQUIRE_SERVICES") == "1" and os.environ.get("DB") == "postgresql"
+    if strict and _skipped and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("skipped, where nothing may be:", *_skipped, sep="\n  ")  # noqa: T201

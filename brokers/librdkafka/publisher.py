@@ -24,7 +24,7 @@ from brokers.kafka.sizes import BATCH_BYTES, MAX_QUEUED_BYTES
 from brokers.kafka.stall import Stall
 from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
 from brokers.kafka.topic_shapes import TopicWatch
-from brokers.librdkafka.faults import FENCED, explain, fault_of, kafka_error, unavailable
+from brokers.librdkafka.faults import FENCED, explain, fault_of, kafka_error
 from brokers.librdkafka.producer import LibrdkafkaProducer
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
@@ -197,7 +197,7 @@ class LibrdkafkaPublisher:
             except BrokerConfigurationError as error:
                 raise BrokerUnusable(str(error)) from error
             except KafkaException as error:
-                raise unavailable(self._address, kafka_error(error)) from error
+                raise self._unavailable(kafka_error(error)) from error
         return self._producer
 
     def _send_into_full_queue(
@@ -221,10 +221,19 @@ class LibrdkafkaPublisher:
                 report = Failed(token, AFTER_A_FAILURE)
         self._reports.append(report)
 
+    def _unavailable(self, error: KafkaError) -> BrokerUnavailable:
+        """Make the exception for an error of the producer as a whole.
+
+        Where a topic or a message is at fault, time, or a producer made anew, heals the error: only
+        a fault of ours is one that somebody must mend.
+        """
+        kind = BrokerUnusable if fault_of(error) is Fault.OURS else BrokerUnavailable
+        return kind(f"Kafka at {self._address}: {explain(error)}")
+
     def _note_not_committed(self, producer: LibrdkafkaProducer, error: KafkaError) -> None:
         """Finish the producer, or raise where the same commit may be tried again."""
         if error.retriable() and not error.txn_requires_abort():
-            raise unavailable(self._address, error)
+            raise self._unavailable(error)
         producer.fenced = producer.fenced or error.code() in FENCED
         producer.finished = True
 

@@ -1,14 +1,15 @@
 """List the statuses of a saga and of a step, and the changes between them that exist.
 
-The journal is the only writer of these statuses, and its statements carry the tables as conditions:
-see `may_become()`. `docs/sagas.md` draws them.
+The journal is the only writer of these statuses. What a run writes has the tables as conditions,
+see `may_become()`; a claim, and a person's changes, look at the status before they change it.
+`docs/sagas.md` draws the tables.
 """
 
 from collections.abc import Iterable, Mapping
 
 from sagas.models import SagaStatus, StepStatus
 
-SAGA_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
+_WORKER_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
     # A worker claims the saga.
     SagaStatus.PENDING: frozenset({SagaStatus.RUNNING}),
     SagaStatus.RUNNING: frozenset(
@@ -20,9 +21,17 @@ SAGA_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
             SagaStatus.PARKED,  # a person must look
         }
     ),
-    # A worker claims the saga again, in the direction in which it was going.
+    # A worker claims the saga again, in the direction in which it was going. Or the run that wrote
+    # `waiting` goes on under the same epoch: the last rest of a step beside ended meanwhile.
     SagaStatus.WAITING: frozenset(
-        {SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.CANCELLING}
+        {
+            SagaStatus.RUNNING,
+            SagaStatus.COMPENSATING,
+            SagaStatus.CANCELLING,
+            SagaStatus.COMPLETED,
+            SagaStatus.ROLLED_BACK,
+            SagaStatus.PARKED,
+        }
     ),
     SagaStatus.COMPENSATING: frozenset(
         {
@@ -35,10 +44,19 @@ SAGA_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
     SagaStatus.CANCELLING: frozenset(
         {SagaStatus.WAITING, SagaStatus.ROLLED_BACK, SagaStatus.PARKED}
     ),
-    # A person lets the saga go on, forwards or backwards.
-    SagaStatus.PARKED: frozenset({SagaStatus.RUNNING, SagaStatus.COMPENSATING}),
+    SagaStatus.PARKED: frozenset(),
     SagaStatus.COMPLETED: frozenset(),
     SagaStatus.ROLLED_BACK: frozenset(),
+}
+
+_PERSON_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
+    # A person lets the saga go on, forwards or backwards.
+    SagaStatus.PARKED: frozenset({SagaStatus.RUNNING, SagaStatus.COMPENSATING}),
+}
+
+SAGA_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
+    was: after | _PERSON_TRANSITIONS.get(was, frozenset())
+    for was, after in _WORKER_TRANSITIONS.items()
 }
 """For each status of a saga, those that may follow. Sagas begin as pending; completed and rolled
 back are final."""
@@ -70,19 +88,21 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
 next where both fail. Done and skipped are final."""
 
 
-def may_become(*targets: SagaStatus) -> str:
-    """Return the SQL condition that a row of sagas_saga may change to one of these statuses.
+def may_become(target: SagaStatus) -> str:
+    """Return the SQL condition that a worker may change a row of sagas_saga to this status.
 
-    A statement that changes a status has this condition, so that a late statement, of a worker that
-    does not know yet what has become of the saga, changes nothing.
+    The statement of a worker that does not know yet what has become of its saga then changes
+    nothing. A row that has the status already may be written again, unless the status is final.
     """
-    sources = {source for target in targets for source in sources_of(target)}
-    return f"sagas_saga.status IN ({quoted(sorted(sources))})"
+    sources = sources_of(target)
+    if SAGA_TRANSITIONS[target]:
+        sources.append(target)
+    return f"sagas_saga.status IN ({quoted(sources)})"
 
 
 def sources_of(target: SagaStatus) -> list[SagaStatus]:
-    """Return the statuses from which a saga may change to this status."""
-    return [was for was, after in SAGA_TRANSITIONS.items() if target in after]
+    """Return the statuses from which a worker may change a saga to this status."""
+    return [was for was, after in _WORKER_TRANSITIONS.items() if target in after]
 
 
 def quoted(statuses: Iterable[SagaStatus | StepStatus]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
 from sagas.definition.hooks import SagaOutcome
-from sagas.errors import CancelRequested, EndRefused, HookFailed
+from sagas.errors import CancelRequested, EndRefused, HookFailed, Suspended
 from sagas.failures import stand_in
 from sagas.journal import final_transaction, lookups
 from sagas.journal.entries import Cancelled, Refused, Written
@@ -111,6 +111,8 @@ class Closing:
         cause: BaseException | None = None
         while with_hook:
             error = await self._try(outcome, ())
+            if isinstance(error, Refused):
+                raise Suspended("the journal does not let the saga park from its status")
             if not isinstance(error, HookFailed):
                 return
             # A hook that raises has parked the saga already. This one the commit has refused, or

@@ -38,7 +38,7 @@ TRESPASSES = {
         "saga_runtime/waits.py", "outbox.errors", "Data goes one way round",
     ),
     "orders imports a room of sagas": (
-        "orders/services.py", "sagas.journal.sql", "orders uses the public face",
+        "orders/services.py", "sagas.journal.sql", "orders uses the public face of sagas",
     ),
     "what answers imports what serves": (
         "config/web/head.py", "config.serving.failures", "config: commands run what serves",

@@ -108,10 +108,16 @@ class Walk:
 
     def _finish(self, ending: Ending) -> None:
         assert self._claimed
+        before = Saga.objects.get(id=self._id)
         outcome = SagaOutcome(
             saga_id=self._id, name="trip", key="", ending=ending, reason="why", context={}
         )
-        finish(self._claimed, outcome, steps=STEPS)
+        try:
+            finish(self._claimed, outcome, steps=STEPS)
+        except EndRefused:
+            # Whatever a run meets, its saga can be parked for a person.
+            assert ending is not Ending.PARKED, before.status
+            raise
 
     def _intervene(self) -> None:
         step, kind = self._chance.choice(STEPS), self._chance.choice([*StepKind])
