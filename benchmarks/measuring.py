@@ -1,5 +1,6 @@
 """Measure the rate of a case, and its cost: commits, statements and CPU per saga."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,4 +176,5 @@ def _how_many(query: object) -> int:
     """Count the statements in one text."""
     if query in ("BEGIN", "COMMIT"):
         return 0
-    return str(query).strip("; \n").count(";") + 1
+    text = re.sub(r"--[^\n]*", "", str(query))  # a comment may have semicolons
+    return text.strip("; \n").count(";") + 1
