@@ -12,6 +12,7 @@ from collections.abc import Callable
 from django.db import Error
 
 from relay.timing import POSTGRESQL_TIMING, Timing
+from saga_runtime.database_errors import sqlstate
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 
@@ -30,11 +31,6 @@ def is_refusal(error: BaseException) -> bool:
     """Tell whether the database has answered, and refuses the statement."""
     state = sqlstate(error)
     return bool(state) and state[:2] not in _PASSING and state not in _BUSY
-
-
-def sqlstate(error: BaseException) -> str:
-    """Return PostgreSQL's code of a Django error, or an empty text."""
-    return getattr(error.__cause__, "sqlstate", None) or ""
 
 
 def advice(error: BaseException) -> str:

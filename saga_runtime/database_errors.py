@@ -33,6 +33,11 @@ _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
 _RAISES = DatabaseErrorWrapper.__exit__.__code__
 
 
+def sqlstate(error: BaseException) -> str:
+    """Return PostgreSQL's code of an error of Django's; empty where there is none."""
+    return getattr(error.__cause__, "sqlstate", None) or ""
+
+
 def is_databases(error: BaseException) -> TypeGuard[Error]:
     """Tell whether Django reports by this error that some database is away.
 
@@ -43,12 +48,12 @@ def is_databases(error: BaseException) -> TypeGuard[Error]:
 
 def is_conflict(error: Error) -> bool:
     """Tell whether a transaction was ended in favour of another: trying again may help."""
-    return _sqlstate(error) in _CONFLICTS
+    return sqlstate(error) in _CONFLICTS
 
 
 def is_lock_not_available(error: Error) -> bool:
     """Tell whether a statement was refused a lock for which the statement waits no longer."""
-    return _sqlstate(error) == _LOCK_NOT_AVAILABLE
+    return sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def is_outage(error: Error) -> bool:
@@ -57,7 +62,7 @@ def is_outage(error: Error) -> bool:
     Source: PostgreSQL's appendix "Error Codes"; without a code it was the connection. SQLite's
     SQLITE_ERROR is a fault of the statement, the others are about the file.
     """
-    state = _sqlstate(error)
+    state = sqlstate(error)
     if state in _ENDED:
         return True
     if state:
@@ -87,7 +92,7 @@ def ours_timed_out(error: BaseException) -> Error | None:
     Returns:
         The error itself; None where another error, or another database's, was given.
     """
-    if is_databases(error) and _sqlstate(error) == _CANCELED and not is_of_another(error):
+    if is_databases(error) and sqlstate(error) == _CANCELED and not is_of_another(error):
         return error
     return None
 
@@ -169,7 +174,3 @@ def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
     while traceback is not None:
         yield traceback
         traceback = traceback.tb_next
-
-
-def _sqlstate(error: Error) -> str:
-    return getattr(error.__cause__, "sqlstate", None) or ""

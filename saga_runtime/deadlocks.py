@@ -9,6 +9,8 @@ from typing import ParamSpec, TypeVar
 
 from django.db import OperationalError, connection
 
+from saga_runtime.database_errors import sqlstate
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -36,4 +38,4 @@ def retry_deadlocks(service: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_deadlock(error: OperationalError) -> bool:
-    return getattr(error.__cause__, "sqlstate", None) == DEADLOCK_DETECTED
+    return sqlstate(error) == DEADLOCK_DETECTED

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from django.db import DatabaseError, connection
 
+from saga_runtime.database_errors import sqlstate
+
 REMEMBERED_SECONDS = 30.0
 """How long a refused write makes this process unready. After that, readiness lets a write be tried:
 without traffic, room on the disk would never be noticed."""
@@ -30,8 +32,7 @@ _last_refused: _Refused | None = None
 
 def is_refused_write(error: BaseException) -> bool:
     """Tell whether the database answers, but takes no writes at present."""
-    state = getattr(error.__cause__, "sqlstate", None)
-    return state in _REFUSED_STATES or bool(
+    return sqlstate(error) in _REFUSED_STATES or bool(
         isinstance(error, DatabaseError) and _REFUSED_TEXTS.search(str(error))
     )
 

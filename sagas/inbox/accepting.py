@@ -23,7 +23,7 @@ from sagas.inbox.sequences import Sequences
 from sagas.inbox.undecided import Undecided
 from sagas.journal.cancelling import request_cancel
 from sagas.journal.inbox_rows import already_accepted, insert_accepted
-from sagas.journal.new_sagas import insert_sagas
+from sagas.journal.new_sagas import insert_sagas, unknown_sagas
 from sagas.journal.refusals import keep, refusal
 from sagas.models import RefusedCommand, Saga
 
@@ -121,10 +121,11 @@ def _store(commands: list[Command], *, consumer: str) -> int:
                 pass
             case _:
                 assert_never(command)
-    # Of two commands for one saga the first counts: `insert_sagas()` keeps the last of an id.
-    new = insert_sagas(sagas[::-1])
+    # Of two commands for one saga the first counts: `unknown_sagas()` keeps the last of an id.
+    new = unknown_sagas(sagas[::-1])
+    insert_sagas(new)
     # After the sagas: a cancel may have come in the same batch as the command that it cancels.
-    return new + _request_cancels(cancels)
+    return len(new) + _request_cancels(cancels)
 
 
 def _request_cancels(cancels: list[Cancel]) -> int:

@@ -35,16 +35,15 @@ def new_saga(saga_type: SagaType, key: str, *, context: str, correlation: Correl
     )
 
 
-def insert_sagas(sagas: Collection[Saga]) -> int:
-    """Insert rows of `new_saga()`; a saga that exists already stays as it is.
+def insert_sagas(sagas: Collection[Saga]) -> None:
+    """Insert rows of `new_saga()`; a saga that exists already stays as it is."""
+    # In the order of ids: two consumers that insert the same sagas must not deadlock.
+    rows = sorted(sagas, key=lambda saga: saga.id)
+    Saga.objects.bulk_create(rows, ignore_conflicts=True)
 
-    Returns:
-        The number of sagas that did not exist before.
-    """
+
+def unknown_sagas(sagas: Collection[Saga]) -> list[Saga]:
+    """Return those rows of `new_saga()` whose sagas do not exist; of one saga's rows, the last."""
     rows = {saga.id: saga for saga in sagas}
     known = set(Saga.objects.filter(id__in=rows).values_list("id", flat=True))
-    # In the order of ids: two consumers that insert the same sagas must not deadlock.
-    new = [rows[key] for key in sorted(rows) if key not in known]
-    # A saga that another consumer has inserted meanwhile is no error.
-    Saga.objects.bulk_create(new, ignore_conflicts=True)
-    return len(new)
+    return [row for key, row in rows.items() if key not in known]

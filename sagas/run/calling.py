@@ -13,7 +13,8 @@ from sagas.definition.current_step import current_allowance
 from sagas.errors import UnstorableValue
 from sagas.failures import raisable
 from sagas.journal import codec
-from sagas.run.own_task import CANCEL_GRACE, call_apart
+from sagas.run.own_task import call_apart
+from sagas.run.timing import CANCEL_GRACE
 
 
 def call_local(

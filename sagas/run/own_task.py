@@ -15,11 +15,9 @@ from saga_runtime.abandoned_calls import current_abandoned_calls, current_step
 from saga_runtime.allowance import Allowance
 from saga_runtime.logs import get_logger
 from sagas.failures import raisable
+from sagas.run.timing import CANCEL_GRACE
 
 logger = get_logger(__name__)
-
-CANCEL_GRACE = 5.0
-"""Default of the seconds for a call to end after each of two cancels."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,9 @@ from django.conf import settings
 
 from saga_runtime.backoff import Backoff
 
+CANCEL_GRACE = 5.0
+"""Seconds for a call to end after each of two cancels, unless a worker's timing says otherwise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -55,7 +58,7 @@ class Timing:
     loop_end: float = 5.0
     retry: Backoff = Backoff(first=0.2, longest=30.0)
     longest_rest: float = 1.0
-    cancel_grace: float = 5.0
+    cancel_grace: float = CANCEL_GRACE
     conflict_pause: float = 0.02
     busy: Backoff = Backoff(first=0.02, longest=1.0)
     outage: Backoff = Backoff(first=0.2, longest=5.0)

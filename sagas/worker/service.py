@@ -17,8 +17,6 @@ from sagas.worker.executor import Executor
 
 logger = get_logger(__name__)
 
-END_WITHIN = 42.0
-"""Default of the seconds for both parts to end: twice the usual grace, and a margin."""
 LOOK_EVERY = 0.1  # seconds between two looks at whether a part has died
 OTHER_THREADS = 5  # main, inbox, leases, group commit, and the async ORM's
 # For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
@@ -81,6 +79,14 @@ class _Both:
             self._alive()
 
 
+def _end_within(timing: Timing) -> float:
+    """Return the seconds for both parts to end.
+
+    What runs has the grace to finish, and as long again for the step behind which it stops.
+    """
+    return 2 * timing.grace + 2.0
+
+
 class SagaService:
     """Run a consumer that accepts commands, and an executor that runs the sagas.
 
@@ -88,13 +94,13 @@ class SagaService:
         consumer: accepts commands.
         executor: runs sagas.
         end_within: seconds for both parts to end after a stop. A part that a step or a trigger
-            blocks for longer is abandoned.
+            blocks for longer is abandoned. By default what the usual timing gives.
     """
 
     def __init__(
-        self, consumer: SagaConsumer, executor: Executor, *, end_within: float = END_WITHIN
+        self, consumer: SagaConsumer, executor: Executor, *, end_within: float | None = None
     ) -> None:
-        self._end_within = end_within
+        self._end_within = _end_within(Timing()) if end_within is None else end_within
         self._consumer = consumer
         self._executor = executor
         self._errors: list[BaseException] = []
@@ -141,8 +147,7 @@ class SagaService:
             on_new=executor.wake,
             alive=both.first,
         )
-        # What runs has the grace to finish, and as long again for the step behind which it stops.
-        return cls(consumer, executor, end_within=2 * timing.grace + 2.0)
+        return cls(consumer, executor, end_within=_end_within(timing))
 
     def run(self, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
         """Run both until `stop` is set.
