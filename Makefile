@@ -3,7 +3,7 @@
 SYSTEM_UV := $(shell command -v uv 2>/dev/null)
 UV := $(or $(SYSTEM_UV),.uv/bin/uv)
 
-# Several workers, each with a database of its own: docs/testing.md.
+# Several workers, each with a database of its own: see CONTRIBUTING.md.
 SHARED_OUT := -n auto --dist loadgroup
 
 .PHONY: up test lint docs

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from brokers import broker_from_url
+from brokers import Broker, broker_from_url
 from brokers.kafka.address import KafkaAddress
 from brokers.kafka.clients import CLIENTS
 from brokers.kafka.timing import DEFAULT_TIMING, KafkaTiming
@@ -37,7 +37,7 @@ def broker(kafka_server_url: str, client: str, timing: KafkaTiming) -> KafkaBrok
 
 
 @pytest.fixture
-def topic(broker: KafkaBroker, topic_name: Callable[[str], str]) -> str:
+def topic(broker: Broker, topic_name: Callable[[str], str]) -> str:
     name = topic_name("orders.commands")
     broker.ensure_topics([name])
     return name

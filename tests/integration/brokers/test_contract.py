@@ -49,13 +49,6 @@ def transactional(broker: Broker) -> Broker:
 
 
 @pytest.fixture
-def topic(broker: Broker, topic_name: Callable[[str], str]) -> str:
-    name = topic_name("orders.commands")
-    broker.ensure_topics([name])
-    return name
-
-
-@pytest.fixture
 def publisher(broker: Broker) -> Iterator[Publisher]:
     with closing(broker.publisher()) as opened:
         yield opened

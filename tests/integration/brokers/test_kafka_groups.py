@@ -6,10 +6,7 @@ from contextlib import closing
 import pytest
 from confluent_kafka import Producer
 
-from brokers import (
-    Message,
-    Record,
-)
+from brokers import Message, Publisher, Record, Subscription
 from brokers.kafka.clients import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from brokers.kafka_broker import KafkaBroker
 from tests.integration.brokers.kafka_steps import PATIENCE, collect, receive, until
@@ -21,6 +18,23 @@ pytestmark = [
 ]
 
 
+def until_both_receive(topic: str, source: Publisher, *targets: Subscription) -> None:
+    """Publish until each of these members of a group has received something."""
+    received = [False for _ in targets]
+    sent = iter(range(10_000))
+
+    def both_receive() -> bool:
+        number = next(sent)
+        source.publish(Message(topic, f"key-{number}", b""), token=number)
+        for index, target in enumerate(targets):
+            records = target.receive(timeout=0.05, limit=100)
+            target.commit(records)
+            received[index] |= bool(records)
+        return all(received)
+
+    until(both_receive)
+
+
 class TestAGroup:
     def test_two_subscriptions_share(self, broker: KafkaBroker, topic: str) -> None:
         with (
@@ -28,19 +42,7 @@ class TestAGroup:
             closing(broker.subscribe([topic], group=topic)) as two,
             closing(broker.publisher()) as source,
         ):
-            received: dict[int, list[Record]] = {0: [], 1: []}
-            sent = iter(range(10_000))
-
-            def both_receive() -> bool:
-                number = next(sent)
-                source.publish(Message(topic, f"key-{number}", b""), token=number)
-                for index, target in enumerate((one, two)):
-                    records = target.receive(timeout=0.05, limit=100)
-                    target.commit(records)
-                    received[index] += records
-                return bool(received[0] and received[1])
-
-            until(both_receive)
+            until_both_receive(topic, source, one, two)
 
     def test_a_commit_after_another_took_over_is_let_be(
         self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
@@ -100,19 +102,7 @@ class TestBothClients:
             closing(other.subscribe([topic], group=topic)) as two,
             closing(broker.publisher()) as source,
         ):
-            received: dict[int, list[Record]] = {0: [], 1: []}
-            sent = iter(range(10_000))
-
-            def both_receive() -> bool:
-                number = next(sent)
-                source.publish(Message(topic, f"key-{number}", b""), token=number)
-                for index, target in enumerate((one, two)):
-                    records = target.receive(timeout=0.05, limit=100)
-                    target.commit(records)
-                    received[index] += records
-                return bool(received[0] and received[1])
-
-            until(both_receive)
+            until_both_receive(topic, source, one, two)
 
     def test_nobody_receives_an_open_transaction(
         self, broker: KafkaBroker, other: KafkaBroker, topic: str
