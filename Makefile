@@ -3,6 +3,9 @@
 SYSTEM_UV := $(shell command -v uv 2>/dev/null)
 UV := $(or $(SYSTEM_UV),.uv/bin/uv)
 
+# Modules are compiled once, not by each process that a test starts: half of its CPU time.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Several workers, each with a database of its own: see CONTRIBUTING.md.
 SHARED_OUT := -n auto --dist loadgroup
 

@@ -27,6 +27,8 @@ def main() -> int:
             "DB": "postgresql",
             "DATABASE_URL": urlsplit(url)._replace(path=path).geturl(),
             "TEST_DATABASE_URL": url,
+            # Emptying all tables takes longer than a request's statement may on a busy machine.
+            "DATABASE_STATEMENT_TIMEOUT": os.environ.get("DATABASE_STATEMENT_TIMEOUT", "120"),
         }
         command = [sys.executable, "-m", "pytest", *sys.argv[1:]]
         return subprocess.run(command, env=os.environ | own, check=False).returncode

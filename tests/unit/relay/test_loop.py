@@ -1,11 +1,13 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,12 +76,13 @@ class TestPublishing:
             "K-1",
             b'{"amount":"9.99"}',
         )
-        assert dict(message.headers) == {
+        headers = dict(message.headers)
+        assert datetime.fromisoformat(headers.pop("ce_time").decode()) == row.created_at
+        assert headers == {
             "ce_specversion": b"1.0",
             "ce_id": str(row.message_id).encode(),
             "ce_type": b"shop.sold",
             "ce_source": b"/tests",
-            "ce_time": row.created_at.isoformat().encode(),
             "ce_subject": b"K-1",
             "ce_sequence": b"%020d" % row.id,
             "content-type": b"application/json",
@@ -87,6 +90,18 @@ class TestPublishing:
             "traceparent": TRACEPARENT.encode(),
             "x-tenant": b"green",
         }
+
+    @pytest.mark.parametrize("microsecond", [0, 1, 500_000, 848_640, 999_999])
+    def test_the_time_is_rfc_3339(self, microsecond: int) -> None:
+        """PostgreSQL leaves zeros at the end of the second's fraction out, SQLite does not."""
+        [id_] = put("K-1")
+        at = datetime(2026, 1, 2, 3, 4, 5, microsecond, tzinfo=UTC)
+        OutboxMessage.objects.filter(id=id_).update(created_at=at)
+        broker = Kafka()
+        drain(broker)
+        text = dict(broker.accepted[0].headers)["ce_time"].decode()
+        assert re.fullmatch(r"2026-01-02T03:04:05(\.\d{1,6})?\+00:00", text)
+        assert datetime.fromisoformat(text) == at
 
     def test_an_applications_headers_displace_none_of_ours(self) -> None:
         """A row may have been written before that was refused, or by hand. An empty one is sent."""

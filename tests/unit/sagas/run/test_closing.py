@@ -233,6 +233,9 @@ def held(saga: UUID) -> Iterator[threading.Event]:
 
     def hold(stop: threading.Event) -> None:
         with transaction.atomic():
+            if connection.vendor == "postgresql":  # it may hold the row for as long as the test
+                with connection.cursor() as cursor:
+                    cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             Saga.objects.select_for_update().get(id=saga)
             has.set()
             until(lambda: let_go.is_set() or stop.is_set(), timeout=TIMEOUT * 2)
