@@ -7,7 +7,7 @@ from typing import Any
 FORMAT = "{asctime} {levelname} {name} [{correlation_id}] {message}"
 
 
-class ToldFilter(logging.Filter):
+class ServiceUnavailableFilter(logging.Filter):
     """Drop Django's own line for an answer of 503.
 
     The code that answers 503 has written a line already, with the reason and the correlation id,
@@ -31,7 +31,7 @@ def logging_config(*, level: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "filters": {
             "correlation": {"()": "saga_runtime.correlation.CorrelationFilter"},
-            "told": {"()": "config.logs.ToldFilter"},
+            "service_unavailable": {"()": "config.logs.ServiceUnavailableFilter"},
         },
         "formatters": {
             "line": {
@@ -60,7 +60,7 @@ def logging_config(*, level: str) -> dict[str, Any]:
             # One line for each request that waits for a thread.
             "waitress.queue": {"level": "ERROR"},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
-            "django.request": {"level": "ERROR", "filters": ["told"]},
+            "django.request": {"level": "ERROR", "filters": ["service_unavailable"]},
             # A wrong Host header is the client's mistake, and answered as one.
             "django.security.DisallowedHost": {"handlers": [], "level": "CRITICAL"},
         },

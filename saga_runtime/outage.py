@@ -90,5 +90,5 @@ class Outage:
 
     def _say(self, state: str, error: BaseException | str) -> None:
         level = logging.ERROR if self._answers else logging.WARNING
-        told = one_line(error) if isinstance(error, str) else one_line_error(error)
-        self._logger.log(level, "%s %s: %s", self._what, state, told)
+        reason = one_line(error) if isinstance(error, str) else one_line_error(error)
+        self._logger.log(level, "%s %s: %s", self._what, state, reason)

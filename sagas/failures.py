@@ -90,26 +90,26 @@ def failure_of(error: BaseException) -> Failure:
 
 def _failure_of(error: BaseException) -> Failure:
     if issubclass(type(error), StepRejected):
-        return Failure(_told_no(error), error, is_no=True, is_expected=True)
+        return Failure(_own_words(error), error, is_no=True, is_expected=True)
     if issubclass(type(error), NeedsAttention):
-        return Failure(_told_no(error), error, is_expected=True, needs_attention=True)
+        return Failure(_own_words(error), error, is_expected=True, needs_attention=True)
     if type(error) is TimeoutError and not error.args:
         return Failure("timed out", error, is_expected=True)
     is_group = issubclass(type(error), BaseExceptionGroup)
     inside = leaves(error) if is_group else [error]
     questions = [each for each in inside if issubclass(type(each), NeedsAttention)]
     if questions:
-        return Failure(_told_no(questions[0]), error, is_group=True, needs_attention=True)
+        return Failure(_own_words(questions[0]), error, is_group=True, needs_attention=True)
     nos = [each for each in inside if issubclass(type(each), StepRejected)]
     if nos:
-        text = "; ".join(dict.fromkeys(_told_no(each) for each in nos[:_MOST_NOS]))
+        text = "; ".join(dict.fromkeys(_own_words(each) for each in nos[:_MOST_NOS]))
         alone = len(nos) == len(inside)
         return Failure(bounded(text), error, is_no=True, is_group=True, is_expected=alone)
     is_expected = issubclass(type(error), UnstorableValue)
     return Failure(describe_error(error), error, is_group=is_group, is_expected=is_expected)
 
 
-def _told_no(error: BaseException) -> str:
+def _own_words(error: BaseException) -> str:
     """Return the own words of a refusal, or of a question for a person."""
     return bounded(error_text(error)) or describe_error(error)
 

@@ -82,12 +82,12 @@ class Asked:
             if time.monotonic() > deadline:
                 pytest.fail(f"{name} was not started within {START_TIMEOUT} s", pytrace=False)
             time.sleep(_PAUSE)
-        told = json.loads(answer.read_text())
-        if "missing" in told:
-            raise NotHereError(told["missing"])
-        if "error" in told:
-            pytest.fail(told["error"], pytrace=False)
-        return str(told["text"])
+        found = json.loads(answer.read_text())
+        if "missing" in found:
+            raise NotHereError(found["missing"])
+        if "error" in found:
+            pytest.fail(found["error"], pytrace=False)
+        return str(found["text"])
 
 
 class Clerk:
@@ -145,8 +145,8 @@ def write(path: Path, content: Any) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ask the controller, where this is a worker of pytest-xdist."""
-    told: dict[str, str] | None = getattr(config, "workerinput", None)
-    config.stash[_THINGS] = Asked(Path(told["shared"])) if told else Kept()
+    given: dict[str, str] | None = getattr(config, "workerinput", None)
+    config.stash[_THINGS] = Asked(Path(given["shared"])) if given else Kept()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -106,12 +106,12 @@ class Worker:
 
 def job(*, at: Moment | None = None, fate: Fate = Fate.KILLED, **options: Unpack[Options]) -> Job:
     """Build the job of a worker process on this test's databases."""
-    told: Any = {name: value for name, value in options.items() if name != "patience"}
+    job_options: Any = {name: value for name, value in options.items() if name != "patience"}
     databases = {alias: connections[alias].settings_dict for alias in connections}
     return Job(
         settings_module=os.environ.get("DJANGO_SETTINGS_MODULE", "") or settings.SETTINGS_MODULE,
         databases=databases,
         at=at,
         fate=fate,
-        **told,
+        **job_options,
     )

@@ -88,7 +88,7 @@ def race_cancels(
     assert {order_id for (order_id,) in service.query(SHIPPED_AND_PAID)} == ended["fulfilled"]
     assert stock_of(service) == stock - len(ended["fulfilled"]) * seed.ORDER["items"][0]["quantity"]
     until(lambda: len(service.kafka_records("orders.events")), reaches=count, timeout=20)
-    assert sorted(told(service)) == sorted(
+    assert sorted(published_events(service)) == sorted(
         (order_id, f"order.{status}") for order_id, status in statuses.items()
     )
     service.assert_nothing_was_done_twice()
@@ -133,7 +133,7 @@ def stock_of(service: FullService) -> int:
     return int(on_hand)
 
 
-def told(service: FullService) -> list[tuple[str, str]]:
+def published_events(service: FullService) -> list[tuple[str, str]]:
     """Order id and type of every event that Kafka has."""
     events = []
     for record in service.kafka_records("orders.events"):

@@ -55,8 +55,8 @@ class TestKafka:
         assert readiness.status_code == 503
         assert f"does the broker {kafka_server_url}" in readiness.json()["detail"]
         assert full_service.get("/health/").ok
-        until(lambda: is_told_by(full_service, "relay"), timeout=20)
-        until(lambda: is_told_by(full_service, "consumer"), timeout=20)
+        until(lambda: has_logged_outage(full_service, "relay"), timeout=20)
+        until(lambda: has_logged_outage(full_service, "consumer"), timeout=20)
         assert full_service.ended_orders() == {"BEFORE"}
 
         kafka.start()
@@ -128,7 +128,7 @@ class TestPostgreSQL:
         assert full_service.parts() == parts
 
 
-def is_told_by(service: FullService, part: str) -> bool:
+def has_logged_outage(service: FullService, part: str) -> bool:
     return any(
         line.startswith(part) and "does not answer, trying on" in line
         for line in service.output.splitlines()

@@ -94,8 +94,8 @@ def test_behind_a_pooler_that_shares_connections(stage: Stage, pgbouncer: PgBoun
 
 def metric(port: int, name: str) -> int:
     """What the process tells Prometheus."""
-    told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
-    [value] = re.findall(rf"^{name} (\S+)$", told, re.MULTILINE)
+    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    [value] = re.findall(rf"^{name} (\S+)$", metrics, re.MULTILINE)
     return int(float(value))
 
 

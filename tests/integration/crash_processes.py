@@ -43,9 +43,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def post_order(told: Job, body: dict[str, Any], when: str) -> None:
+def post_order(job: Job, body: dict[str, Any], when: str) -> None:
     """Answer a request, and die at the commit: `before` or `after` it."""
-    set_up(told)
+    set_up(job)
     connection.ensure_connection()
     commit = connection._commit  # type: ignore[attr-defined]
 
@@ -62,9 +62,9 @@ class _RelayWithShortLeases(run_outbox_relay.Command):
     timing = Timing(lease=1.0)
 
 
-def relay(told: Job) -> None:
+def relay(job: Job) -> None:
     """Publish, and die where the first row would be deleted. Its lanes are soon free."""
-    set_up(told)
+    set_up(job)
     connection_created.connect(_die_at_deletes, weak=False)
     call_command(_RelayWithShortLeases())
 
@@ -79,15 +79,15 @@ def _die_at_deletes(connection: Any, **_: Any) -> None:
     connection.execute_wrappers.append(watch)
 
 
-def drain(told: Job) -> None:
+def drain(job: Job) -> None:
     """Publish all there is."""
-    set_up(told)
+    set_up(job)
     call_command("run_outbox_relay", drain=True)
 
 
-def consume(told: Job, point: Point, number: signal.Signals) -> None:
+def consume(job: Job, point: Point, number: signal.Signals) -> None:
     """Accept commands and run sagas; send itself this signal at this point."""
-    set_up(told)
+    set_up(job)
     observe(lambda reached, _: os.kill(os.getpid(), number) if reached is point else None)
     call_command("run_saga_consumer", concurrency=4)
 

@@ -101,7 +101,7 @@ def reached_in(matrix: CrashMatrix) -> set[str]:
     return {f"{cell.moment.point} {cell.moment.where}".rstrip() for cell in matrix.cells}
 
 
-def told_of(orders: Orders, n: int) -> tuple[Effects, int]:
+def effects_and_attempts(orders: Orders, n: int) -> tuple[Effects, int]:
     """The order's effects, and the attempts that its journal has."""
     return orders.effects(n), SagaAttempt.objects.filter(saga__key=orders.id_of(n)).count()
 
@@ -170,13 +170,13 @@ def test_woken_after_another_has_finished(
     resume(sagas)
     saga_workers.run(*sagas, **OUTSIDE)
     numbers = range(1, len(held) + 1)
-    before = [told_of(orders, n) for n in numbers]
+    before = [effects_and_attempts(orders, n) for n in numbers]
     for _, _, stale in held:
         stale.resume()
     for _, _, stale in held:
         assert stale.stop() == 0, stale.error
 
-    after = [told_of(orders, n) for n in numbers]
+    after = [effects_and_attempts(orders, n) for n in numbers]
     cells = [
         Cell(moment, saga, "" if now == was and now[0] == expected else f"{now}, was {was}")
         for (moment, saga, _), was, now in zip(held, before, after, strict=True)
@@ -293,9 +293,9 @@ class TestTheRequest:
             "items": [{"id": "P-ORD-1", "name": "A book", "quantity": QUANTITY}],
             "amount": 99.99,
         }
-        told = {"SECRET_KEY": "only for tests"}
+        environment = {"SECRET_KEY": "only for tests"}
         crash_processes.assert_killed(
-            crash_processes.start(crash_processes.post_order, body, when, **told)
+            crash_processes.start(crash_processes.post_order, body, when, **environment)
         )
         assert Order.objects.count() == OutboxMessage.objects.count() == stored
 

@@ -277,6 +277,6 @@ def write_and_look(
     assert {*Saga.objects.values_list("key", flat=True)} == good
     assert {*RefusedCommand.objects.values_list("partition", "offset")} == bad
     assert not RefusedCommand.objects.filter(reason="").exists()
-    told = " ".join(record.getMessage() for record in caplog.records)
-    assert "does not answer" not in told
-    assert "cannot be" not in told.replace("cannot be read:", "")
+    log_text = " ".join(record.getMessage() for record in caplog.records)
+    assert "does not answer" not in log_text
+    assert "cannot be" not in log_text.replace("cannot be read:", "")

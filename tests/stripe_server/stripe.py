@@ -90,13 +90,13 @@ class Stripe:
                 return self.payments.refund(intent, do=do)
         return intent.as_json(expanded=True)
 
-    def control(self, told: Json) -> None:
+    def control(self, instructions: Json) -> None:
         with self.lock:
-            if "rules" in told:
-                self.rules = [Rule(**rule) for rule in told["rules"]]
-            if told.get("settle"):
+            if "rules" in instructions:
+                self.rules = [Rule(**rule) for rule in instructions["rules"]]
+            if instructions.get("settle"):
                 self.payments.settle()
-            if told.get("forget_keys"):
+            if instructions.get("forget_keys"):
                 self.keys.forget()
 
     def ledger(self) -> Json:

@@ -299,9 +299,11 @@ class TestLogs:
         }
         encoded = tuple((k, v.encode(errors="surrogatepass")) for k, v in headers.items())
         for type_ in (text[:200], "orders.place", "orders.cancel"):
-            told = (*encoded, ("ce_type", type_.encode(errors="surrogatepass")))
+            record_headers = (*encoded, ("ce_type", type_.encode(errors="surrogatepass")))
             value = json.dumps({"order_id": text}).encode()
-            accepting.accept([Record(text[:200], 0, 1, b"k", value, told)], consumer="sagas")
+            accepting.accept(
+                [Record(text[:200], 0, 1, b"k", value, record_headers)], consumer="sagas"
+            )
         assert all("refused" in line for line in log.lines)
         assert len(log.lines) == len(caplog.records)
         assert not OBEYED.search("\n".join(log.lines))

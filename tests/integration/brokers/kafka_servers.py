@@ -7,7 +7,7 @@ from brokers.kafka.timing import KafkaTiming
 from brokers.kafka_python.server import KafkaServer
 
 
-class LimitsUntold(KafkaServer):
+class WithoutSizeLimits(KafkaServer):
     """As where we may publish to a topic, but not ask for its settings."""
 
     def size_limit(self, *_: str) -> None:

@@ -186,7 +186,7 @@ class TestPublishing:
         publisher.close()
 
 
-class LimitsUntold(KafkaServer):
+class WithoutSizeLimits(KafkaServer):
     """Does not say what is too large: only the broker can judge."""
 
     def size_limit(self, *_: str) -> None:
@@ -201,7 +201,7 @@ def judging(transactional: Broker) -> Broker:
         transactional.address,
         partitions=transactional.partitions,
         client=transactional.client,
-        questions=LimitsUntold(transactional.address),
+        questions=WithoutSizeLimits(transactional.address),
     )
 
 

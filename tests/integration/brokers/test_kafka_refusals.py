@@ -21,9 +21,9 @@ from brokers.kafka_python.server import admin_client, creates_topics
 from brokers.librdkafka import LibrdkafkaPublisher
 from tests.integration.brokers.kafka_servers import (
     FIRST_WORD_COUNTS,
-    LimitsUntold,
     NoneOnDemand,
     Saying,
+    WithoutSizeLimits,
 )
 from tests.integration.brokers.kafka_steps import collect, like, set_limit, set_option, until
 
@@ -42,13 +42,15 @@ def has_ended(source: KafkaPythonPublisher | LibrdkafkaPublisher) -> bool:
 
 
 @pytest.fixture
-def untold(broker: KafkaBroker) -> KafkaBroker:
-    return like(broker, questions=LimitsUntold(broker.address))
+def broker_without_limits(broker: KafkaBroker) -> KafkaBroker:
+    return like(broker, questions=WithoutSizeLimits(broker.address))
 
 
 class TestRefusals:
-    def test_a_refusal_judges_no_other_message(self, untold: KafkaBroker, topic: str) -> None:
-        with closing(untold.publisher()) as source:
+    def test_a_refusal_judges_no_other_message(
+        self, broker_without_limits: KafkaBroker, topic: str
+    ) -> None:
+        with closing(broker_without_limits.publisher()) as source:
             for token in range(40):
                 value = b"x" * 1_100_000 if token == 20 else b"small"
                 source.publish(Message(topic, f"key-{token % 5}", value), token=token)
@@ -113,9 +115,9 @@ class TestRefusals:
             assert {*collect(source, 20)} == {Acknowledged(token) for token in range(20)}
 
     def test_nothing_goes_out_before_the_refusal_has_been_heard(
-        self, untold: KafkaBroker, topic: str
+        self, broker_without_limits: KafkaBroker, topic: str
     ) -> None:
-        with closing(untold.publisher()) as source:
+        with closing(broker_without_limits.publisher()) as source:
             assert isinstance(source, KafkaPythonPublisher | LibrdkafkaPublisher)
             source.publish(Message(topic, "key", b"x" * 1_100_000), token=0)
             until(lambda: has_ended(source))

@@ -225,12 +225,12 @@ def assert_named_while_the_other_goes_on(
         with raw_producer(url) as producer:
             send_raw(producer, topic, RawRecord(b"L", b"other %d" % number), partition=1)
         assert [record.value for record in receive(source, 1)] == [b"other %d" % number]
-        until(lambda: not source.receive(timeout=0.1, limit=9) and is_told(topic, caplog))
+        until(lambda: not source.receive(timeout=0.1, limit=9) and is_logged(topic, caplog))
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         assert source.receive(timeout=0.1, limit=100) == []
 
 
-def is_told(topic: str, caplog: pytest.LogCaptureFixture) -> bool:
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    return any(f"{topic}/0/" in each and "cannot be read, trying again" in each for each in told)
+def is_logged(topic: str, caplog: pytest.LogCaptureFixture) -> bool:
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    return any(f"{topic}/0/" in each and "cannot be read, trying again" in each for each in lines)

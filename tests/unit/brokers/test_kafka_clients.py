@@ -87,14 +87,14 @@ class TestTheChoice:
 
 
 class TestWhatLibrdkafkaIsTold:
-    def told(self, url: str) -> dict[str, str]:
+    def options_of(self, url: str) -> dict[str, str]:
         """The options of the URL, as librdkafka gets them."""
         config = connection_config(kafka(url).address)
         ours = connection_config(kafka("kafka://other").address)
         return {name: value for name, value in config.items() if ours.get(name) != value}
 
     def test_servers(self) -> None:
-        assert self.told("kafka://one:1,two,[::1]:3") == {
+        assert self.options_of("kafka://one:1,two,[::1]:3") == {
             "bootstrap.servers": "one:1,two:9092,[::1]:3"
         }
 
@@ -104,7 +104,7 @@ class TestWhatLibrdkafkaIsTold:
         assert not [name for name in config if name.startswith(("sasl", "ssl"))]
 
     def test_credentials_go_under_tls_by_default(self) -> None:
-        assert self.told("kafka://al%3Aice:p%40ss@one") == {
+        assert self.options_of("kafka://al%3Aice:p%40ss@one") == {
             "bootstrap.servers": "one:9092",
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "PLAIN",
@@ -115,7 +115,7 @@ class TestWhatLibrdkafkaIsTold:
     def test_every_option(self) -> None:
         cafile = certifi.where()
         query = "security_protocol=SASL_SSL&sasl_mechanism=SCRAM-SHA-512&client_id=shop&prefix=a."
-        assert self.told(f"kafka://alice:secret@one?{query}&ssl_cafile={cafile}") == {
+        assert self.options_of(f"kafka://alice:secret@one?{query}&ssl_cafile={cafile}") == {
             "bootstrap.servers": "one:9092",
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "SCRAM-SHA-512",

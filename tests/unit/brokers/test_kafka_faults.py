@@ -97,9 +97,9 @@ def test_kafka_pythons_own_errors(error: Exception, whose: Fault) -> None:
 def test_a_wrong_clock_is_named_by_both() -> None:
     by_librdkafka = explain(KafkaError(INVALID_TIMESTAMP))
     by_kafka_python = kafka_python_faults.explain(errors.InvalidTimestampError())
-    for told in (by_librdkafka, by_kafka_python):
-        assert told.endswith("(an hour ahead, by default): set the clock")
-        assert "\n" not in told
+    for text in (by_librdkafka, by_kafka_python):
+        assert text.endswith("(an hour ahead, by default): set the clock")
+        assert "\n" not in text
 
 
 class TestOutage:

@@ -238,9 +238,9 @@ class TestCommand:
         with pytest.raises(SystemExit, match="1"):
             call_command("audit_orders", "--json")
 
-        told = json.loads(capsys.readouterr().out)
-        assert told["orders"] == {"fulfilled": 1}
-        assert told["cleaned"] == 0
-        assert told["contradictions"] == [
+        report = json.loads(capsys.readouterr().out)
+        assert report["orders"] == {"fulfilled": 1}
+        assert report["cleaned"] == 0
+        assert report["contradictions"] == [
             {"about": "F-1", "what": "fulfilled, but not shipped"},
         ]

@@ -351,8 +351,8 @@ def test_the_server_as_a_process(settings: Settings) -> None:
             url = process.stdout.readline().strip()
             settings.STRIPE_API_KEY, settings.STRIPE_API_BASE = API_KEY, url
             rules = [{"call": "confirm", "do": "lose", "times": 1}]
-            told = requests.post(f"{url}/_control", json={"rules": rules}, timeout=5)
-            assert told.status_code == 200
+            response = requests.post(f"{url}/_control", json={"rules": rules}, timeout=5)
+            assert response.status_code == 200
             gateway = gateway_from_url("stripe://")
             with pytest.raises(PaymentUnavailable):
                 charge(gateway)

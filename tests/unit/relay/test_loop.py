@@ -332,8 +332,8 @@ class TestAMessageThatTheBrokerDoesNotTakeNow:
         assert not ParkedMessage.objects.exists()
         assert [broker.order_of(key) for key in "abc"] == [[0, 3], [1, 4], [2, 0]]
         assert relay.outages["broker"] == 0
-        told = f"the broker {broker.name} answers, but cannot be used like this, trying on: "
-        assert told + verdict in caplog.text
+        beginning = f"the broker {broker.name} answers, but cannot be used like this, trying on: "
+        assert beginning + verdict in caplog.text
         assert "does not answer" not in caplog.text
 
     def test_rests_grow_while_they_follow_each_other(self) -> None:

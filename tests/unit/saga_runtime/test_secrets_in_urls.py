@@ -70,10 +70,10 @@ def test_nothing_of_them_is_printed(
         url = shape.format(scheme=scheme, special=special)
         monkeypatch.setenv(name, url)
         try:
-            told = read(url)
+            shown = read(url)
         except (ImproperlyConfigured, BrokerError) as error:
-            told = str(error)
-        assert not [part for part in PARTS if part in told], (url, told)
+            shown = str(error)
+        assert not [part for part in PARTS if part in shown], (url, shown)
 
 
 @pytest.mark.parametrize(

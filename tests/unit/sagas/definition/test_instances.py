@@ -46,7 +46,7 @@ class Recovering(SagaClass):
     async def again(self, ctx: Context, error: Exception) -> Any: ...
 
 
-def told(saga: SagaClass) -> list[dict[str, Any]]:
+def steps_of(saga: SagaClass) -> list[dict[str, Any]]:
     """Its steps, with functions by their names."""
     steps = [dict(vars(step)) for step in saga.get_steps()]
     for step in steps:
@@ -58,7 +58,7 @@ def told(saga: SagaClass) -> list[dict[str, Any]]:
 def test_is_as_the_class_makes_it() -> None:
     made = InstanceFactory(Trip).new()
     assert type(made) is Trip
-    assert told(made) == told(Trip())
+    assert steps_of(made) == steps_of(Trip())
     assert vars(made).keys() == vars(Trip()).keys()
 
 
@@ -67,7 +67,7 @@ def test_shares_nothing_with_another() -> None:
     first, second = pattern.new(), pattern.new()
     for step in first.get_steps():
         step.forward_fn, step.timeout_seconds = dict, None
-    assert told(second) == told(Trip())
+    assert steps_of(second) == steps_of(Trip())
     assert {step.step_id: step for step in second.get_steps()}["fly"].forward_fn({}) is second
     for name, value in vars(first).items():
         if isinstance(value, list | dict | set) and name not in _FOR_ALL:

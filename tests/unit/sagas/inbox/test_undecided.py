@@ -104,9 +104,11 @@ class TestPatience:
         pauses = []
         for moment in (0.0, 10.0, 20.0, 29.0):
             now[0] = moment
-            with pytest.raises(CommandUndecided, match=r"t/0/7 is received again .*: gone") as told:
+            with pytest.raises(
+                CommandUndecided, match=r"t/0/7 is received again .*: gone"
+            ) as raised:
                 tried.check(RECORD, self.error, "gone")
-            pauses.append(told.value.pause)
+            pauses.append(raised.value.pause)
         assert pauses == [0.5, 1.0, 2.0, 4.0]
         now[0] = 30.0
         tried.check(RECORD, self.error, "gone")  # refused

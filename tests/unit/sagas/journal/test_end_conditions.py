@@ -145,8 +145,8 @@ class TestTheStatement:
     def test_nothing_is_undone_that_nothing_has_decided_against(self) -> None:
         saga = held({"reserve:F": "failed"}, failure="")
         assert writing.write([end(saga, Ending.ROLLED_BACK)]) == [REFUSED]
-        told = end_conditions.what_is_open(saga, Ending.ROLLED_BACK, STEPS)
-        assert told == "it was to be rolled_back, but nothing has decided against it"
+        text = end_conditions.what_is_open(saga, Ending.ROLLED_BACK, STEPS)
+        assert text == "it was to be rolled_back, but nothing has decided against it"
 
     def test_one_that_has_ended_stays_so_whatever_is_open(self) -> None:
         """A commit whose answer was lost is written again."""

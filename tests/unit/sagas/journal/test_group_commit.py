@@ -150,8 +150,8 @@ class TestWriting:
         )
         assert writing.write([late]) == [FENCED]
         assert steps() == {"K-0 stay": ("started", 3)}
-        told = row(saga)
-        assert (told.failure, told.status, told.past_pivot) == ("", "running", False)
+        found = row(saga)
+        assert (found.failure, found.status, found.past_pivot) == ("", "running", False)
         assert SagaAttempt.objects.count() == 1
 
     def test_beside_one_of_another_saga_that_is_current(self) -> None:
@@ -182,8 +182,8 @@ class TestWriting:
         (saga,) = claimed(1)
         writing.write([Entry(saga=saga, changes=(Fail("first", cancelled=True),))])
         writing.write([Entry(saga=saga, changes=(Fail("second"),))])
-        told = row(saga)
-        assert (told.status, told.failure, told.cancelled) == ("cancelling", "first", True)
+        found = row(saga)
+        assert (found.status, found.failure, found.cancelled) == ("cancelling", "first", True)
 
     def test_a_failure_takes_back_a_pivot_that_said_no(self) -> None:
         (saga,) = claimed(1)
@@ -191,17 +191,17 @@ class TestWriting:
         assert row(saga).past_pivot
         no = Entry(saga=saga, step=step_entry(StepStatus.FAILED), changes=(Fail("no"),))
         writing.write([no])
-        told = row(saga)
-        assert (told.status, told.past_pivot) == ("compensating", False)
+        found = row(saga)
+        assert (found.status, found.past_pivot) == ("compensating", False)
 
     def test_a_wait_lets_go(self) -> None:
         first, second = claimed(2)
         before = timezone.now()
         wait = Entry(saga=first, changes=(Wait(100.0),))
         assert writing.write([wait, started(second)]) == [WRITTEN] * 2
-        told = row(first)
-        assert (told.status, told.worker, told.epoch) == ("waiting", "", first.epoch)
-        assert 95 < (told.next_run_at - before).total_seconds() < 105
+        found = row(first)
+        assert (found.status, found.worker, found.epoch) == ("waiting", "", first.epoch)
+        assert 95 < (found.next_run_at - before).total_seconds() < 105
         assert (row(second).status, row(second).worker) == ("running", "w")
 
     def test_a_wait_where_a_cancel_waits_is_none(self) -> None:
@@ -251,14 +251,14 @@ class TestWriting:
         lose(second)
         ends = [Entry(saga=saga, changes=(End(ending, STEPS),)) for saga in (first, second)]
         assert writing.write(ends) == [WRITTEN, FENCED]
-        told = row(first)
-        assert told.status == ending.value
-        assert told.finished_at is not None
+        found = row(first)
+        assert found.status == ending.value
+        assert found.finished_at is not None
         assert row(second).status != ending.value
         assert row(second).finished_at is None
         other = Ending.COMPLETED if ending is Ending.ROLLED_BACK else Ending.ROLLED_BACK
         writing.write([Entry(saga=first, changes=(End(other, STEPS),))])
-        assert (row(first).status, row(first).finished_at) == (told.status, told.finished_at)
+        assert (row(first).status, row(first).finished_at) == (found.status, found.finished_at)
 
     def test_ends_of_both_kinds_in_one_group(self) -> None:
         sagas = claimed(4)

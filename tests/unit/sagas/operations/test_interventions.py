@@ -241,9 +241,9 @@ class TestReports:
     def test_show_as_json(self, undoing: UUID, capsys: pytest.CaptureFixture[str]) -> None:
         sagas("show", str(undoing), "--json")
 
-        told = json.loads(capsys.readouterr().out)
-        assert told["saga"]["status"] == "parked"
-        assert [(s["step"], s["kind"], s["status"]) for s in told["steps"]] == [
+        report = json.loads(capsys.readouterr().out)
+        assert report["saga"]["status"] == "parked"
+        assert [(s["step"], s["kind"], s["status"]) for s in report["steps"]] == [
             ("pack", "forward", "done"),
             ("label", "forward", "failed"),
             ("pack", "compensation", "unknown"),

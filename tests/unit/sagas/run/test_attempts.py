@@ -178,9 +178,9 @@ class TestReports:
 
     def test_show_as_json(self, saga: UUID, capsys: pytest.CaptureFixture[str]) -> None:
         call_command("sagas", "show", "K-1", "--json")
-        told = json.loads(capsys.readouterr().out)
-        assert told["timeline"] == reports.report_saga(Saga.objects.get(id=saga))["timeline"]
-        assert len(told["timeline"]) == 5
+        report = json.loads(capsys.readouterr().out)
+        assert report["timeline"] == reports.report_saga(Saga.objects.get(id=saga))["timeline"]
+        assert len(report["timeline"]) == 5
 
 
 class TestBackoff:
@@ -460,8 +460,8 @@ class TestByHand:
         with pytest.raises(InterventionRefused, match="point of no return"):
             interventions.cancel(saga, by=By("ann", "no"))
         script.acts["thank"] = raising(ValueError("broken"))
-        told = run_to_end(saga)
-        assert (told.status, script.calls) == ("parked", ["thank"])
+        found = run_to_end(saga)
+        assert (found.status, script.calls) == ("parked", ["thank"])
 
 
 def test_conflicts_spend_no_retry(

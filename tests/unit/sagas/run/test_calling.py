@@ -46,7 +46,7 @@ def apply(request: pytest.FixtureRequest) -> Callable[[Change, Context], Context
     return kind
 
 
-class Told:
+class SameRepr:
     """As `repr`, so that True is not taken for 1, nor Decimal("1.0") for Decimal("1.00")."""
 
     def __init__(self, value: Any) -> None:
@@ -106,10 +106,10 @@ def test_what_looks_alike_is_a_change(
         own["it"] = after
 
     changed = apply(step, context)
-    assert {"it": Told(after)} == changed
+    assert {"it": SameRepr(after)} == changed
     # What the journal hands on is that very value too.
-    assert {"it": Told(after)} == codec.decode(codec.encode(changed))
-    assert Told(context) == {"it": before, "beside": before}
+    assert {"it": SameRepr(after)} == codec.decode(codec.encode(changed))
+    assert SameRepr(context) == {"it": before, "beside": before}
 
 
 IN_PLACE: dict[str, tuple[Any, Callable[[Any], Any], Any]] = {
@@ -132,7 +132,7 @@ def test_what_is_changed_in_place(
 ) -> None:
     context = {"it": before, "beside": [1]}
     was = repr(context)
-    assert {"it": Told(after)} == apply(lambda own: change(own["it"]) and None, context)
+    assert {"it": SameRepr(after)} == apply(lambda own: change(own["it"]) and None, context)
     assert repr(context) == was, "the step has written into another's context"
 
 
@@ -334,6 +334,6 @@ class TestThroughSteps:
             "nested": {"$decimal": Decimal(1)},
         }
         assert [dict(sorted(c.items())) for c in seen] == [
-            Told(dict(sorted(after_first.items()))),
-            Told(dict(sorted(after_second.items()))),
+            SameRepr(dict(sorted(after_first.items()))),
+            SameRepr(dict(sorted(after_second.items()))),
         ]

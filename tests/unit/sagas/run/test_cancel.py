@@ -747,9 +747,9 @@ class TestAsking:
         assert "tour K-1: pending" in capsys.readouterr().out
         is_cancelled(run_to_end(saga), outcomes)
         call_command("sagas", "show", "K-1", "--json")
-        told = json.loads(capsys.readouterr().out)
-        assert told["saga"]["cancel_reason"] == "changed my mind"
-        assert [(i["action"], i["who"]) for i in told["interventions"]] == [("cancel", "bob")]
+        report = json.loads(capsys.readouterr().out)
+        assert report["saga"]["cancel_reason"] == "changed my mind"
+        assert [(i["action"], i["who"]) for i in report["interventions"]] == [("cancel", "bob")]
         with pytest.raises(CommandError, match="rolled_back already"):
             call_command("sagas", "cancel", "K-1", "--why", "again")
 

@@ -151,9 +151,9 @@ class TestDescribing:
         try:
             broken()
         except ValueError as error:
-            told = failure_of(error).traceback
+            text = failure_of(error).traceback
         for part in ("in broken", "KeyError: 'first'", "ValueError: second"):
-            assert part in told
+            assert part in text
 
 
 BUILTINS = [

@@ -60,8 +60,10 @@ def test_a_parked_saga_is_an_error_with_its_reason_and_the_command(
     script.acts |= acts  # type: ignore[arg-type]
     saga = begin("tour")
     assert run_to_end(saga).status == "parked"
-    told = f"tour K-1 is parked, a person must look: {reason}; see manage.py sagas show {saga}"
-    until(lambda: told in errors(caplog))
+    line_of_parking = (
+        f"tour K-1 is parked, a person must look: {reason}; see manage.py sagas show {saga}"
+    )
+    until(lambda: line_of_parking in errors(caplog))
     assert len([line for line in errors(caplog) if "is parked" in line]) == 1
 
 

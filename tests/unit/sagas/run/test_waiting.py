@@ -73,10 +73,10 @@ class TestALongBackoff:
         with working(timing=IN_AN_HOUR) as worker:
             until_waiting(saga)
             until(lambda: not worker._running)
-            told = row(saga)
-            assert (told.status, told.worker, told.failure) == ("waiting", "", "")
+            found = row(saga)
+            assert (found.status, found.worker, found.failure) == ("waiting", "", "")
             assert HOUR / 2 - 60 < seconds_until_due(saga) < HOUR * 1.5
-            assert told.epoch == 1
+            assert found.epoch == 1
 
     def test_claimed_again_when_due_with_the_same_key_and_the_failures_counted_on(
         self, script: Script

@@ -88,12 +88,12 @@ class TestLosingWorkers:
         on_finish("tour", parked.append)
         saga = begin("tour", seat="1A")
         dying(MOST + 1)
-        told = work(saga)
-        assert (told.status, told.failure) == ("parked", "")
-        assert f"{MOST + 1} workers in a row died" in told.park_reason
+        found = work(saga)
+        assert (found.status, found.failure) == ("parked", "")
+        assert f"{MOST + 1} workers in a row died" in found.park_reason
         assert script.calls == []
         (outcome,) = parked
-        assert (outcome.ending, outcome.reason) == (Ending.PARKED, told.park_reason)
+        assert (outcome.ending, outcome.reason) == (Ending.PARKED, found.park_reason)
         assert outcome.context["seat"] == "1A"
 
     def test_a_step_that_kills_its_worker_is_not_tried_for_ever(self, script: Script) -> None:
@@ -116,8 +116,8 @@ class TestLosingWorkers:
         entries.failed(dead, "stay", "F", attempt=1, error="full", decides=True)
         for n in range(1, MOST + 1):
             entries.started(claimed_by(f"dead {n}"), "fly", "C", attempt=n)
-        told = work(saga)
-        assert (told.status, told.failure, script.calls) == ("parked", "full", [])
+        found = work(saga)
+        assert (found.status, found.failure, script.calls) == ("parked", "full", [])
         assert len(parked) == 1
 
     def test_the_limit_by_default(self) -> None:
@@ -224,8 +224,8 @@ def test_a_retry_starts_the_count_anew(script: Script) -> None:
     call_command("sagas", "retry", str(saga), "--why", "the memory leak is fixed")
     assert takeovers() == 0
     dying(MOST)
-    told = work(saga)
-    assert (told.status, told.takeovers) == ("completed", 0)
+    found = work(saga)
+    assert (found.status, found.takeovers) == ("completed", 0)
 
 
 def test_what_kills_them_in_one_saga_costs_no_other(script: Script) -> None:
@@ -244,8 +244,8 @@ def test_a_cancel_of_one_that_is_parked_for_it_undoes_what_is_done(script: Scrip
     dying(MOST + 1)
     assert work(saga).status == "parked"
     call_command("sagas", "cancel", str(saga), "--why", "not worth it")
-    told = work(saga)
-    assert (told.status, told.takeovers, script.calls) == ("rolled_back", 0, ["unfly"])
+    found = work(saga)
+    assert (found.status, found.takeovers, script.calls) == ("rolled_back", 0, ["unfly"])
 
 
 def test_a_saga_runs_beside_others_until_it_has_cost_half_of_the_limit(script: Script) -> None:
