@@ -20,6 +20,7 @@ from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import admin_client
 from sagas.inbox.consumer import SagaConsumer
 from sagas.models import RefusedCommand, Saga
+from tests import strategies
 from tests.integration.raw_records import CODECS, RawRecord, raw_producer, send_raw
 from tests.unit.sagas.inbox.test_accepting import JSON, Travel
 from tests.unit.sagas.saga_running import Register
@@ -59,8 +60,8 @@ def whole(id_: str) -> Headers:
     )
 
 
-NAMES = st.text(st.characters(codec="utf-8"), max_size=12).map(lambda text: f"x-{text}".encode())
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=30).map(str.encode)
+NAMES = strategies.text(max_size=12).map(lambda text: f"x-{text}".encode())
+TEXTS = strategies.text(max_size=30).map(str.encode)
 MORE = st.lists(st.tuples(NAMES, TEXTS), max_size=4).map(tuple)
 NOT_UTF8 = st.binary(max_size=8).map(lambda rest: b"x-\xff" + rest)
 KEYS = st.none() | st.binary(max_size=40) | st.just(b"K")

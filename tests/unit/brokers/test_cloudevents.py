@@ -18,6 +18,7 @@ from brokers.cloudevents import (
     sequence_text,
     to_message,
 )
+from tests import strategies
 
 EVENT = CloudEvent(
     id="0195-7",
@@ -135,15 +136,15 @@ def test_there_and_back() -> None:
 @given(
     st.builds(
         CloudEvent,
-        id=st.text(min_size=1),
-        type=st.text(min_size=1),
-        source=st.text(min_size=1),
-        subject=st.text(min_size=1),
+        id=strategies.text(min_size=1),
+        type=strategies.text(min_size=1),
+        source=strategies.text(min_size=1),
+        subject=strategies.text(min_size=1),
         data=st.binary(),
         sequence=st.none() | st.integers(0, 2**63 - 1),
         time=st.none() | st.datetimes(timezones=st.just(UTC)),
-        correlation_id=st.text(),
-        traceparent=st.text(),
+        correlation_id=strategies.text(),
+        traceparent=strategies.text(),
     )
 )
 def test_any_event_there_and_back(event: CloudEvent) -> None:
@@ -206,8 +207,12 @@ def test_a_foreign_sequence_is_no_sequence(text: bytes) -> None:
     assert from_record(record).sequence is None
 
 
-_NAMES = st.text() | st.sampled_from([name for name, _ in to_message(EVENT, topic="t").headers])
-_VALUES = st.binary() | st.text().map(str.encode) | st.sampled_from([b"1.0", b"1", b"2026-01-02"])
+_NAMES = strategies.text() | st.sampled_from(
+    [name for name, _ in to_message(EVENT, topic="t").headers]
+)
+_VALUES = (
+    st.binary() | strategies.text().map(str.encode) | st.sampled_from([b"1.0", b"1", b"2026-01-02"])
+)
 _FULL = to_message(EVENT, topic="t").headers
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orders.models import Order
 from outbox.models import OutboxMessage
-from tests import seed
+from tests import seed, strategies
 from tests.problems import assert_problem
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stock")]
@@ -223,7 +223,7 @@ json_values = st.recursive(
     | st.floats()
     | st.text(st.characters(), max_size=20)
     | st.sampled_from(["ORD-001", "ITEM-1", 99.99, "\ud800", "\0"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(strategies.text(max_size=8), inner),
     max_leaves=8,
 )
 items = st.fixed_dictionaries(

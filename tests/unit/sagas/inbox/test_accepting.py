@@ -26,6 +26,7 @@ from sagas.inbox import accepting
 from sagas.inbox.consumer import SagaConsumer
 from sagas.journal import claims, codec
 from sagas.models import InboxMessage, RefusedCommand, Saga
+from tests import strategies
 from tests.unit.sagas.saga_running import Context, Register
 from tests.unit.waiting import in_thread, until
 
@@ -394,7 +395,9 @@ class TestMalformed:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(strategies.text(), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 VALUES = (
@@ -411,14 +414,14 @@ HEADER_VALUES = st.binary(max_size=20) | st.sampled_from(
 WHOLE = st.fixed_dictionaries(
     {
         "ce_specversion": st.just(b"1.0"),
-        "ce_id": st.text(st.characters(codec="utf-8"), min_size=1).map(str.encode),
+        "ce_id": strategies.text(min_size=1).map(str.encode),
         "ce_type": st.sampled_from([b"travel.book", b"travel.keyless", b"travel.async"]),
-        "ce_source": st.text(st.characters(codec="utf-8"), min_size=1).map(str.encode),
+        "ce_source": strategies.text(min_size=1).map(str.encode),
     }
 ).map(lambda headers: tuple(headers.items()))
-HEADERS = WHOLE | st.lists(st.tuples(HEADER_NAMES | st.text(), HEADER_VALUES), max_size=8).map(
-    tuple
-)
+HEADERS = WHOLE | st.lists(
+    st.tuples(HEADER_NAMES | strategies.text(), HEADER_VALUES), max_size=8
+).map(tuple)
 
 
 @pytest.mark.django_db

@@ -19,6 +19,7 @@ from sagas.journal import codec
 from sagas.run.calling import call_external, call_local, visible
 from sagas.run.saga_run import SagaRun
 from sagas.worker.executor import Executor
+from tests import strategies
 from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
 from tests.unit.waiting import until
@@ -179,13 +180,13 @@ VALUES = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text()
+    | strategies.text()
     | st.decimals(allow_nan=False, allow_infinity=False)
     | st.binary(),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(st.text(), inner, max_size=3)
+        | st.dictionaries(strategies.text(), inner, max_size=3)
     ),
     max_leaves=5,
 )
