@@ -398,9 +398,9 @@ def test_a_failure_in_failure_handling_leaves_the_saga_as_it_is(
     script: Script, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is taken over, and goes on from where it was: nothing is undone, nothing left out."""
-    from sagas.run.attempts import Attempts
+    from sagas.run.decisions import Decisions
 
-    real = Attempts._failed
+    real = Decisions.handle_failure
     failures = [SystemExit(3)]
 
     async def failing(*args: Any) -> None:
@@ -409,7 +409,7 @@ def test_a_failure_in_failure_handling_leaves_the_saga_as_it_is(
         await real(*args)
 
     script.acts["stay"] = raising(ConnectionError("away"))
-    monkeypatch.setattr(Attempts, "_failed", failing)
+    monkeypatch.setattr(Decisions, "handle_failure", failing)
     saga = run_to_end(begin("tour"), lease=0.5)
     assert (saga.status, saga.failure) == ("rolled_back", "ConnectionError: away")
     assert script.calls == ["fly", "stay", "stay", "stay", "stay", "unstay", "unfly"]

@@ -19,7 +19,7 @@ from sagas import call_in_thread
 from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga, SagaAttempt
-from sagas.run import attempts
+from sagas.run import decisions
 from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failures_of
 
@@ -210,7 +210,7 @@ class TestOurOwnAwayForAMoment:
         script.acts["stay"] = stay_outside if is_external else lambda _: break_ours()
         saga = run_to_end(begin("tour"))
         assert saga.status == "rolled_back"
-        assert script.calls.count("stay") == attempts.MOST_EXCUSED + 2
+        assert script.calls.count("stay") == decisions.MOST_EXCUSED + 2
         assert failures_of(saga.id)["stay:F"][2] == 2
 
 
