@@ -233,22 +233,25 @@ def _take(
     condition, condition_params = which
     skip_locked = "FOR UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
     return sql.run(
+        # Locked, the longest due first; a row that another worker just claims is passed over.
+        # MATERIALIZED, or a plan may run this part again for each row, past the limit.
         f"""
-        -- Locked, the longest due first; a row that another worker just claims is passed over.
-        -- MATERIALIZED, or a plan may run this part again for each row, past the limit.
         WITH due AS MATERIALIZED (
             SELECT id FROM sagas_saga
             WHERE {_ACTIVE} AND NOT paused AND next_run_at <= {now} {named} AND {condition}
             ORDER BY next_run_at LIMIT %s {skip_locked}
         )
-        -- The new epoch fences off the worker before; the direction is that of the journal.
+        """  # noqa: S608 - constants and placeholders
+        # The new epoch fences off the worker before. A lease that has run out counts as a lost
+        # worker; the direction of the saga is that of the journal.
+        f"""
         UPDATE sagas_saga SET epoch = epoch + 1, worker = %s, next_run_at = {until},
             takeovers = CASE WHEN worker = '' THEN takeovers ELSE takeovers + 1 END,
             status = CASE WHEN failure = '' THEN '{SagaStatus.RUNNING.value}'
                 WHEN cancelled THEN '{SagaStatus.CANCELLING.value}'
                 ELSE '{SagaStatus.COMPENSATING.value}' END
         WHERE id IN (SELECT id FROM due) RETURNING {", ".join(returned_columns())}
-        """,  # noqa: S608 - constants and placeholders
+        """,
         [*now_params, *names, *condition_params, limit, worker, *until_params],
     )
 

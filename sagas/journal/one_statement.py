@@ -35,39 +35,48 @@ _IS_DONE = end_conditions.is_done(
 )
 _STEP_COLUMNS = ", ".join(statements.STEP_COLUMNS)
 _ATTEMPT_COLUMNS = ", ".join(statements.ATTEMPT_COLUMNS)
-_STATEMENT = f"""
--- The entries, a row for each, numbered.
+_ADMITTED_STEPS = f"SELECT {_STEP_COLUMNS} FROM admitted WHERE step <> ''"  # noqa: S608 - constants
+_STATEMENT = (
+    # The entries, a row for each, numbered: one parameter, however many there are.
+    f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s) AS rows ({", ".join(f"{n} {t}" for n, t in _TYPES.items())})
-), -- The lock: until the commit nobody claims or cancels these sagas. In the order of ids, or two
--- groups could deadlock; a row that somebody else has locked is left out, for nobody waits here.
-held AS MATERIALIZED (
+), """  # noqa: S608 - constants
+    # The lock: until the commit nobody claims or cancels these sagas. In the order of ids, or two
+    # groups could deadlock; a row that somebody else has locked is left out, for nobody waits here.
+    """held AS MATERIALIZED (
     SELECT id, epoch, cancel_reason FROM sagas_saga WHERE id = ANY(%s::uuid[])
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-), -- The fence: entries whose worker still has the saga, and which no cancel keeps back.
-admitted AS MATERIALIZED (
+), """
+    # The fence: entries whose worker still has the saga, and which no cancel keeps back.
+    """admitted AS MATERIALIZED (
     SELECT given.* FROM given JOIN held ON held.id = saga_id AND held.epoch = given.epoch
     WHERE NOT guarded OR cancel_reason = ''
-), -- The steps' rows; returned are those that no later attempt has overtaken.
-written AS (
-    {statements.upsert_from(f"SELECT {_STEP_COLUMNS} FROM admitted WHERE step <> ''")}
-), -- The entries that stand, with or without a step: all that follows goes by them.
-valid AS MATERIALIZED (
+), """
+    # The steps' rows; returned are the rows that no later attempt has overtaken.
+    f"""written AS (
+    {statements.upsert_from(_ADMITTED_STEPS)}
+), """
+    # The entries that stand, with or without a step: all that follows goes by them.
+    """valid AS MATERIALIZED (
     SELECT * FROM admitted
     WHERE step = '' OR (saga_id, step, kind) IN (SELECT saga_id, step, kind FROM written)
-), -- The attempts; one is there already where an answer was lost and the entry comes again.
-tried AS (
+), """
+    # The attempts; one is there already where an answer was lost and the entry comes again.
+    f"""tried AS (
     INSERT INTO sagas_attempt ({_ATTEMPT_COLUMNS})
     SELECT {_ATTEMPT_COLUMNS} FROM valid WHERE step <> '' ON CONFLICT DO NOTHING
-), -- Ends that the journal does not allow. All parts of a statement see the tables as they were
--- before it, so an end is checked against the steps of earlier commits.
-refused AS MATERIALIZED (
+), """
+    # Ends that the journal does not allow. All parts of a statement see the tables as they were
+    # before the statement, so an end is checked against the steps of earlier commits.
+    f"""refused AS MATERIALIZED (
     SELECT valid.n FROM valid
     JOIN sagas_saga ON sagas_saga.id = valid.saga_id AND {end_conditions.IS_ACTIVE}
     WHERE valid.ending IS NOT NULL AND NOT CASE valid.ending
         WHEN '{Ending.COMPLETED}' THEN {_IS_DONE} ELSE {end_conditions.IS_UNDONE} END
-), -- The sagas' rows, each once: an UPDATE with two rows for one target would take either.
-changed AS (
+), """
+    # The sagas' rows, each once: an UPDATE with two rows for one target would take either.
+    f"""changed AS (
     UPDATE sagas_saga SET
         takeovers = CASE WHEN new.forgiven THEN 0 ELSE takeovers END,
         past_pivot = past_pivot OR (new.pivot AND cancel_reason = ''),
@@ -82,11 +91,15 @@ changed AS (
     ) AS new
     WHERE id = new.saga_id AND {end_conditions.IS_ACTIVE}
 )
--- A row for each entry whose saga's row was locked; none for the others.
-SELECT given.n, held.epoch = given.epoch, cancel_reason, valid.n IS NOT NULL, refused.n IS NOT NULL
+"""
+    # A row for each entry whose saga's row was locked. Of an entry without a row the caller must
+    # ask why: the saga is gone, or its row is held elsewhere.
+    """SELECT given.n, held.epoch = given.epoch, cancel_reason, valid.n IS NOT NULL,
+    refused.n IS NOT NULL
 FROM given JOIN held ON held.id = given.saga_id LEFT JOIN valid ON valid.n = given.n
 LEFT JOIN refused ON refused.n = given.n
-"""  # noqa: S608 - constants
+"""
+)
 
 
 def fits(entry: Entry) -> bool:
