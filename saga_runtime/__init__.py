@@ -1,4 +1,4 @@
-"""The ground floor: what every package of this project stands on, and no package owns.
+"""Lay the ground floor: modules on which every package stands, and which no package owns.
 
 - Text of foreign origin: `text`, `strict_json`, `nesting`, `urls`, `headers`.
 - Databases and other servers: `database_errors`, `deadlocks`, `outage`, `backoff`, `async_orm`.

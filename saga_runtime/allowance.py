@@ -8,11 +8,11 @@ LOOK_EVERY = 0.05  # seconds between two looks at an allowance that stands still
 
 
 class Allowance:
-    """Counts a step's seconds.
+    """Count a step's seconds.
 
     Args:
         seconds: for the step; None for no limit.
-        at_most: seconds until the saga's deadline, which never stands still; None for none.
+        at_most: seconds until the saga's deadline, which never stands still; None without one.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Mend the connections of Django's async ORM.
 
-They live in a thread of asgiref, where no request ends after which Django would look at them.
+The connections live in a thread of asgiref. No request ends there, so Django never looks at them.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Pauses that grow while something goes on failing."""
+"""Compute pauses that grow with each failure in a row."""
 
 from dataclasses import dataclass
 

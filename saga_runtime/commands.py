@@ -1,4 +1,4 @@
-"""Print stored text from management commands so that a terminal shows it and obeys none of it."""
+"""Print stored text from management commands: a terminal shows the text and never obeys it."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from saga_runtime.text import LONGEST_ERROR, cut, visible
 
 LONGEST_CELL = 300
-"""Characters of a value that a table shows; `--json` has all of it."""
+"""Characters of a value in a table; `--json` has the whole value."""
 LONGEST_TEXT = 10_000
-"""Characters of a text of several lines that is shown."""
+"""Characters shown of a text of several lines."""
 
 
 class VisibleOutput(OutputWrapper):
@@ -26,13 +26,13 @@ class VisibleOutput(OutputWrapper):
         Args:
             msg: one or several lines.
             style_func: colours the message, as Django's style functions do.
-            ending: what follows the message; by default a line end.
+            ending: text behind the message; by default a line end.
         """
         super().write("\n".join(map(visible, msg.split("\n"))), style_func, ending)
 
 
 class VisibleCommand(BaseCommand):
-    """Base of commands that show text of foreign origin; errors are shown as safely as results."""
+    """Base of commands with output of foreign origin; errors are shown as safely as results."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,7 +41,7 @@ class VisibleCommand(BaseCommand):
         self.stderr.style_func = self.style.ERROR
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Run the command with outputs that a terminal does not obey.
+        """Run the command with visible outputs.
 
         Raises:
             CommandError: the command's own error, its text in one visible line.
@@ -75,8 +75,8 @@ class VisibleCommand(BaseCommand):
         """Print rows as a table, each in one line.
 
         Args:
-            rows: their values may be of any type, and any text.
-            columns: the keys to show, in order; they are the headings too.
+            rows: mappings whose values may be of any type, and any text.
+            columns: the keys to show, in order; the keys are the headings too.
         """
         cells = [list(columns), *([_cell(row[column]) for column in columns] for row in rows)]
         widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -89,7 +89,7 @@ class VisibleCommand(BaseCommand):
 
 
 def _stream(output: OutputWrapper) -> TextIO:
-    """The stream below, so that nothing is wrapped twice."""
+    """Return the stream below, so that nothing is wrapped twice."""
     return cast("TextIO", output._out)  # noqa: SLF001
 
 

@@ -1,4 +1,4 @@
-"""Keep the correlation id and trace context of what a thread or task handles."""
+"""Keep the correlation id and trace context of the request or message in a thread or task."""
 
 import logging
 import re
@@ -19,11 +19,11 @@ _TRACEPARENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Tell which request or message something belongs to.
+    """Identify a request or message.
 
     Attributes:
-        id: 1 to 128 visible ASCII characters; empty where none is known.
-        traceparent: W3C Trace Context, level 1; empty where none is known.
+        id: 1 to 128 visible ASCII characters; empty where no id is known.
+        traceparent: W3C Trace Context, level 1; empty where no context is known.
     """
 
     id: str = ""
@@ -49,7 +49,7 @@ def correlated(correlation: Correlation) -> Iterator[Correlation]:
 
 
 def usable(*, id: str, traceparent: str) -> Correlation:  # noqa: A002
-    """Build the correlation that a message brought; a part that is not usable is left empty."""
+    """Build the correlation of a message; an unusable part is left empty."""
     return Correlation(
         id=id if _ID.fullmatch(id) else "",
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
@@ -57,7 +57,7 @@ def usable(*, id: str, traceparent: str) -> Correlation:  # noqa: A002
 
 
 def taken_or_made(*, id: str | None, traceparent: str | None) -> Correlation:  # noqa: A002
-    """Build the correlation that a caller sent, with a new value for each part not usable."""
+    """Build the correlation of a request, with a new value for each unusable part."""
     return Correlation(
         id=id if id and _ID.fullmatch(id) else str(uuid.uuid4()),
         traceparent=traceparent

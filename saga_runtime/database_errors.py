@@ -1,8 +1,8 @@
 """Read from an error whether our own database is away, two transactions met, or neither.
 
-Django's classes do not tell whose database it was: a foreign server, and a file that a step opens,
-raise the same. The traceback does: each error that Django hands on passed through the connection
-on which it happened.
+Django's classes do not tell whose database failed: a foreign server, and a file opened by a step,
+raise the same classes. The traceback does tell: each of Django's errors has passed through the
+connection on which the error happened.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from saga_runtime.text import leaves
 
 # InternalError is what a server says that has ended our transaction or has become a replica.
 AWAY = (OperationalError, InterfaceError, InternalError)
-"""Django's errors that say that the database is away, and that the same may work later."""
+"""Django's errors for an absent database; the same statement may work later."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE)  # the others: serialisation failure, deadlock
@@ -34,12 +34,12 @@ _RAISES = DatabaseErrorWrapper.__exit__.__code__
 
 
 def sqlstate(error: BaseException) -> str:
-    """Return PostgreSQL's code of an error of Django's; empty where there is none."""
+    """Return PostgreSQL's code of an error of Django's; empty without a code."""
     return getattr(error.__cause__, "sqlstate", None) or ""
 
 
 def is_databases(error: BaseException) -> TypeGuard[Error]:
-    """Tell whether Django reports by this error that some database is away.
+    """Tell whether the error is Django's report of an absent database, ours or another.
 
     Not by `isinstance`: an error may lie about its class, or raise where it is asked for its class.
     """
@@ -52,15 +52,15 @@ def is_conflict(error: Error) -> bool:
 
 
 def is_lock_not_available(error: Error) -> bool:
-    """Tell whether a statement was refused a lock for which the statement waits no longer."""
+    """Tell whether a statement was refused a lock."""
     return sqlstate(error) == _LOCK_NOT_AVAILABLE
 
 
 def is_outage(error: Error) -> bool:
-    """Tell whether the server does not answer, or answers that the statement is at fault.
+    """Tell whether the database is away; otherwise the statement is at fault.
 
-    Source: PostgreSQL's appendix "Error Codes"; without a code it was the connection. SQLite's
-    SQLITE_ERROR is a fault of the statement, the others are about the file.
+    Source: PostgreSQL's appendix "Error Codes"; an error without a code is the connection's.
+    SQLite's SQLITE_ERROR is a fault of the statement; all further codes are about the file.
     """
     state = sqlstate(error)
     if state in _ENDED:
@@ -74,7 +74,7 @@ def alias_of(error: BaseException) -> str | None:
     """Name the database on whose connection the error happened, as `DATABASES` calls it.
 
     Returns:
-        None where no connection of Django's raised it: who did is not known.
+        The alias; None where no connection of Django's has raised the error.
     """
     found = None
     for frame in _frames(error.__traceback__):
@@ -84,7 +84,7 @@ def alias_of(error: BaseException) -> str | None:
 
 
 def ours_timed_out(error: BaseException) -> Error | None:
-    """Find the error of a statement that took our own database too long.
+    """Find the error of a statement cancelled by our own database for taking too long.
 
     Such an error says nothing against the statement: while the database is overloaded, a lookup by
     an index takes as long.
@@ -100,7 +100,7 @@ def ours_timed_out(error: BaseException) -> Error | None:
 def keeps_waiting(error: BaseException) -> bool:
     """Tell whether our own database answers and has given a statement up.
 
-    The statement took too long, or waited for a lock that another session holds.
+    The statement took too long, or waited for another session's lock.
     """
     if not is_databases(error) or is_of_another(error):
         return False
@@ -113,14 +113,14 @@ def is_of_another(error: BaseException) -> bool:
 
 
 def our_outage(error: BaseException) -> Error | None:
-    """Find the error of our own database being away that led to this error.
+    """Find an outage of our own database among the causes of an error.
 
     Args:
-        error: what a step, a hook or a trigger raised. What it was raised from, or while handling,
-            is looked at too, and what an exception group holds.
+        error: raised by a step, a hook or a trigger. Its causes, its context and the members of an
+            exception group are looked at too.
 
     Returns:
-        None where there is none, or where it is not known whose it was.
+        The outage's error; None without an outage, or where nothing tells whose database was away.
     """
     for each in causes(error):
         if is_databases(each) and alias_of(each) == DEFAULT_DB_ALIAS and is_outage(each):
@@ -129,13 +129,13 @@ def our_outage(error: BaseException) -> Error | None:
 
 
 def ours_to_blame(error: BaseException) -> Error | None:
-    """Find our own database's part in an error that was raised in this thread.
+    """Find our own database's part in an error raised in this thread.
 
-    Our database is away, or has ended the transaction in favour of another. Then the same call may
-    work later.
+    Our database is away, or has ended the transaction in favour of another transaction. Then the
+    same call may work later.
 
     Returns:
-        None where the error is the fault of whoever raised it, or of another database.
+        Our database's error; None where the caller's code or another database is at fault.
     """
     if (outage := our_outage(error)) is not None:
         return outage
@@ -147,7 +147,7 @@ def ours_to_blame(error: BaseException) -> Error | None:
 
 
 def _does_ours_answer() -> bool:
-    """Ask our database; a connection that is not open yet is opened for that."""
+    """Ask our database, over a new connection where none is open yet."""
     try:
         connection.ensure_connection()
     except Error:
@@ -156,7 +156,7 @@ def _does_ours_answer() -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk through an error, the errors in its group, and the errors that led to each."""
+    """Walk through an error, the errors in its group, and the causes of each."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

@@ -34,7 +34,7 @@ class CallHangs(Exception):  # noqa: N818 - states the fact
 
 
 class Threads:
-    """Run calls in a few threads, each of which keeps a database connection.
+    """Run calls in a few threads; each thread keeps a database connection.
 
     An abandoned call, whose step has timed out, may hold a thread for ever. Meanwhile a spare
     thread takes the place of the stuck thread.
@@ -200,7 +200,7 @@ class Threads:
             return self._queue.get()
 
     def _has_room(self, call: "_Call") -> bool:
-        """Tell whether the thread is still needed, which may have got a replacement."""
+        """Tell whether the thread is still needed, or has got a replacement."""
         with self._lock:
             call.is_over = True
             if not call.is_abandoned:
@@ -223,7 +223,7 @@ class Threads:
 
 
 def close_all(pools: Iterable[Threads], *, timeout: float) -> None:
-    """Close several, all within so many seconds."""
+    """Close several pools, all within so many seconds."""
     up_at = time.monotonic() + timeout
     for thread in [thread for pool in pools for thread in pool.end()]:
         thread.join(max(0.0, up_at - time.monotonic()))
@@ -250,7 +250,7 @@ class _Call:
 
 
 class _Answers:
-    """Bring answers into the event loop; answers that arrive together wake the loop once.
+    """Bring answers into the event loop; a burst of answers wakes the loop once.
 
     The loop's own `run_in_executor` wakes the loop for each answer, with two futures and two
     callbacks.
@@ -262,7 +262,7 @@ class _Answers:
         self._is_woken = False
 
     def add(self, answer: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-        """To be called in any thread."""
+        """Queue an answer for the loop; to be called in any thread."""
         self._ready.append((answer, result, error))
         if not self._is_woken:
             self._is_woken = True

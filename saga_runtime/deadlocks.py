@@ -1,6 +1,6 @@
 """Retry services that PostgreSQL has ended to break a deadlock.
 
-Services lock keys and rows in any order; of two that wait for each other PostgreSQL ends one.
+Services lock keys and rows in any order; of two transactions in a deadlock PostgreSQL ends one.
 """
 
 import functools
@@ -19,9 +19,10 @@ ATTEMPTS = 4
 
 
 def retry_deadlocks(service: Callable[P, R]) -> Callable[P, R]:
-    """Run a service again, up to four times in all, when PostgreSQL broke a deadlock by ending it.
+    """Run a service again, up to four times in all, when PostgreSQL ended the service's deadlock.
 
-    For services that own their whole transaction; inside another one the error passes through.
+    For services with a transaction of their own; inside a caller's transaction the error passes
+    through.
     """
 
     @functools.wraps(service)

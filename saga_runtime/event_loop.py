@@ -1,4 +1,4 @@
-"""Run an event loop that ends also where foreign code does not."""
+"""Run an event loop with an end, even where foreign code has none."""
 
 import asyncio
 import threading
@@ -14,9 +14,9 @@ LAST_SECONDS = 5.0
 def run_loop(main: Coroutine[Any, Any, R], *, last_seconds: float = LAST_SECONDS) -> R:
     """Run a coroutine in a new event loop, and close the loop.
 
-    Like `asyncio.run`, which waits without end for each cancelled task, each generator
-    and each thread of `asyncio.to_thread`: a step that catches every CancelledError, or a hanging
-    call, would hold the worker's end up for ever. Here such a task is abandoned.
+    `asyncio.run` waits without end for each cancelled task, each generator and each thread of
+    `asyncio.to_thread`: a hanging call, or a step that catches every CancelledError, would hold the
+    worker's end up for ever. Here such a task is abandoned.
 
     Args:
         main: the coroutine.

@@ -14,7 +14,7 @@ R = TypeVar("R")
 class Watch:
     """Count the seconds without a statement in a call, from the begin in the thread on.
 
-    A statement takes none of the seconds: limits of statements are up to the database.
+    A statement's time is not counted: limits of statements are up to the database.
 
     Args:
         seconds: the limit, after which a call counts as hanging.

@@ -1,7 +1,7 @@
-"""Log lines that nobody can forge: foreign text in them is written out, never obeyed.
+"""Write log lines without forgeries: control characters of foreign text are written out.
 
-`get_logger` makes a package's own lines safe in every project, whatever its LOGGING says.
-`OneLineFormatter` makes every line of a process safe, also those of other libraries.
+`get_logger` makes a package's own lines safe in every project, under any LOGGING.
+`OneLineFormatter` makes every line of a process safe, also lines of libraries.
 """
 
 import logging
@@ -21,7 +21,7 @@ else:
 
 
 class VisibleLogger(_Adapter):
-    """Log messages whose arguments are one visible line each, cut where they are long."""
+    """Log messages with each argument as one visible line, cut where the line is long."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a message; foreign text belongs into its arguments, not into the message."""
@@ -37,7 +37,7 @@ class VisibleLogger(_Adapter):
 
 
 def get_logger(name: str) -> VisibleLogger:
-    """Return the logger of that name, for messages that may carry foreign text."""
+    """Return a logger for messages with foreign text in their arguments."""
     return VisibleLogger(logging.getLogger(name), {})
 
 

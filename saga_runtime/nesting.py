@@ -1,21 +1,21 @@
 """Measure how deeply lists and dicts are nested, without Python's stack.
 
-Python's own limit depends on how deep the caller is already: what one function reads, another one
-cannot. So what is stored or sent has a limit far below it.
+Python's own limit depends on how deep the caller is already: a value may be readable for one
+function and not for the next. So values to be stored or sent have a limit far below Python's.
 """
 
 from typing import Any
 
 DEEPEST = 64
-"""Levels of lists and dicts, one within the other, that a payload or a saga's value may have."""
+"""Levels of nested lists and dicts allowed in a payload or a saga's value."""
 
 
 def is_too_deep(value: Any, *, text: str | bytes | None = None) -> bool:
     """Tell whether a value has more than `DEEPEST` levels of lists, tuples and dicts.
 
     Args:
-        value: of any types; one that holds itself is too deep.
-        text: the value as JSON, where there is one: few brackets in it are quickly counted.
+        value: of any types; a value that holds itself is too deep.
+        text: the value as JSON, if at hand: to count brackets is quicker than to walk the value.
     """
     if text is not None and _brackets(text) <= DEEPEST:
         return False

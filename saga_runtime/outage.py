@@ -15,21 +15,21 @@ REPORT_EVERY = 10.0
 
 
 class ServerUnusable(Exception):  # noqa: N818 - states the fact
-    """Base of the errors of a server that answers and cannot be used before somebody mends it."""
+    """Base of the errors of a server that answers, but must be mended by a person first."""
 
 
 class Outage:
     """Log one server's outages and give the pauses between attempts.
 
     Call `failed()` after each failure and `over()` after each success; `count` is the number of
-    outages so far. A server that answers, but cannot be used before a person mends something, is
-    logged as such and not counted.
+    outages so far. A server that answers, but must be mended by a person first, is logged as such
+    and not counted.
 
     Args:
         what: the server, as the log shall name it.
         backoff: the pauses between two attempts; by default 0.2 s at first, and at most 5 s.
         clock: seconds.
-        jitter: 0 to 1, of which half a pause depends.
+        jitter: random numbers from 0 to 1; they scale a pause between a half and the whole.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Outage:
         return self._began is not None
 
     def failed(self, error: BaseException | str, *, answers: bool = False) -> float:
-        """Note a failure; returns the seconds to pause: exponential with jitter.
+        """Note a failure; return the seconds to pause: exponential with jitter.
 
         Args:
-            error: what was raised, or a text that says it.
+            error: the raised error, or its text.
             answers: the server does answer, and time alone will not help.
         """
         now = self._clock()

@@ -1,4 +1,4 @@
-"""The error that any layer raises to have an HTTP request answered with a problem (RFC 9457)."""
+"""Define the error with which any layer answers an HTTP request by a problem (RFC 9457)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's term
     Args:
         status: HTTP status, 400 or above.
         detail: a sentence for the client.
-        errors: `{"field": …, "message": …}` for each part of the request that is at fault.
+        errors: `{"field": …, "message": …}` for each faulty part of the request.
     """
 
     def __init__(self, status: int, detail: str, *, errors: Sequence[dict[str, str]] = ()) -> None:

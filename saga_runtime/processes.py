@@ -19,7 +19,7 @@ EXIT_SECONDS = 2.0
 
 
 def positive(text: str) -> int:
-    """Parse an argument that is a whole number from 1 on, as an argparse type."""
+    """Parse a whole number from 1 on, as an argparse type."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -27,7 +27,7 @@ def positive(text: str) -> int:
 
 
 def whoever() -> str:
-    """Name the user that runs this process; in a container, perhaps a number without a name."""
+    """Name the user of this process; in a container, perhaps a number without a name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -35,24 +35,24 @@ def whoever() -> str:
 
 
 def spare_the_collector() -> None:
-    """Let the garbage collector pass over what is loaded, and run less often.
+    """Let the garbage collector pass over all loaded modules, and run less often.
 
-    For a loop over many small objects: collections that look through every loaded module took a
-    third of the relay's time.
+    For a loop over many small objects: collections through every loaded module took a third of the
+    relay's time.
     """
     gc.freeze()
     gc.set_threshold(20_000)
 
 
 def stop_on_signals(*, then: Callable[[], None] = lambda: None) -> threading.Event:
-    """Return an event that SIGTERM and Ctrl-C set.
+    """Return an event for SIGTERM and Ctrl-C.
 
-    Wait for the event with a timeout: a signal that comes just before a wait begins does not end
-    the wait.
+    Wait for the event with a timeout: a signal just before the begin of a wait does not end the
+    wait.
 
     A thread sets the event, not the signal's handler. The handler interrupts the main thread
-    anywhere, also within a wait for that very event, whose lock the handler would then wait for
-    without end.
+    anywhere, also within a wait for the same event; the handler would then wait without end for the
+    event's lock.
 
     Args:
         then: called once the event is set, in that thread.
@@ -94,7 +94,7 @@ def exit_within(seconds: float) -> None:
 
 
 class ProcessCommand(VisibleCommand):
-    """Base of commands whose process ends although calls in its threads may hang."""
+    """Base of commands whose process ends although calls in threads may hang."""
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command, and end the process; `call_command()` leaves the process alone."""
@@ -122,12 +122,12 @@ def on_orphaned(then: Callable[[], None]) -> None:
 
 
 def sign_of_life(path: Path | None, *, every: float = 5.0) -> Callable[[], None]:
-    """Return a function for each round of a loop, which touches a file every few seconds.
+    """Return a function for each round of a loop; the function touches a file every few seconds.
 
-    By the file's time a health check can tell a loop that turns from a loop that hangs.
+    By the file's time a health check can tell a turning loop from a hanging loop.
 
     Args:
-        path: the file; None for none.
+        path: the file; None for no file.
         every: seconds between two touches.
     """
     last = 0.0

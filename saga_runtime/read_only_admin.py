@@ -1,4 +1,4 @@
-"""Show rows in the admin that only services may change."""
+"""Show rows in the admin without letting people change them: only services may."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ _LAYOUT = re.compile(r"([\n\t]+)")
 class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic when it runs
     """Count and show the first rows only.
 
-    In a table that only grows, a count of all rows ends with the statement timeout.
+    In a growing table a count of all rows ends with the statement timeout.
     """
 
     @cached_property
@@ -27,10 +27,10 @@ class _CountsSome(Paginator):  # type: ignore[type-arg]  # it is not generic whe
 
 
 class ReadOnlyAdmin:
-    """Base of admin pages that only show: their rows change through services alone.
+    """Base of read-only admin pages: rows change through services alone.
 
-    Nothing in the stored text hides or reorders what stands on the page: Django escapes HTML, and
-    what is left, such as the marks that turn the direction of writing, is written out here.
+    No stored text hides or reorders the text of a page: Django escapes HTML, and all further
+    control characters, such as marks for the direction of writing, are written out here.
     """
 
     paginator: type = _CountsSome
@@ -61,7 +61,7 @@ class ReadOnlyAdmin:
 
 
 def _written_out(response: HttpResponseBase) -> HttpResponseBase:
-    """Let a page be written out once it is rendered; whatever is no page stays as it is."""
+    """Write out a page's control characters after rendering; any further response stays."""
     if isinstance(response, SimpleTemplateResponse):
         response.add_post_render_callback(_write_out)
     return response

@@ -1,4 +1,4 @@
-"""Say now and then what a process waits for while it starts."""
+"""Report now and then the parts for which a starting process waits."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,11 +7,11 @@ EVERY = 5.0  # seconds
 
 
 class SignsOfLife:
-    """Say every few seconds which parts are waited for, and for how long already.
+    """Report every few seconds the parts still waited for, and the seconds waited so far.
 
     Args:
         say: prints one line.
-        clock: seconds that only rise.
+        clock: seconds, as `time.monotonic()`.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class SignsOfLife:
         self._began = self._said = clock()
 
     def waiting_for(self, parts: Sequence[str]) -> None:
-        """Note which parts are waited for; to be called in each round of the wait."""
+        """Note the parts still waited for; to be called in each round of the wait."""
         now = self._clock()
         if now - self._said >= EVERY:
             self._said = now

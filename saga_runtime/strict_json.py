@@ -1,4 +1,4 @@
-"""Read JSON of foreign origin: what two readers could take differently is refused."""
+"""Read JSON of foreign origin; JSON with two possible readings is refused."""
 
 import json
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from saga_runtime.nesting import DEEPEST, is_too_deep
 from saga_runtime.text import cut, visible
 
 _LONGEST_NAME = 100
-"""Characters of a name that an error shows."""
+"""Characters of a name in an error."""
 
 
 class UnreadableJSON(ValueError):  # noqa: N818 - says what the text is
     """Raised where JSON cannot be read in one way only.
 
-    The error's text continues a sentence that names what was read, as in `the body {error}`.
+    The error's text continues a sentence, as in `the body {error}`.
     """
 
 
@@ -27,13 +27,13 @@ def read_json(
     """Read one JSON value.
 
     Args:
-        text: UTF-8, where it is bytes.
-        parse_int: makes a number without a fraction out of its digits; `int` where it is None.
-        parse_float: makes any other number; `float` where it is None.
+        text: bytes are read as UTF-8.
+        parse_int: makes a number out of digits without a fraction; None means `int`.
+        parse_float: makes a number out of digits with a fraction or exponent; None means `float`.
 
     Raises:
-        UnreadableJSON: it is no JSON, is nested more than `DEEPEST` levels deep, or an object in
-            it has a name twice: which of the two values counts, each reader decides otherwise.
+        UnreadableJSON: the text is no JSON, is nested more than `DEEPEST` levels deep, or has an
+            object with the same name twice: readers differ about which value counts.
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
@@ -62,12 +62,12 @@ _CONTAINERS = (dict, list, tuple)
 
 
 def name_twice(value: Any) -> str | None:
-    """Find a name that would stand twice in an object, were a value written as JSON.
+    """Find a name that would stand twice in an object of the value's JSON.
 
     The keys `1` and `"1"` are two in Python and one in JSON.
 
     Args:
-        value: of a kind that JSON can hold, not nested too deeply.
+        value: of types known to JSON, not nested too deeply.
 
     Returns:
         The first such name; None where each name of each object differs.

@@ -1,23 +1,23 @@
 """Make text of foreign origin safe: to store, to log, to show. Text is never interpreted here.
 
-Error texts, keys, headers and reasons come from providers, producers and clients. They may hold NUL
-or half of a surrogate pair (no database stores those), line breaks and terminal escapes (a log line
-or a terminal would obey them), be megabytes long, or be an object whose `__str__` raises.
+Error texts, keys, headers and reasons come from providers, producers and clients. Such text may
+hold NUL or half of a surrogate pair (no database stores either), line breaks and terminal escapes
+(a log or a terminal would obey both), be megabytes long, or be an object whose `__str__` raises.
 """
 
 import unicodedata
 
 LONGEST_ERROR = 4_000
-"""Characters of an error's text that are kept: in the journal, in events and in log lines."""
+"""Characters kept of an error's text: in the journal, in events and in log lines."""
 
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def describe_error(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
-    """Describe an error as `TypeName: text`, or as `TypeName` where the error says nothing.
+    """Describe an error as `TypeName: text`, or as `TypeName` where the text is empty.
 
     Args:
-        error: any exception, also one whose `__str__` raises.
+        error: any exception, even if `__str__` raises.
         longest: characters of the answer at most.
 
     Returns:
@@ -29,10 +29,10 @@ def describe_error(error: BaseException, *, longest: int = LONGEST_ERROR) -> str
 
 
 def error_text(error: BaseException) -> str:
-    """Return `str(error)`, or a sentence that says why there is none. Never raises.
+    """Return `str(error)`, or a sentence about why the error has no text. Never raises.
 
-    An exception group's text is followed by the descriptions of its leaves, since its own text only
-    counts them.
+    An exception group's text is followed by descriptions of the leaves, since the group's own text
+    only counts leaves.
     """
     try:
         text = str(error)
@@ -56,7 +56,7 @@ def shown(value: object, *, longest: int = 80) -> str:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """List the errors in an exception group, nested ones too; an error that is no group alone."""
+    """List the errors in an exception group and in nested groups; any further error alone."""
     found: list[BaseException] = []
     waiting: list[BaseException] = [error]
     while waiting:  # not by recursion: a group may be nested deeper than Python's stack
@@ -73,29 +73,29 @@ _MOST_LEAVES = 10
 
 
 def one_line_error(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
-    """Return the error's text, without its type, as one line that a log or terminal cannot obey.
+    """Return the error's text, without its type, as one line without control characters.
 
-    An error without a text gives its type's name.
+    An error without a text gives the name of the type.
     """
     return cut(one_line(error_text(error)) or type(error).__name__, longest)
 
 
 def storable(text: str) -> str:
-    r"""Write out what a database cannot store: NUL as `\0`, a lone surrogate as `\udc80`."""
+    r"""Write out characters that no database stores: NUL as `\0`, a lone surrogate as `\udc80`."""
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
 def bounded(text: str, *, longest: int = LONGEST_ERROR) -> str:
-    """Return a text as it is kept: storable (see `storable`), cut to `longest` (see `cut`)."""
+    """Return the storable form of a text (see `storable`), cut to `longest` (see `cut`)."""
     return cut(storable(text), longest)
 
 
 def is_storable(text: object, *, longest: int | None = None) -> bool:
-    """Tell whether `text` is a str that every database stores as it is.
+    """Tell whether `text` is a str that every database stores unchanged.
 
     Args:
         text: any object.
-        longest: characters that it may have at most.
+        longest: characters of the text at most.
     """
     if not isinstance(text, str) or (longest is not None and len(text) > longest):
         return False
@@ -108,14 +108,13 @@ def one_line(text: str) -> str:
     r"""Make one visible line of a text.
 
     White space becomes single spaces. Control and format characters and surrogates, which would
-    move a cursor, colour a terminal, hide or reorder the text, are written out, as in `\x1b` or
-    `\u202e`.
+    move a cursor, colour a terminal, hide or reorder the text, are written out: `\x1b`, `\u202e`.
     """
     return visible(" ".join(text.split()))
 
 
 def visible(text: str) -> str:
-    r"""Write out control and format characters, line breaks among them, as in `\n` or `\x1b`."""
+    r"""Write out control and format characters, with line breaks, as in `\n` or `\x1b`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(char) for char in text)
@@ -130,8 +129,8 @@ def _escaped(char: str) -> str:
 def cut(text: str, longest: int) -> str:
     """Shorten a text to `longest` characters.
 
-    The text's beginning and end stay, with a mark between both that says how many characters are
-    left out.
+    The text's beginning and end stay, with a mark between both for the number of characters left
+    out.
     """
     if len(text) <= longest:
         return text
@@ -142,5 +141,5 @@ def cut(text: str, longest: int) -> str:
 
 
 def says_something(text: object) -> bool:
-    """Tell whether a text has at least one character that is seen."""
+    """Tell whether a text has at least one visible character."""
     return isinstance(text, str) and any(char.isprintable() and not char.isspace() for char in text)

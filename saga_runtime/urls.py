@@ -1,4 +1,4 @@
-"""Show URLs that may hold a user and a password, without showing either."""
+"""Show URLs without their users and passwords."""
 
 import re
 
@@ -6,9 +6,10 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def redacted(url: str) -> str:
-    """Return the URL without user and password, also where it is badly quoted.
+    """Return the URL without user and password, also a badly quoted URL.
 
-    What stands before the last `@` may be theirs; of it only the scheme is kept, where it is one.
+    All text before the last `@` may belong to both, so only the scheme is kept, if there is a
+    scheme.
     """
     before, at, after = url.rpartition("@")
     if not at:
@@ -18,6 +19,6 @@ def redacted(url: str) -> str:
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL; empty where the text before `://` is none."""
+    """Return the scheme of a URL; empty where the text before `://` is no scheme."""
     scheme, separator, _ = url.partition("://")
     return scheme if separator and _SCHEME.fullmatch(scheme) else ""
