@@ -7,6 +7,7 @@ pytest_plugins = [  # each before those that import it: pytest rewrites its asse
     "tests.shared",
     "tests.services",
     "tests.databases",
+    "tests.django_database",
     "tests.saga_registries",
     "tests.postgres_versions",
     "tests.relaying.fixtures",
@@ -23,8 +24,17 @@ OWN_SERVERS = frozenset(
 )
 # With them a test uses Django's own database for tests.
 DATABASE = frozenset({"db", "transactional_db", "django_db_reset_sequences"})
-# With one of these names a module starts processes.
-PROCESSES = frozenset({"processes", "subprocess", "saga_crash", "refusal"})
+# No test in these folders needs PostgreSQL or Kafka; those of tests/unit start no process either.
+UNIT = "tests/unit/"
+NO_SERVER = (
+    UNIT,
+    "tests/integration/config/",
+    "tests/integration/orders/",
+    "tests/integration/relay/",
+    "tests/integration/saga_runtime/",
+    "tests/integration/sagas/",
+    "tests/integration/test_rooms.py",
+)
 # Most tests wait for other processes.
 WORKERS_PER_CORE = 3
 
@@ -35,7 +45,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {own[0]}"))
     if uses_database(item):
         item.add_marker("test_database")
-    if item.nodeid.startswith("tests/unit/") and not commits(item) and not starts_processes(item):
+    if item.nodeid.startswith(NO_SERVER):
+        item.add_marker("no_server")
+    if item.nodeid.startswith(UNIT) and not commits(item):
         item.add_marker("fast")
 
 
@@ -45,12 +57,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if not item.get_closest_marker("test_database")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.get_closest_marker("test_database")]
-
-
-def starts_processes(item: pytest.Item) -> bool:
-    """Tell whether this test's module has what starts a process."""
-    names = vars(getattr(item, "module", None) or object)
-    return not PROCESSES.isdisjoint(names)
 
 
 def uses_database(item: pytest.Item) -> bool:

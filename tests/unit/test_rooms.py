@@ -1,11 +1,8 @@
-"""Each room keeps to itself: the contracts of import-linter, and the one writer of the tables."""
+"""Each room keeps to itself: the journal alone writes the sagas' tables, and no unit test starts a
+process. `tests/integration/test_rooms.py` has the contracts of import-linter."""
 
 import ast
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,39 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("config", "orders", "outbox", "brokers", "relay", "sagas", "saga_runtime")
 
-TRESPASSES = {
-    # A module, what it is not to import, and the contract that says so.
-    "journal imports run": (
-        "sagas/journal/sql.py", "sagas.run.state", "nobody calls upwards",
-    ),
-    "definition imports journal": (
-        "sagas/definition/identity.py", "sagas.journal.sql", "nobody calls upwards",
-    ),
-    "inbox imports worker": (
-        "sagas/inbox/sequences.py", "sagas.worker.metrics", "nobody calls upwards",
-    ),
-    "inbox imports sagaz": (
-        "sagas/inbox/counters.py", "sagaz", "only what declares and runs a saga imports sagaz",
-    ),
-    "a statement imports psycopg": (
-        "sagas/journal/statements.py", "psycopg", "only journal.libpq speaks",
-    ),
-    "the ground floor imports a room": (
-        "saga_runtime/text.py", "sagas.errors", "Data goes one way round",
-    ),
-    "the ground floor imports outbox": (
-        "saga_runtime/waits.py", "outbox.errors", "Data goes one way round",
-    ),
-    "orders imports a room of sagas": (
-        "orders/services.py", "sagas.journal.sql", "orders uses the public face of sagas",
-    ),
-    "what answers imports what serves": (
-        "config/web/head.py", "config.serving.failures", "config: commands run what serves",
-    ),
-    "settings import what answers": (
-        "config/logs.py", "config.web.head", "config: commands run what serves",
-    ),
-}  # fmt: skip
 
 WRITING_CALLS = {
     "create", "update", "save", "delete", "bulk_create", "bulk_update", "get_or_create",
@@ -123,33 +87,74 @@ def test_a_trespass_is_found(line: str) -> None:
     assert [*writes_of_saga_tables(line)]
 
 
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What import-linter says of the project with every trespass in it."""
-    copy = tmp_path_factory.mktemp("project")
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, copy / package)
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    for module, forbidden, _ in TRESPASSES.values():
-        path = copy / module
-        path.write_text(f"{path.read_text()}\nimport {forbidden}\n")
-    done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
-        cwd=copy,
-        env={**os.environ, "COLUMNS": "500"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert done.returncode == 1, done.stderr
-    return done.stdout
+STARTS_PROCESSES = re.compile(
+    r"(subprocess|multiprocessing|concurrent\.futures\.ProcessPoolExecutor"
+    r"|os\.(fork|system|popen|exec|spawn|posix_spawn)\w*"
+    r"|config\.serving\.supervised\.Supervisor"
+    r"|sagas\.testing\.(saga_|process|workers|Workers)\w*"
+    r"|tests\.(integration|e2e|relaying|stripe_server\.process)"
+    r"|tests\.processes(?!\.ROOT$))"
+    r"(\.|$)"
+)
 
 
-@pytest.mark.parametrize("trespass", TRESPASSES)
-def test_import_linter_refuses(broken: str, trespass: str) -> None:
-    module, forbidden, contract = TRESPASSES[trespass]
-    importer = module.removesuffix(".py").replace("/", ".")
-    kept = [line for line in broken.splitlines() if contract in line]
-    assert any("BROKEN" in line for line in kept), kept
-    assert re.search(rf"{re.escape(importer)} -> {re.escape(forbidden)}\b", broken)
+def starts_of_processes(source: str) -> Iterator[str]:
+    """Find what starts processes, and the helpers that do.
+
+    Args:
+        source: the text of a Python module.
+
+    Yields:
+        The dotted name that is imported or used.
+    """
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names += [each.name for each in node.names]
+            case ast.ImportFrom(module=str() as module):
+                names += [f"{module}.{each.name}" for each in node.names]
+            case ast.Attribute(value=ast.Name(id="os")):
+                names.append(f"os.{node.attr}")
+    yield from (name for name in names if STARTS_PROCESSES.match(name))
+
+
+def test_no_unit_test_starts_a_process() -> None:
+    found = {
+        str(path.relative_to(ROOT)): names
+        for path in (ROOT / "tests/unit").rglob("*.py")
+        if (names := [*starts_of_processes(path.read_text())])
+    }
+    assert found == {}, "such tests belong to tests/integration/"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import subprocess",
+        "from multiprocessing import Process",
+        "import multiprocessing.connection",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "from tests import processes",
+        "from tests.processes import ROOT, manage",
+        "from config.serving.supervised import Supervisor",
+        "from sagas.testing import Worker, saga_crash",
+        "from sagas.testing.workers import Workers",
+        "os.fork()",
+    ],
+)
+def test_the_start_of_a_process_is_found(line: str) -> None:
+    assert [*starts_of_processes(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tests.processes import ROOT",
+        "from sagas.testing import deliver_commands",
+        "os.environ",
+        "from concurrent.futures import ThreadPoolExecutor",
+    ],
+)
+def test_what_starts_none_is_left_alone(line: str) -> None:
+    assert not [*starts_of_processes(line)]

@@ -1,12 +1,8 @@
 """What is said while the service starts: which part is waited for, and when each one works."""
 
-import os
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import pytest
 from django.db import OperationalError, connection
@@ -14,7 +10,6 @@ from django.db import OperationalError, connection
 from brokers import BrokerUnavailable, Record
 from brokers.memory import MemoryBroker
 from config.management.commands.up import _answers
-from config.serving.supervised import Part, Supervisor
 from relay.assembly import assemble_relay
 from relay.lanes import EveryLane
 from relay.timing import POSTGRESQL_TIMING, Timing
@@ -24,10 +19,7 @@ from sagas.inbox.consumer import SagaConsumer
 from sagas.worker.executor import Executor
 from sagas.worker.service import SagaService
 from tests.ports import free_port
-from tests.processes import ROOT
 from tests.unit.waiting import in_thread, until
-
-TALKS = "import sys, time; print({!r}, flush=True); sys.stdin.read()"
 
 
 class TestSignsOfLife:
@@ -40,34 +32,6 @@ class TestSignsOfLife:
             signs.waiting_for(["relay", "consumer-1"])
         assert said[0] == f"waiting for relay, consumer-1 ({EVERY:.0f} s)"
         assert 8 <= len(said) <= 10
-
-
-@contextmanager
-def supervised(*parts: Part) -> Iterator[tuple[Supervisor, list[str]]]:
-    said: list[str] = []
-    supervisor = Supervisor(parts, say=said.append)
-    supervisor.start()
-    try:
-        yield supervisor, said
-    finally:
-        supervisor.stop()
-        supervisor.join()
-
-
-def test_a_part_is_waited_for_until_it_says_that_it_works() -> None:
-    def part(name: str, line: str, ready: str) -> Part:
-        return Part(name, [sys.executable, "-c", TALKS.format(line)], ready=ready)
-
-    with supervised(
-        part("web", "x", ""),
-        part("relay", "relay: started", "relay: ready"),
-        part("consumer-1", "consumer: ready", "consumer: ready"),
-        part("consumer-2", "not consumer: ready", "consumer: ready"),
-    ) as (supervisor, said):
-        until(lambda: len(said) == 4)
-        until(lambda: "consumer-1" not in supervisor.unready())
-        assert supervisor.unready() == ["relay", "consumer-2"]
-        assert "consumer-1 | consumer: ready" in said
 
 
 def test_a_port_that_nobody_answers_at_is_not_ready() -> None:
@@ -193,21 +157,3 @@ class TestReady:
         now = 2 * POSTGRESQL_TIMING.lease
         relay._run_cycle(threading.Event())
         assert said == ["ready"]
-
-
-def test_make_says_what_it_does_before_it_is_silent() -> None:
-    # Not as a make within the make that runs these tests, whose ARGS and messages it would share.
-    env = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-    env.pop("MFLAGS", None)
-    for target in ("up", "test"):
-        made = subprocess.run(
-            ["make", target, "SYSTEM_UV=uv", "UV=echo"],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        first, second = made.stdout.splitlines()
-        assert first.startswith("Installing what is missing")
-        assert "--quiet" not in second, "uv says what it installs"

@@ -1,19 +1,16 @@
 """stripe:// against the tests' own Stripe: what it sends, and what it makes of each answer."""
 
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
-import requests
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from orders.errors import PaymentDeclined, PaymentUnavailable
 from orders.payments import PaymentGateway, gateway_from_url
-from tests.processes import ROOT
 from tests.stripe_server import API_KEY, DECLINED_CARD, Rule, Server, serving
 from tests.stripe_server.rules import Call
 from tests.unit.waiting import in_thread, until
@@ -340,27 +337,3 @@ class TestItsSettings:
     def test_by_default_it_speaks_to_stripe(self, settings: Settings) -> None:
         assert settings.STRIPE_API_BASE == "https://api.stripe.com"
         assert settings.STRIPE_TIMEOUT == 10.0
-
-
-def test_the_server_as_a_process(settings: Settings) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.stripe_server"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            settings.STRIPE_API_KEY, settings.STRIPE_API_BASE = API_KEY, url
-            rules = [{"call": "confirm", "do": "lose", "times": 1}]
-            response = requests.post(f"{url}/_control", json={"rules": rules}, timeout=5)
-            assert response.status_code == 200
-            gateway = gateway_from_url("stripe://")
-            with pytest.raises(PaymentUnavailable):
-                charge(gateway)
-            charge(gateway)
-            ledger = requests.get(f"{url}/_ledger", timeout=5).json()
-            assert [effect["effect"] for effect in ledger["effects"]] == ["created", "charged"]
-            assert ledger["intents"][0]["charged"] == 1234
-            wrong = requests.post(f"{url}/_control", json={"rules": [{"do": "evil"}]}, timeout=5)
-            assert wrong.status_code == 400
-        finally:
-            process.terminate()

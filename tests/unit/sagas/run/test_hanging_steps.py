@@ -1,8 +1,6 @@
 """Local steps and hooks that hang in Python, and workers that have lost their threads to them."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -393,32 +391,6 @@ class TestALoop:
 
         generators: list[AsyncIterator[int]] = []
         assert run_loop(main(), last_seconds=0.1) == 1
-
-
-PROCESS = """
-import django, threading, time
-from django.core.management.base import BaseCommand
-django.setup()
-from saga_runtime.processes import exit_within
-threading.Thread(target=time.sleep, args=(600,)).start()
-print("working", flush=True)
-try:
-    raise SystemExit({code})
-finally:
-    exit_within(0.5)
-"""
-
-
-@pytest.mark.parametrize("code", [0, 3])
-def test_a_process_ends_with_its_code_although_a_thread_hangs(code: int) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", PROCESS.format(code=code)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout) == (code, "working\n"), ended.stderr
 
 
 class TestAWatch:

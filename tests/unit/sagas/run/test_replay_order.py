@@ -1,12 +1,8 @@
-"""Of steps side by side that write one key, the last to finish counts, after a crash too."""
+"""Of steps side by side that write one key, the last to finish counts."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,121 +10,33 @@ from django.utils import timezone
 from sagaz import Saga as SagaClass
 from sagaz import action, compensate
 
-from orders.models import Product
-from sagas import StepRejected, call_in_thread
-from sagas.crash_points import Point
 from sagas.journal import writing
 from sagas.journal.entries import Entry, StepEntry, Written
-from sagas.journal.final_context import final_context
 from sagas.journal.records import StepRecord
-from sagas.models import Saga, SagaStep, StepStatus
+from sagas.models import SagaStep, StepStatus
 from sagas.run import state
 from sagas.run.state import RunState
-from sagas.testing import saga_crash, saga_worker, saga_workers
-from tests.processes import ROOT
 from tests.unit.sagas.saga_running import Context, Register, begin
 from tests.unit.sagas.scripted_sagas import claimed_by
-from tests.unit.waiting import until
-
-__all__ = ["saga_crash", "saga_worker", "saga_workers"]
-
-HERE = [__name__]
-
-
-def note(name: str, what: str) -> None:
-    product, _ = Product.objects.get_or_create(product_id=name)
-    Product.objects.filter(pk=product.pk).update(name=f"{product.name} {what}")
-
-
-def seen(name: str) -> list[str]:
-    return Product.objects.get(product_id=name).name.split()
 
 
 class Sides(SagaClass):
-    """`left` and `right` write one key; `ctx["last"]` says which of them ends last. What stands
-    behind them notes what it sees, at each of its attempts."""
+    """Two steps side by side."""
 
     saga_name = "sides"
+    parallel_roots = True
 
-    @action("first")
-    def first(self, ctx: Context) -> None: ...
-
-    @compensate("first")
-    async def unfirst(self, ctx: Context) -> None:
-        await call_in_thread(note, "undone", ctx["undone"])
-
-    @action("left", depends_on=["first"])
-    async def left(self, ctx: Context) -> Context:
-        return await self._side("left", "F", ctx, "done")
+    @action("left")
+    async def left(self, ctx: Context) -> None: ...
 
     @compensate("left")
-    async def unleft(self, ctx: Context) -> Context:
-        return await self._side("left", "C", ctx, "undone")
+    async def unleft(self, ctx: Context) -> None: ...
 
-    @action("right", depends_on=["first"])
-    async def right(self, ctx: Context) -> Context:
-        return await self._side("right", "F", ctx, "done")
+    @action("right")
+    async def right(self, ctx: Context) -> None: ...
 
     @compensate("right")
-    async def unright(self, ctx: Context) -> Context:
-        return await self._side("right", "C", ctx, "undone")
-
-    @action("then", depends_on=["left", "right"])
-    async def then(self, ctx: Context) -> None:
-        await call_in_thread(note, "done", ctx["done"])
-        if ctx.get("fails"):
-            raise StepRejected("it shall be undone")
-
-    async def _side(self, name: str, kind: str, ctx: Context, key: str) -> Context:
-        return await call_in_thread(self._wait, name, kind, ctx, key)
-
-    def _wait(self, name: str, kind: str, ctx: Context, key: str) -> Context:
-        if ctx["last"] == name:
-            other = SagaStep.objects.exclude(step__in=[name, "first", "then"])
-            until(other.filter(kind=kind, status="done").exists)
-        return {key: name}
-
-
-@pytest.mark.django_db(transaction=True)
-class TestThroughACrash:
-    @pytest.fixture(autouse=True)
-    def _sides(self, register: Register) -> None:
-        register(Sides)
-
-    @pytest.mark.parametrize("last", ["left", "right"])
-    def test_the_next_step_sees_what_it_saw(
-        self, last: str, saga_crash: Any, saga_worker: Any
-    ) -> None:
-        saga = begin("sides", last=last)
-        saga_crash(Point.CALLED, "then:F", imports=HERE)
-        saga_worker(saga, imports=HERE, lease=0.5)
-        assert seen("done") == [last, last]
-        assert final_context(Saga.objects.get(id=saga))["done"] == last
-
-    @pytest.mark.parametrize("last", ["left", "right"])
-    def test_the_next_compensation_too(self, last: str, saga_crash: Any, saga_worker: Any) -> None:
-        saga = begin("sides", last=last, fails=True)
-        saga_crash(Point.CALLED, "first:C", imports=HERE)
-        saga_worker(saga, imports=HERE, lease=0.5)
-        assert seen("undone") == [last, last]
-        assert final_context(Saga.objects.get(id=saga))["undone"] == last
-
-
-@pytest.mark.on_sqlite
-@pytest.mark.parametrize("seed", ["0", "1"])
-def test_whatever_the_hash_seed_is(seed: str, tmp_path: Path) -> None:
-    """With one of them a set of the two begins with left, with the other with right."""
-    test = f"{__file__}::TestThroughACrash::test_the_next_step_sees_what_it_saw"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
-        env=os.environ | {"PYTHONHASHSEED": seed, "DATABASE_URL": f"sqlite:///{tmp_path}/db"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "2 passed" in done.stdout
+    async def unright(self, ctx: Context) -> None: ...
 
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)

@@ -1,8 +1,6 @@
 """`run_saga_sync`: sagas that are run to their end where they are called."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +37,6 @@ from sagas.journal.final_context import final_context
 from sagas.models import Saga, SagaStep
 from sagas.worker.executor import Executor
 from sagas.worker.run_here import LocalRunner
-from tests.processes import ROOT
 from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
     QUICK,
@@ -450,15 +447,6 @@ class TestTheContextSoFar:
         context = final_context(saga)
         assert context["last"] == "mixC"
         assert list(context) == ["last", "saga_id", "mixF", "bakeF", "mixC"]
-
-
-def test_the_package_can_be_imported_before_there_are_models() -> None:
-    code = "import sys, sagas; assert 'sagas.models' not in sys.modules; sagas.run_saga"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert last == "AttributeError: module 'sagas' has no attribute 'run_saga'", done.stderr
 
 
 class TestWhatTheResultHolds:

@@ -13,18 +13,8 @@ from orders.models import Product
 from sagas import StepRejected, call_in_thread
 from sagas.crash_points import Point
 from sagas.models import Saga
-from sagas.testing import (
-    CrashMatrix,
-    Worker,
-    saga_crash,
-    saga_crash_walk,
-    saga_hold,
-    saga_worker,
-    saga_workers,
-)
+from sagas.testing import CrashMatrix, Worker
 from tests.unit.sagas.saga_running import Context, Register, begin, journal_of
-
-__all__ = ["saga_crash", "saga_crash_walk", "saga_hold", "saga_worker", "saga_workers"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
