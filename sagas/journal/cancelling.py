@@ -1,7 +1,7 @@
 """Ask for cancels: a command or a person does, and the worker applies them at the next step.
 
-A cancel and the start of the pivot write the same row, so one of them comes first: a saga has
-either a cancel or a begun pivot, never both.
+A cancel and the start of the pivot write the same row, so either comes first: a saga has a cancel
+or a begun pivot, never both.
 """
 
 from uuid import UUID

@@ -1,7 +1,7 @@
-"""Decide which worker runs which saga: claims, each with a new epoch, and their leases.
+"""Assign sagas to workers: claims, each with a new epoch, and leases.
 
-A saga's lease ends at its `next_run_at`; while it waits for a worker, that is when it is due. So
-one index finds both those that are due and those whose worker is lost.
+The column `next_run_at` holds the end of a held saga's lease, and the moment at which a waiting
+saga is due. So a single index finds due sagas and sagas of lost workers.
 """
 
 import random
@@ -36,15 +36,15 @@ def claim(
     suspect_from: int = 2,
     chance: Callable[[], float] = random.random,
 ) -> list[Claimed]:
-    """Claim sagas that wait for a worker, or whose worker's lease has run out.
+    """Claim sagas without a worker, and sagas whose lease has run out.
 
     Args:
-        worker: the name of the worker that claims.
+        worker: the claiming worker's name.
         limit: the most sagas to claim.
-        lease: how long each saga is this worker's, unless the lease is renewed.
+        lease: how long each saga is the worker's, unless the lease is renewed.
         at_most: how many sagas of a name may run at a time, among all workers.
-        only: the id of a saga: this saga is claimed, or none.
-        suspect_from: sagas that have lost so many workers, and may have killed them, are left to
+        only: a saga's id; no other saga is claimed.
+        suspect_from: sagas with so many lost workers may have killed the workers, and are left to
             `claim_suspect()`.
         chance: random numbers from 0 up to 1.
 
@@ -77,18 +77,18 @@ def claim_suspect(
     at_most: Mapping[str, int] | None = None,
     suspect_from: int = 2,
 ) -> list[Claimed]:
-    """Claim one saga that may have killed its workers; the caller runs it alone.
+    """Claim a suspect, a saga that may have killed workers; the caller runs the suspect alone.
 
-    Sagas that run beside a killer lose their workers too, and would be parked for nothing.
+    Sagas beside a killer lose their workers too, and would be parked for nothing.
 
     Args:
-        worker: the name of the worker that claims.
-        lease: how long the saga is this worker's, unless the lease is renewed.
+        worker: the claiming worker's name.
+        lease: how long the saga is the worker's, unless the lease is renewed.
         at_most: how many sagas of a name may run at a time, among all workers.
         suspect_from: how many lost workers make a saga a suspect.
 
     Returns:
-        One saga, or none.
+        A single saga, or none.
     """
     limits = at_most or {}
     began = time.monotonic()
@@ -101,7 +101,7 @@ def claim_suspect(
 
 
 def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
-    """Tell whether `claim_suspect()` would find a saga; its arguments are the same."""
+    """Tell whether `claim_suspect()` would find a saga, given the same arguments."""
     now, params = sql.moment()
     full = [name for name, most in (at_most or {}).items() if _held(name) >= most]
     others = f" AND name NOT IN ({sql.listed(full)})" if full else ""
@@ -115,7 +115,7 @@ def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from
 
 
 def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
-    """Extend the leases of the sagas that this worker still holds; others are left out."""
+    """Extend the leases of the given sagas, as far as the worker still holds the sagas."""
     until, params = sql.moment(seconds_ahead=lease.total_seconds())
     among, keys = sql.among(sorted(ids))
     # Nobody can claim a row that is locked; to wait for the lock would cost all others their lease.
@@ -128,11 +128,11 @@ def renew(*, worker: str, ids: Collection[UUID], lease: timedelta) -> None:
 
 
 def release(*, worker: str, but: Collection[UUID] = ()) -> None:
-    """Give up the sagas that this worker holds, so that another worker may claim them at once.
+    """Give up a worker's sagas, so that the next worker may claim the sagas at once.
 
     Args:
         worker: the worker's name.
-        but: sagas that are kept until their leases run out: then the takeover counts against them,
+        but: sagas to keep until the leases run out: then the takeover counts against these sagas,
             and parks them in the end.
     """
     now, params = sql.moment()
@@ -160,7 +160,7 @@ _ALL_ACTIVE = f"{_ACTIVE} AND (paused OR NOT paused)"  # see PAUSED_OR_NOT
 def _is_suspect(cost: int) -> str:
     """Return the condition that a saga has lost so many workers.
 
-    Counted with them is the worker whose lease has just run out, if any: the claim is yet to count.
+    A worker whose lease has just run out counts as lost, though only the claim will write so.
     """
     return f"(takeovers >= {cost:d} OR (takeovers = {cost - 1:d} AND worker <> ''))"
 
@@ -185,10 +185,10 @@ def _take_limited(
     which: sql.Statement,
     chance: Callable[[], float],
 ) -> Rows:
-    """Claim sagas of the names that have a limit, as many as the limits allow.
+    """Claim sagas of the names with a limit, as many as the limits allow.
 
-    Which name comes first is left to chance. Workers count and claim one after the other, or two
-    of them would fill the same room.
+    The order of the names is left to chance. Workers count and claim in turn, or two workers would
+    fill the same room.
     """
     if sql.is_postgresql():
         [(is_turn,)] = sql.run("SELECT pg_try_advisory_xact_lock(%s)", [_LIMITS_LOCK])
@@ -214,15 +214,15 @@ def _take(
     negated: bool,
     which: sql.Statement,
 ) -> Rows:
-    """Claim sagas of these names, or of all others.
+    """Claim sagas of the given names, or of all further names.
 
     Args:
-        worker: the name of the worker that claims.
+        worker: the claiming worker's name.
         limit: the most sagas to claim.
-        lease: how long each saga is this worker's.
+        lease: how long each saga is the worker's.
         names: names of sagas; without any, the names do not matter.
-        negated: claim those of all other names.
-        which: a condition besides.
+        negated: claim sagas of all names but the given.
+        which: a further condition.
 
     Returns:
         Rows of sagas_saga, with the columns of `loading.returned_columns`.
@@ -257,7 +257,7 @@ def _take(
 
 
 def _held(name: str) -> int:
-    """Count the sagas of a name that a worker holds by a lease."""
+    """Count the sagas of a name under a lease."""
     now, params = sql.moment()
     [(count,)] = sql.run(
         f"SELECT count(*) FROM sagas_saga WHERE {_ALL_ACTIVE} AND name = %s AND worker <> ''"  # noqa: S608

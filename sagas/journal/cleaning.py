@@ -1,6 +1,6 @@
 """Delete ended sagas and old inbox rows, a batch at a time.
 
-One DELETE of millions of rows ends with the statement timeout, and is rolled back each time.
+A DELETE of millions of rows ends with the statement timeout, and is rolled back each time.
 """
 
 from collections.abc import Collection
@@ -15,18 +15,18 @@ from sagas.models import ENDED, InboxMessage, Saga, SagaStatus
 T = TypeVar("T", bound=Model)
 
 BATCH = 500
-"""Rows of one transaction, unless the caller says otherwise."""
+"""Rows of a transaction, unless the caller says otherwise."""
 
 
 def clean_sagas(
     *, older_than: datetime, statuses: Collection[SagaStatus] = ENDED, batch: int = BATCH
 ) -> int:
-    """Delete sagas that ended before a moment, with all that the journal has of them.
+    """Delete sagas that ended before a moment, with all their rows in the journal.
 
     Args:
         older_than: the moment.
-        statuses: sagas of other statuses stay; only ended sagas may be deleted.
-        batch: sagas of one transaction; batches that are done stay done where a later one fails.
+        statuses: the statuses of sagas to delete; only ended sagas may be deleted.
+        batch: sagas of a transaction; batches stay deleted where a later batch fails.
 
     Returns:
         How many sagas were deleted.
@@ -41,9 +41,9 @@ def clean_inbox(*, older_than: datetime, batch: int = BATCH) -> int:
     """Delete inbox rows of messages that were accepted before a moment.
 
     Args:
-        older_than: the moment. No topic may still hold a message that is older, or that message
-            could be accepted again.
-        batch: rows of one transaction.
+        older_than: the moment. No topic may still hold an older message, or the message could be
+            accepted again.
+        batch: rows of a transaction.
 
     Returns:
         How many rows were deleted.

@@ -1,7 +1,7 @@
-"""Encode values for the journal, with their types: a replay sees what a step has returned.
+"""Encode values for the journal, with their types: a replay sees the very result of a step.
 
-JSON holds most; the rest is an object with one key that says the type: `{"$decimal": "9.99"}`.
-A dict of the user's whose single key begins with `$` is wrapped as `{"$dict": …}`.
+JSON holds most values; the rest become an object with a single key for the type:
+`{"$decimal": "9.99"}`. A user's dict whose single key begins with `$` is wrapped as `{"$dict": …}`.
 """
 
 import base64
@@ -40,11 +40,11 @@ _READERS = {tag: reader for _, tag, _, reader in _SCALARS}
 
 
 def encode(value: Any) -> str:
-    """Return a value as text that any database can store.
+    """Encode a value as text for any database.
 
     Raises:
-        UnstorableValue: some part has a type or value that would not come back the same, or the
-            value is nested more than `DEEPEST` levels deep.
+        UnstorableValue: some part would not come back the same, or the value is nested more than
+            `DEEPEST` levels deep.
     """
     if is_too_deep(value):
         raise UnstorableValue(_TOO_DEEP)
@@ -57,10 +57,10 @@ def encode(value: Any) -> str:
 
 
 def decode(text: str) -> Any:
-    """Return the value that `encode` was given.
+    """Decode a value from the text of `encode`.
 
     Raises:
-        UnreadableValue: `encode` has not made this text, or a newer version of `encode` has.
+        UnreadableValue: the text is damaged, or comes from a newer version of `encode`.
     """
     try:
         value = _rich(json.loads(text, parse_constant=_refuse_constant))
@@ -109,7 +109,7 @@ def _plain_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _rich(value: Any) -> Any:
-    """Replace each object that says its type by the value, in place.
+    """Replace each object with a type's tag by the value, in place.
 
     From the outside in: the keys within a `$dict` are the user's. Without recursion: a damaged
     text may be nested deeper than Python's stack.
@@ -139,7 +139,7 @@ def _rich(value: Any) -> Any:
 
 
 def _untagged(tag: str, inner: Any, found: dict[str, Any]) -> Any:
-    """Return what is inside of `$dict` and `$tuple`; any other dict itself."""
+    """Unwrap `$dict` and `$tuple`; return any further dict as given."""
     if (tag == "$dict" and isinstance(inner, dict)) or (tag == "$tuple" and type(inner) is list):
         return inner
     if tag.startswith("$"):

@@ -1,8 +1,8 @@
-"""Guard the ends of sagas: each statement that ends a saga has the condition for that end.
+"""Guard the ends of sagas: each statement that ends a saga has a condition for the end.
 
 Whatever the run or sagaz's engine has made of an exception: no saga is `completed` while a forward
-step is not done, and none is `rolled_back` that nothing has decided against, or while what undoes a
-step that may have had its effect is neither done nor settled by a person.
+step is not done. No saga is `rolled_back` without a decision, or while a step that may have had an
+effect lacks a compensation, done or settled by a person.
 """
 
 from collections.abc import Collection
@@ -35,7 +35,7 @@ def is_done(names: str, count: str) -> str:
 
     Args:
         names: an SQL list, or a query, of the names of all forward steps.
-        count: an SQL expression of how many there are.
+        count: an SQL expression of the number of names.
     """
     return (
         f"{may_become(SagaStatus.COMPLETED)} AND"  # noqa: S608 - constants
@@ -48,8 +48,8 @@ def is_done(names: str, count: str) -> str:
 def statement(saga: Claimed, ending: Ending, steps: Collection[str]) -> sql.Statement:
     """Build the statement that ends a saga, and returns the saga's id.
 
-    The statement returns no row where the saga may not end so, or has ended already. The caller
-    has locked the saga's row, and compared the epoch.
+    The statement returns no row where the journal refuses the end, or the saga has ended already.
+    The caller has locked the saga's row, and compared the epoch.
 
     Args:
         saga: the saga.

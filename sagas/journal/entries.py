@@ -1,4 +1,4 @@
-"""Say what a run writes into the journal (`Entry`), and what becomes of an entry (`Verdict`)."""
+"""Define a run's entries for the journal (`Entry`), and the journal's answers (`Verdict`)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from sagas.models import StepStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEntry:
-    """Say what has become of an attempt at a step.
+    """Describe an attempt at a step.
 
     Attributes:
         step: the step's name.
@@ -19,9 +19,9 @@ class StepEntry:
         attempt: the attempt's number, from 1.
         failures: how many retries are spent, with this attempt.
         started_at: when the attempt began.
-        result: what the step has returned, encoded by `codec`.
+        result: the step's result, encoded by `codec`.
         error: why the attempt failed, for people.
-        finished_at: when the attempt ended, where the order in which two steps ended matters.
+        finished_at: when the attempt ended, where the order of two steps' ends matters.
         traceback: of the error, as text.
     """
 
@@ -39,7 +39,7 @@ class StepEntry:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Decide against the saga: what is done will be undone.
+    """Decide against the saga: the steps done will be undone.
 
     Attributes:
         reason: the failure, for people.
@@ -81,10 +81,10 @@ Change = Fail | Wait | BeginPivot | End
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Say what is written of one saga in one go.
+    """Bundle all that is written of a saga at once.
 
     Attributes:
-        saga: the saga, as the worker has claimed it.
+        saga: the saga, as claimed by the worker.
         step: an attempt at a step, if any.
         changes: changes of the saga's own row.
         unless_cancelled: write nothing where a cancel waits.
@@ -101,7 +101,7 @@ class Written:
     """Say that an entry is in the journal.
 
     Attributes:
-        cancel_reason: why the cancel that waits was asked for; empty where no cancel waits.
+        cancel_reason: of the waiting cancel; empty where no cancel waits.
     """
 
     cancel_reason: str = ""
@@ -109,7 +109,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Say that an entry is not written: it was to be written unless a cancel waits, and one does.
+    """Say that an entry is not written, because a cancel waits: see `Entry.unless_cancelled`.
 
     Attributes:
         reason: why the cancel was asked for.
@@ -136,8 +136,8 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Say that an entry is not written: the journal does not allow the saga to end so."""
+    """Say that an entry is not written: the journal does not allow the end of the saga."""
 
 
 Verdict = Written | Cancelled | Fenced | Busy | Refused
-"""What has become of an entry."""
+"""The journal's answer to an entry."""

@@ -1,4 +1,4 @@
-"""Put together the context that a saga has come to, from its journal."""
+"""Compute a saga's final context from the journal."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,18 +11,18 @@ from sagas.models import Saga, SagaStep, StepKind, StepStatus
 def final_context(
     saga: Saga, steps: Iterable[SagaStep] | None = None, *, is_lenient: bool = False
 ) -> dict[str, Any]:
-    """Put together a saga's context: its first one, and what steps and compensations made of it.
+    """Compute a saga's context: the first context, with the results of steps and compensations.
 
-    The results of steps are merged in the order in which the steps finished, then those of
-    compensations likewise. A saga that has not ended has a context as far as it has come.
+    The results of steps are merged in the order of the steps' ends, then the results of
+    compensations likewise. A running saga has a context of the steps so far.
 
     Args:
         saga: the saga's row.
-        steps: the saga's rows, where the caller has them already.
-        is_lenient: leave out what cannot be read, as for a saga that is parked for it.
+        steps: the rows of the saga's steps, where the caller has loaded them already.
+        is_lenient: leave out unreadable values, as for a saga parked because of such a value.
 
     Returns:
-        The context, with the `saga_id` that sagaz puts into it.
+        The context, with sagaz's `saga_id`.
 
     Raises:
         UnreadableValue: some part cannot be read, unless `is_lenient`.

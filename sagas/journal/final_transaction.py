@@ -1,4 +1,4 @@
-"""End a saga whose app has a hook for that, or park a saga, in one last transaction."""
+"""End a saga whose app has a hook for the end, or park a saga, in a last transaction."""
 
 import threading
 from collections.abc import Collection
@@ -41,8 +41,8 @@ def finish(
     the app's hook raises.
 
     Args:
-        saga: the saga, as its worker has claimed it.
-        outcome: how the saga ends; the hook is called with it.
+        saga: the saga, as claimed by the worker.
+        outcome: how the saga ends; the hook's argument.
         steps: the names of all forward steps of the saga; to park a saga none are needed.
         with_hook: call the hook, if the app has one.
 
@@ -128,7 +128,7 @@ def _call_hook(outcome: SagaOutcome) -> None:
 def _hook_failed(outcome: SagaOutcome, error: BaseException) -> HookFailed:
     """Build the error of a hook that has failed.
 
-    To be called where the hook's error was raised: there the connection still tells whether our
+    To be called where the hook's error was raised: in there the connection still tells whether our
     own database is to blame.
     """
     text = bounded(f"its {_name(outcome)} hook fails: {failure_of(error).text}")

@@ -1,4 +1,4 @@
-"""Group commit: sagas that run side by side share the transactions that write their entries."""
+"""Commit entries in groups: parallel sagas share the transactions for their entries."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from sagas.journal import writing
 from sagas.journal.entries import Entry, Verdict
 
 MAX_GROUP = 200
-"""Entries of one transaction, unless the caller says otherwise."""
+"""Entries of a transaction, unless the caller says otherwise."""
 
 _Results = list[Verdict | Exception]
 
 
 class GroupCommit:
-    """Collect entries while a transaction is under way, and write them together in the next.
+    """Collect entries while a transaction is under way, and write all in the next.
 
     Args:
-        threads: where groups are written, one group at a time.
-        max_group: the most entries of one transaction.
-        write: writes a group in one transaction.
+        threads: where groups are written, a group at a time.
+        max_group: the most entries of a transaction.
+        write: writes a group in a single transaction.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class GroupCommit:
         """Hand in an entry, for the next group.
 
         Returns:
-            A future of the verdict, which is there once the group's transaction is through; or of
-            a django.db.Error, where the entry is not written, or nobody knows.
+            A future of the verdict, done once the group's transaction is through. The future has a
+            django.db.Error where the entry is not written, or where the commit's answer was lost.
         """
         written: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, written))
@@ -53,7 +53,7 @@ class GroupCommit:
         return written
 
     def _ended(self, writer: asyncio.Task[None]) -> None:
-        """Cancel all futures where the loop ends: a run that waits in `finally` must not hang."""
+        """Cancel all futures where the loop ends: a run waiting in `finally` must not hang."""
         if writer.cancelled():
             for _, written in [*self._under_way, *self._waiting]:
                 written.cancel()
@@ -77,7 +77,7 @@ class GroupCommit:
                     written.set_result(result)
 
     def _write_group(self, entries: list[Entry]) -> _Results:
-        """Write entries together, or each alone where one of them has spoilt the group."""
+        """Write entries together, or each alone where a single entry has spoilt the group."""
         try:
             return [*self._write(entries)]
         except Exception as error:  # noqa: BLE001 - the others must not suffer for one

@@ -1,4 +1,4 @@
-"""Remember which messages each consumer group has accepted."""
+"""Remember the messages accepted by each consumer group."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ MessageIdentity = tuple[str, str]
 def already_accepted(
     identities: Collection[MessageIdentity], *, consumer: str
 ) -> set[MessageIdentity]:
-    """Find those messages that this consumer group has accepted before.
+    """Find the messages already accepted by a consumer group.
 
     Args:
         identities: source and id of each message.
@@ -23,7 +23,7 @@ def already_accepted(
 
 
 def insert_accepted(identities: Collection[MessageIdentity], *, consumer: str) -> None:
-    """Insert an inbox row for each message; a message that has one already keeps it."""
+    """Insert an inbox row for each message; existing rows stay."""
     InboxMessage.objects.bulk_create(
         [
             InboxMessage(consumer=consumer, source=source, message_id=message_id)

@@ -1,7 +1,7 @@
 """Send statements to PostgreSQL through libpq itself.
 
 A cursor takes twice the time for a statement, and lets go of the interpreter several times over,
-which other threads then hold.
+each time for other threads to take hold.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 
 def limit_statements(seconds: float) -> None:
-    """Limit the seconds that a statement, and a pause between two, may take in this transaction."""
+    """Limit the seconds of each statement, and of each pause between two, in this transaction."""
     limit = max(1, round(timedelta(seconds=seconds).total_seconds() * 1000))
     send(
         f"SET LOCAL statement_timeout = {limit};"
@@ -27,10 +27,10 @@ def limit_statements(seconds: float) -> None:
 
 
 def send(text: str) -> list[tuple[Any, ...]]:
-    """Send one message, of one or several statements, within `atomic()`.
+    """Send one or several statements in a single message, within `atomic()`.
 
     Returns:
-        The rows of the last statement; their values are text, or None.
+        The rows of the last statement; each value is text, or None.
     """
     connection.validate_no_broken_transaction()
     link = _link()
@@ -48,7 +48,7 @@ def send(text: str) -> list[tuple[Any, ...]]:
 
 
 def bound(text: str, params: Sequence[Any]) -> str:
-    """Return a statement with its parameters put in: texts, numbers or None."""
+    """Put parameters into a statement: texts, numbers or None."""
     escape = Escaping(_link().pgconn).escape_literal
     return text % tuple(
         _quoted(each, escape) if isinstance(each, str) else _number(each) for each in params
@@ -56,7 +56,7 @@ def bound(text: str, params: Sequence[Any]) -> str:
 
 
 def _link() -> "psycopg.Connection[Any]":
-    """Return the psycopg connection that is Django's in this thread."""
+    """Return Django's psycopg connection in this thread."""
     connection.ensure_connection()
     found: psycopg.Connection[Any] = connection.connection
     return found

@@ -1,7 +1,7 @@
-"""Load what a claim has taken: rows of sagas and of their steps become `Claimed`.
+"""Load claimed sagas: rows of sagas and of their steps become `Claimed`.
 
-Rows may be damaged, or written by a newer version. Whatever stands in the rows of one saga, the
-others are loaded: a saga that cannot be read is marked as `unreadable`, and parks.
+Rows may be damaged, or written by a newer version. No damage to a saga keeps further sagas from
+being loaded: a damaged saga is marked as `unreadable`, and parks.
 """
 
 import time
@@ -41,13 +41,13 @@ _AS_TEXT = {"created_at": "created_at || ''", "deadline": "deadline || ''"}
 
 
 def returned_columns() -> list[str]:
-    """Return the SQL expressions of the columns of sagas_saga that `load_claimed` reads."""
+    """Return SQL for the columns of sagas_saga read by `load_claimed`."""
     special = _AS_SECONDS if sql.is_postgresql() else _AS_TEXT
     return [special.get(column, column) for column in _COLUMNS]
 
 
 def load_claimed(taken: Rows, *, worker: str, began: float) -> list[Claimed]:
-    """Load sagas that a worker has claimed, the oldest first, with their steps.
+    """Load a worker's claimed sagas, the oldest first, with their steps.
 
     Args:
         taken: rows of sagas_saga, with the columns of `returned_columns`.
@@ -80,7 +80,7 @@ def record_of(row: SagaStep) -> StepRecord:
 
 
 def _has_id(row: dict[str, Any]) -> bool:
-    """Make the row's id a UUID, and tell whether that is possible: SQLite keeps any text as an id.
+    """Make the row's id a UUID, and tell whether the id is readable: SQLite keeps any text.
 
     A row without a readable id cannot be written either: the row is reported, and left alone.
     """
@@ -111,7 +111,7 @@ def _claimed(row: dict[str, Any], worker: str, steps: Rows) -> Claimed:
 
 
 def _seconds_until(deadline: Any) -> float | None:
-    """Return the seconds that are left; None without a deadline.
+    """Return the remaining seconds; None without a deadline.
 
     Args:
         deadline: on PostgreSQL the seconds left, on SQLite the text of the moment.
@@ -135,7 +135,7 @@ def _dict(encoded: Any, what: str) -> dict[str, Any]:
 
 
 def _steps_of(ids: Collection[UUID]) -> dict[UUID, Rows]:
-    """Return the steps of each saga, as `_record` takes them."""
+    """Return the steps of each saga, in the form for `_record`."""
     columns = ("saga_id", "step", "kind", "status", "attempt", "failures", "result", "error")
     # As text: for one that is no moment, Django would raise for all of them.
     rows = SagaStep.objects.filter(saga_id__in=ids).annotate(at=Cast("finished_at", TextField()))

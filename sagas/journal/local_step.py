@@ -1,4 +1,4 @@
-"""Run a local step: its writes, its journal row and the fence commit together."""
+"""Run a local step: the app's writes, the journal's rows and the fence commit together."""
 
 import threading
 import time
@@ -29,22 +29,22 @@ def do_locally(
     timeout: float | None,
     finish: Callable[[], datetime] = timezone.now,
 ) -> tuple[Any, str]:
-    """Do a local step: its writes, its journal row and the fence commit together.
+    """Do a local step: the app's writes, the journal's rows and the fence commit together.
 
     Args:
         entry: the entry of the attempt, without the result.
-        work: calls the step; returns a value that `codec` can encode.
-        timeout: seconds that a statement, and a pause between two, may take.
-        finish: called when the work is done; returns the moment that the journal shall have.
+        work: calls the step; returns a value for `codec` to encode.
+        timeout: seconds for each statement, and for each pause between two.
+        finish: called when the work is done; returns the moment of the end, for the journal.
 
     Returns:
-        The result as the journal keeps it, and the reason of a cancel that waits.
+        The result as decoded from the journal, and the reason of a waiting cancel, or "".
 
     Raises:
         LeaseLost: another worker has taken the saga over; nothing is written.
         CancelRequested: a cancel waits, and `entry` is `unless_cancelled`; nothing is written.
-        TimeoutError: the server has ended the transaction for its pauses, or has given up a
-            constraint or trigger that was left to the commit; nothing is written.
+        TimeoutError: the server has ended the transaction for a pause, or has given up a deferred
+            constraint or trigger at the commit; nothing is written.
     """
     step = entry.step
     assert step is not None  # noqa: S101 - for the types
@@ -74,7 +74,7 @@ def do_locally(
 
 
 def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
-    """Write the journal's rows behind the fence; return the reason of a cancel that waits."""
+    """Write the journal's rows behind the fence; return the reason of a waiting cancel."""
     fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
     at = sql.text_of(timezone.now())
     row = statements.step_row(entry.saga, step, at=at, result=result)
@@ -96,7 +96,7 @@ def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
 
 @contextmanager
 def _no_outage_behind(timeout: float | None) -> Iterator[None]:
-    """Raise TimeoutError for a connection that is lost after the timeout: the step is at fault.
+    """Raise TimeoutError for a connection lost after the timeout: the step is at fault.
 
     Taken for an outage of the database, the step would be tried without end.
     """

@@ -1,4 +1,4 @@
-"""Look up single values that a run needs besides those it was claimed with."""
+"""Look up single values for a run in the course of the run."""
 
 from django.db import transaction
 
@@ -8,7 +8,7 @@ from sagas.models import Saga, SagaStep
 
 
 def step_record(saga: Claimed, step: str, kind: str) -> StepRecord | None:
-    """Return a step as the journal has it now, after any commit that is still under way.
+    """Read a step's present row, after any commit still under way.
 
     Raises:
         UnreadableValue: the step's result is damaged.

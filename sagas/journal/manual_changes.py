@@ -1,4 +1,4 @@
-"""Write what a person changes of a saga, with who, why and when in the same transaction."""
+"""Write a person's changes to a saga, with who, why and when in the same transaction."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -24,10 +24,10 @@ def recorded(
 
     Args:
         saga_id: the saga.
-        action: what is done, as `retry`.
+        action: the kind of intervention, as `retry`.
         who: the person, stored up to 255 characters.
         why: the reason.
-        step: the step that is settled, where one is.
+        step: the settled step, if any.
         kind: the step's `StepKind`.
 
     Yields:
@@ -46,31 +46,31 @@ def recorded(
 def record_intervention(
     saga: Saga, action: str, *, who: str, why: str, step: str = "", kind: str = ""
 ) -> None:
-    """Insert the row that says who has done what to a saga, and why."""
+    """Insert an intervention's row: who, why, and the action."""
     Intervention.objects.create(
         saga=saga, action=action, step=step, kind=kind, who=storable(who)[:_LONGEST], why=why
     )
 
 
 def renew_retries(saga: Saga) -> None:
-    """Give each step of a saga that is not done its retries back."""
+    """Renew the retries of each open step of a saga."""
     saga.steps.filter(status__in=_OPEN).update(failures=0)
 
 
 def settle_step(
     saga: Saga, step: str, kind: StepKind, status: StepStatus, *, resolved_by: str
 ) -> StepStatus | None:
-    """Count a step as done or skipped, because a person says so; its result is empty.
+    """Settle a step as done or skipped, on a person's word; the result is empty.
 
     Args:
         saga: the saga, whose row is locked.
         step: the step's name.
         kind: forward or compensation.
         status: DONE or SKIPPED.
-        resolved_by: who says so, and why; stored up to 255 characters.
+        resolved_by: the person and the reason; stored up to 255 characters.
 
     Returns:
-        None where it is written; otherwise the status in which the step is settled already.
+        None where the step is settled now; otherwise the status of a step settled before.
     """
     values = {
         "status": status,
@@ -93,12 +93,12 @@ def settle_step(
 
 
 def begin_pivot(saga: Saga) -> None:
-    """Note that a person has settled the saga's pivot: from now on the saga cannot be undone."""
+    """Note a pivot settled by a person: from now on the saga cannot be undone."""
     Saga.objects.filter(id=saga.id).update(past_pivot=True)
 
 
 def go_on(saga: Saga) -> None:
-    """Let a parked saga be claimed again, forwards or backwards, without its deadline."""
+    """Let a parked saga be claimed again, forwards or backwards, without a deadline."""
     status = SagaStatus.COMPENSATING if saga.failure else SagaStatus.RUNNING
     Saga.objects.filter(id=saga.id).update(
         status=status, park_reason="", takeovers=0, deadline=None, worker="", next_run_at=sql.now()

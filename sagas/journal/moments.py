@@ -1,7 +1,7 @@
-"""Write and read the moments of the journal, with their zone and fold.
+"""Write and read the moments of the journal, with zone and fold.
 
-A moment is its ISO text, as in `"2026-10-25T02:30:00+00:00"`. One whose zone has a name, or that is
-the second of an hour that comes twice, is a list of text, name (or null) and fold:
+A moment is an ISO text, as in `"2026-10-25T02:30:00+00:00"`. A moment with a named zone, or in the
+second pass of a repeated hour, is a list of text, name (or null) and fold:
 `["2026-10-25T02:30:00", "Europe/Berlin", 1]`.
 """
 
@@ -15,14 +15,14 @@ Moment = datetime | time
 
 
 def check_moment(moment: Moment, where: str) -> None:
-    """Refuse a moment whose zone has no name, and no offset that is the same all year.
+    """Refuse a moment whose zone has neither a name nor the same offset all year.
 
     Args:
         moment: a datetime or a time.
         where: the value's place, for the sentence.
 
     Raises:
-        UnstorableValue: the moment would come back without its zone.
+        UnstorableValue: the moment would come back without the zone.
     """
     zone = moment.tzinfo
     if zone is None or type(zone) is timezone or _name(zone) or zone.utcoffset(None) is not None:
@@ -34,7 +34,7 @@ def check_moment(moment: Moment, where: str) -> None:
 
 
 def encode_moment(moment: Moment) -> str | list[Any]:
-    """Return the moment as a value of JSON."""
+    """Encode a moment as a value of JSON."""
     name = _name(moment.tzinfo)
     if name is None and not moment.fold:
         return moment.isoformat()
@@ -43,7 +43,7 @@ def encode_moment(moment: Moment) -> str | list[Any]:
 
 
 def decode_moment(kind: type[Moment], written: str | list[Any]) -> Moment:
-    """Return the moment, a datetime or a time, that `encode_moment` was given."""
+    """Decode a moment, a datetime or a time, from the value of `encode_moment`."""
     if isinstance(written, str):
         return kind.fromisoformat(written)
     text, name, fold = written

@@ -1,7 +1,7 @@
-"""Write a group of entries by one statement of PostgreSQL.
+"""Write a group of entries by a single statement of PostgreSQL.
 
-The statement is a transaction of its own: it locks the rows of the sagas, checks the fences, and
-writes steps, attempts and ends. Most groups fit: see `fits()`; `writing` has the way of the others.
+The statement is a transaction of its own, to lock the rows of the sagas, check the fences, and
+write steps, attempts and ends. Most groups fit: see `fits()`; `writing` writes all further groups.
 """
 
 import json
@@ -103,19 +103,19 @@ LEFT JOIN refused ON refused.n = given.n
 
 
 def fits(entry: Entry) -> bool:
-    """Tell whether the one statement can write an entry."""
+    """Tell whether the statement can write an entry."""
     return all(isinstance(change, BeginPivot | End) for change in entry.changes)
 
 
 def write_at_once(entries: Sequence[Entry]) -> list[Verdict | None]:
-    """Write entries of several sagas in one statement, which waits for no lock.
+    """Write entries of several sagas in a single statement without waiting for locks.
 
     Args:
-        entries: those for which `fits` is true.
+        entries: `fits` is true for each.
 
     Returns:
-        For each entry, its verdict; None where the saga is gone, or where another transaction
-        holds the saga's row.
+        A verdict for each entry; None where the saga is gone, or where another transaction holds
+        the saga's row.
     """
     at = sql.text_of(timezone.now())
     given = json.dumps([_given_row(n, entry, at) for n, entry in enumerate(entries)])
@@ -134,7 +134,7 @@ def write_at_once(entries: Sequence[Entry]) -> list[Verdict | None]:
 
 
 def _given_row(n: int, entry: Entry, at: str) -> dict[str, Any]:
-    """Build the row of `given` for an entry; a column of `_TYPES` that is left out is NULL."""
+    """Build the row of `given` for an entry; a missing column of `_TYPES` is NULL."""
     saga, step = entry.saga, entry.step
     row: dict[str, Any] = {
         "n": n, "saga_id": sql.id_text(saga.id), "epoch": saga.epoch, "at": at,

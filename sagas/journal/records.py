@@ -1,4 +1,4 @@
-"""Hold what a worker has read of one saga: its row and its steps, as they were claimed."""
+"""Hold a saga's row and steps, as claimed by a worker."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,13 +8,13 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """Hold a step as the journal has it.
+    """Hold a step's row in the journal.
 
     Attributes:
         status: a `StepStatus`.
         attempt: the number of the last attempt.
         failures: how many retries are spent.
-        result: what the step has returned, decoded; None without a result.
+        result: the step's result, decoded; None without a result.
         error: why the last attempt failed; empty otherwise.
         finished_at: when the last attempt ended; no two steps of a saga have the same moment.
     """
@@ -29,13 +29,13 @@ class StepRecord:
 
 @dataclass(slots=True)
 class Claimed:
-    """Hold a saga that a worker may run while the lease lasts, and the steps done so far.
+    """Hold a saga for a worker to run while the lease lasts, and the steps done so far.
 
     Attributes:
-        epoch: the number of the claim; whoever claims the saga next has a higher one.
+        epoch: the number of the claim; the next claim of the saga has a higher number.
         context: the first context, decoded.
-        failure: why the saga is being undone; empty while it goes forwards.
-        cancel_reason: of the cancel that waits, or was applied; empty without one.
+        failure: why the saga is being undone; empty while the saga goes forwards.
+        cancel_reason: of a cancel, waiting or applied; empty without a cancel.
         cancelled: the failure is a cancel.
         takeovers: how many workers the saga has lost since an attempt last ended.
         seconds_left: until the deadline, when the saga was claimed; None without a deadline.

@@ -1,4 +1,4 @@
-"""Keep records that could not become sagas: each once, however often it is delivered."""
+"""Keep refused records: each once, however often the broker delivers."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from sagas.models import RefusedCommand
 
 
 def refusal(record: Record, reason: str) -> RefusedCommand:
-    """Make the row that keeps a record, with the reason why it was refused."""
+    """Build the row of a refused record, with the reason."""
     return RefusedCommand(
         topic=record.topic,
         partition=record.partition,
@@ -26,17 +26,17 @@ def refusal(record: Record, reason: str) -> RefusedCommand:
 
 
 def keep(refused: Iterable[RefusedCommand]) -> None:
-    """Store rows; those that are there already stay as they are."""
+    """Store rows; existing rows stay."""
     RefusedCommand.objects.bulk_create(refused, ignore_conflicts=True)
 
 
 def content_hash(record: Record) -> str:
-    """Return a hash that tells a record from another one at the same place.
+    """Hash a record's content, to tell apart two records at the same place.
 
-    A topic may be made again, and then its offsets begin anew.
+    A topic may be made again, and then the offsets begin anew.
 
     Returns:
-        SHA-256 of key, value and headers, each behind its length, in 64 hexadecimal digits.
+        SHA-256 of key, value and headers, each behind the length, in 64 hexadecimal digits.
     """
     found = hashlib.sha256()
     parts: list[bytes | None] = [record.key, record.value]

@@ -1,4 +1,4 @@
-"""Run SQL of our own, where the ORM would take a statement for each row; moments and ids in it."""
+"""Run SQL of our own, where the ORM would take a statement for each row; write moments and ids."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -17,20 +17,20 @@ from django.utils import timezone
 from sagas.journal import libpq
 
 Statement = tuple[str, Sequence[Any]]
-"""SQL, or a part of it, with `%s` for each parameter; and the parameters."""
+"""SQL, whole or a part, with `%s` for each parameter; and the parameters."""
 Rows = list[tuple[Any, ...]]
 
 
 @cache
 def is_postgresql() -> bool:
-    """Tell whether the database is PostgreSQL; otherwise it is SQLite."""
+    """Tell whether the database is PostgreSQL, and not SQLite."""
     return connection.vendor == "postgresql"
 
 
 def now() -> "Now | datetime":
     """Return the present moment for the ORM, by the server's clock; on SQLite by this machine's.
 
-    SQLite's own NOW is in UTC, whatever the zone is in which moments are kept.
+    SQLite's own NOW is in UTC, even where moments are kept in a different zone.
     """
     return Now() if is_postgresql() else timezone.now()
 
@@ -39,7 +39,7 @@ def moment_after(delta: timedelta) -> "Combinable | datetime":
     """Return a moment ahead for the ORM, by the clock of `now()`.
 
     Raises:
-        OverflowError: the calendar ends before that moment.
+        OverflowError: the calendar ends before the moment.
     """
     moment = timezone.now() + delta
     return ExpressionWrapper(Now() + delta, DateTimeField()) if is_postgresql() else moment
@@ -66,7 +66,7 @@ def text_of(at: datetime) -> str:
 
 
 def moment_of(value: str | datetime) -> datetime:
-    """Return the moment, with its zone, that the database has returned: SQLite keeps bare text."""
+    """Return a moment, with a zone, from a value of the database: SQLite keeps bare text."""
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     kept_in = connection.timezone if settings.USE_TZ else timezone.get_default_timezone()
     return at if at.tzinfo else timezone.make_aware(at, kept_in)
@@ -78,12 +78,12 @@ def id_text(key: UUID) -> str:
 
 
 def uuid_of(value: Any) -> UUID:
-    """Return the id that this database has returned."""
+    """Return an id from a value of this database."""
     return value if isinstance(value, UUID) else UUID(value)
 
 
 def among(ids: Collection[UUID]) -> Statement:
-    """Build the condition that `id` is one of these; on PostgreSQL with a single parameter."""
+    """Build the condition for `id` among the given ids; on PostgreSQL a single parameter."""
     texts = [id_text(key) for key in ids]
     if is_postgresql():
         return "id = ANY(%s::uuid[])", [f"{{{','.join(texts)}}}"]
@@ -91,11 +91,11 @@ def among(ids: Collection[UUID]) -> Statement:
 
 
 def rows_from(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Statement:
-    """Build a query that gives these rows.
+    """Build a query of the given rows.
 
     Args:
-        columns: the names of the query's columns, each with its type in PostgreSQL.
-        rows: a JSON value for each column, and perhaps for others, which are left out.
+        columns: the names of the query's columns, each with a type of PostgreSQL.
+        rows: a JSON value for each column; values of further columns are left out.
     """
     values = [[row[column] for column in columns] for row in rows]
     if len(values) == 1:
@@ -117,16 +117,16 @@ def listed(values: Collection[Any]) -> str:
 
 
 def run(sql: str, params: Sequence[Any]) -> Rows:
-    """Run one statement, and return its rows."""
+    """Run a statement, and return the rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []
 
 
 def run_together(statements: Sequence[Statement]) -> Rows:
-    """Run statements one after the other, in a transaction that the caller has opened.
+    """Run statements in turn, in the caller's transaction.
 
-    On PostgreSQL they are one round trip.
+    PostgreSQL gets all statements in a single round trip.
 
     Returns:
         The rows of the last statement; on PostgreSQL all values are text.

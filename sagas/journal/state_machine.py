@@ -1,7 +1,7 @@
-"""List the statuses of a saga and of a step, and the changes between them that exist.
+"""List the statuses of a saga and of a step, and the allowed changes of each status.
 
-The journal is the only writer of these statuses. What a run writes has the tables as conditions,
-see `may_become()`; a claim, and a person's changes, look at the status before they change it.
+The journal is the only writer of these statuses. A run's statements have the tables as conditions,
+see `may_become()`; a claim, and a person's changes, look at the present status first.
 `docs/sagas.md` draws the tables.
 """
 
@@ -58,8 +58,8 @@ SAGA_TRANSITIONS: Mapping[SagaStatus, frozenset[SagaStatus]] = {
     was: after | _PERSON_TRANSITIONS.get(was, frozenset())
     for was, after in _WORKER_TRANSITIONS.items()
 }
-"""For each status of a saga, those that may follow. Sagas begin as pending; completed and rolled
-back are final."""
+"""For each status of a saga, the statuses allowed next. Sagas begin as pending; completed and
+rolled back are final."""
 
 _ATTEMPT = frozenset({StepStatus.STARTED, StepStatus.DONE, StepStatus.FAILED, StepStatus.UNKNOWN})
 _BY_HAND = frozenset({StepStatus.DONE, StepStatus.SKIPPED})
@@ -73,7 +73,7 @@ STEP_BEGINS: frozenset[StepStatus] = frozenset(
         StepStatus.SKIPPED,  # a compensation that a person leaves out before its first attempt
     }
 )
-"""The statuses in which a step's row may be inserted."""
+"""The statuses allowed for a new row of a step."""
 
 STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     # The attempt's answer, or a person's word.
@@ -84,15 +84,15 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     StepStatus.DONE: frozenset(),
     StepStatus.SKIPPED: frozenset(),
 }
-"""For each status of a step, those that may follow; a step keeps its status from one attempt to the
-next where both fail. Done and skipped are final."""
+"""For each status of a step, the statuses allowed next; where two attempts in a row fail, the
+status stays. Done and skipped are final."""
 
 
 def may_become(target: SagaStatus) -> str:
-    """Return the SQL condition that a worker may change a row of sagas_saga to this status.
+    """Return the SQL condition for a worker's change of a row of sagas_saga to a status.
 
-    The statement of a worker that does not know yet what has become of its saga then changes
-    nothing. A row that has the status already may be written again, unless the status is final.
+    With the condition, a worker that has not heard of a change to the saga changes nothing. A row
+    of the same status may be written again, unless the status is final.
     """
     sources = sources_of(target)
     if SAGA_TRANSITIONS[target]:
@@ -101,7 +101,7 @@ def may_become(target: SagaStatus) -> str:
 
 
 def sources_of(target: SagaStatus) -> list[SagaStatus]:
-    """Return the statuses from which a worker may change a saga to this status."""
+    """Return the statuses from which a worker may change a saga to the target."""
     return [was for was, after in _WORKER_TRANSITIONS.items() if target in after]
 
 

@@ -1,6 +1,6 @@
-"""Build the statements that write a step's row and its attempts, and those that fence them.
+"""Build the statements for a step's row and attempts, and the fences of a saga.
 
-The columns of both tables stand here once; `one_statement` takes them from here too.
+The columns of both tables stand here once, for `one_statement` too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ STEP_COLUMNS = {
     "failures": "int", "key": "text", "result": "text", "error": "text", "resolved_by": "text",
     "started_at": "timestamptz", "finished_at": "timestamptz",
 }  # fmt: skip
-"""The columns of sagas_step that an attempt writes, with their types in PostgreSQL."""
+"""The columns of sagas_step written by an attempt, with their types in PostgreSQL."""
 
 ATTEMPT_COLUMNS = {
     "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
@@ -39,13 +39,13 @@ _SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
 
 
 def step_row(saga: Claimed, step: StepEntry, *, at: str, result: str = "") -> dict[str, Any]:
-    """Build the columns of a step's row, and of the row of its attempt.
+    """Build the columns of a step's row, and of the attempt's row.
 
     Args:
-        saga: the saga, as its worker has claimed it.
-        step: what has become of the attempt.
-        at: the present moment, as `sql.text_of` writes it.
-        result: the encoded result, where `step` does not have it yet.
+        saga: the saga, as claimed by the worker.
+        step: the attempt.
+        at: the present moment, written by `sql.text_of`.
+        result: the encoded result, where `step` has none yet.
     """
     return {
         "saga_id": sql.id_text(saga.id),
@@ -67,23 +67,23 @@ def step_row(saga: Claimed, step: StepEntry, *, at: str, result: str = "") -> di
 
 
 def _finished_at(step: StepEntry) -> str | None:
-    """Return the moment at which the attempt ended; None while the attempt is under way."""
+    """Return the moment of the attempt's end; None while the attempt is under way."""
     if step.status is StepStatus.STARTED:
         return None
     return sql.text_of(step.finished_at or timezone.now())
 
 
 def upsert_steps(rows: Sequence[StepRow]) -> sql.Statement:
-    """Build the statement that inserts or updates these rows of sagas_step: see `upsert_from`."""
+    """Build the statement to insert or update rows of sagas_step: see `upsert_from`."""
     given, params = sql.rows_from(STEP_COLUMNS, rows)
     return upsert_from(given), params
 
 
 def upsert_from(given: str) -> str:
-    """Build the SQL that inserts or updates the steps which a query gives.
+    """Build the SQL to insert or update the steps of a query.
 
-    The SQL returns saga_id, step and kind of the steps that were written. Left as they are: a step
-    of which a later attempt has begun, and a step that is settled.
+    The SQL returns saga_id, step and kind of each written step. A step with a later attempt, and a
+    settled step, stay unchanged.
 
     Args:
         given: a query of STEP_COLUMNS.
@@ -100,7 +100,7 @@ def upsert_from(given: str) -> str:
 
 
 def insert_attempts(rows: Sequence[StepRow]) -> sql.Statement:
-    """Build the statement that inserts these rows of sagas_attempt; a row that exists stays."""
+    """Build the statement to insert rows of sagas_attempt; existing rows stay."""
     given, params = sql.rows_from(ATTEMPT_COLUMNS, rows)
     text = (
         f"INSERT INTO sagas_attempt ({', '.join(ATTEMPT_COLUMNS)}) {given}"
@@ -110,10 +110,10 @@ def insert_attempts(rows: Sequence[StepRow]) -> sql.Statement:
 
 
 def forget_takeovers(sagas: Collection[Claimed]) -> list[sql.Statement]:
-    """Build the statement that sets the sagas' count of lost workers to 0: an attempt has ended.
+    """Build the statement to set the sagas' count of lost workers to 0: an attempt has ended.
 
     Returns:
-        One statement; none where no saga has lost a worker, which spares most commits the update.
+        A single statement; none where no saga has lost a worker, to spare most commits the update.
     """
     ids = [saga.id for saga in sagas if saga.takeovers]
     if not ids:
@@ -123,7 +123,7 @@ def forget_takeovers(sagas: Collection[Claimed]) -> list[sql.Statement]:
 
 
 def fence(saga: Claimed, step: StepEntry | None = None) -> sql.Statement:
-    """Build the statement that locks the saga's row until the commit, and returns cancel_reason.
+    """Build the statement to lock the saga's row until the commit, and return cancel_reason.
 
     The statement returns no row where another worker has claimed the saga, or where `step` is given
     and is not the current attempt at the step.
@@ -135,7 +135,7 @@ def fence(saga: Claimed, step: StepEntry | None = None) -> sql.Statement:
 
 
 def pivot_fence(saga: Claimed, step: StepEntry) -> sql.Statement:
-    """Build the fence of a pivot, which begins the pivot too, unless a cancel waits."""
+    """Build a pivot's fence, also the begin of the pivot, unless a cancel waits."""
     # The pivot and a cancel write the same row: one comes first, and the other sees the change.
     condition, params = _is_held(saga, step)
     text = (

@@ -1,9 +1,9 @@
-"""Write what runs hand in, behind the fence.
+"""Write the entries of runs, behind the fence.
 
-An entry commits only under the epoch that was claimed, and a step's only from the current attempt.
-The fence locks the saga's row against a new claim until the commit, so of two workers that both
-believe they hold a saga only one can write. A cancel takes the same lock: what the fence reads of
-a cancel still holds at the commit.
+An entry commits only under the claimed epoch, and a step's entry only from the current attempt. The
+fence locks the saga's row against a new claim until the commit: where two workers both believe they
+hold a saga, the older claim cannot write. A cancel takes the same lock, so a cancel seen by the
+fence, or none, still holds at the commit.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,14 +35,14 @@ from sagas.models import Saga, SagaStatus, StepStatus
 
 
 def write(entries: Sequence[Entry]) -> list[Verdict]:
-    """Write entries of several sagas in one transaction; nobody waits for a row that is locked.
+    """Write entries of several sagas in a single transaction, without waiting for locked rows.
 
     Returns:
-        What has become of each entry, in the same order.
+        A verdict for each entry, in the same order.
 
     Raises:
-        django.db.Error: nothing is written, or nobody knows: the commit's answer was lost. The same
-            entries may be written again.
+        django.db.Error: nothing is written, or the commit's answer was lost. The same entries may
+            be written again.
     """
     if sql.is_postgresql() and all(map(one_statement.fits, entries)):
         found = one_statement.write_at_once(entries)
@@ -72,12 +72,12 @@ def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
 
 
 def adopt_definition(saga: Claimed, definition_hash: str) -> None:
-    """Let a saga of which no step has begun go by the steps that its class has now."""
+    """Let a saga without a begun step go by the present steps of the class."""
     Saga.objects.filter(id=saga.id, epoch=saga.epoch).update(definition_hash=definition_hash)
 
 
 def _admit(entries: Sequence[Entry]) -> list[Verdict]:
-    """Lock the sagas' rows, and see which entries may be written."""
+    """Lock the sagas' rows, and give each entry a verdict."""
     ids = {entry.saga.id for entry in entries}
     found = _rows_of(ids, lock=" FOR NO KEY UPDATE SKIP LOCKED" if sql.is_postgresql() else "")
     busy = _rows_of(ids - found.keys()) if len(found) < len(ids) else {}
@@ -90,12 +90,12 @@ def _with_busy(entries: Sequence[Entry], found: Sequence[Verdict | None]) -> lis
 
 
 def _rows_of(ids: Collection[UUID], *, lock: str = "") -> dict[UUID, tuple[int, str]]:
-    """Return the epoch, and the reason of a cancel, of each saga that is found.
+    """Return the epoch, and the reason of a cancel, of each existing saga.
 
     Args:
         ids: the sagas.
-        lock: SQL that locks the rows. They are locked in the order of ids: two groups that hold
-            the same sagas must not deadlock.
+        lock: SQL to lock the rows, in the order of ids: two groups of the same sagas must not
+            deadlock.
     """
     among, keys = sql.among(sorted(ids))
     found = sql.run(
@@ -121,10 +121,10 @@ def _verdict(
 
 
 def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
-    """Write the steps of entries, and their attempts.
+    """Write the steps and attempts of entries.
 
     Returns:
-        Saga, step and kind of the rows that were written: a later attempt's row stays as it is.
+        Saga, step and kind of each written row: a later attempt's row stays unchanged.
     """
     if not entries:
         return set()
@@ -162,7 +162,7 @@ def _write_changes(entries: list[Entry]) -> list[Entry]:
 
 
 def _is_refused(saga: Claimed, end: End) -> bool:
-    """Try to end a saga, and tell whether the journal refuses; one that has ended already stays."""
+    """Try to end a saga, and tell whether the journal refuses; an ended saga stays so."""
     return not sql.run(
         *end_conditions.statement(saga, end.ending, end.steps)
     ) and end_conditions.is_active(saga)
