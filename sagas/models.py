@@ -107,6 +107,8 @@ class Saga(models.Model):
     class Meta:
         db_table = "sagas_saga"
         indexes = [
+            # Due sagas and lost leases, in the order of claims. Ended sagas leave the index, so it
+            # stays as small as the work.
             models.Index(
                 fields=["next_run_at"],
                 name="sagas_claimable",
@@ -181,6 +183,7 @@ class SagaAttempt(models.Model):
     latter.
     """
 
+    # The unique constraint begins with the saga: a further index would only cost each insert.
     saga = models.ForeignKey(
         Saga, on_delete=models.CASCADE, related_name="attempts", db_index=False
     )

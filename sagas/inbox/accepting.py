@@ -55,11 +55,13 @@ def accept(
     # Triggers run before the transaction: they may be slow, and must not hold its locks.
     commands, refused = _read(records, undecided)
     with transaction.atomic():
+        # Refused records too: the offset that is committed afterwards covers them.
         keep(refused)
         unseen = _unseen(commands, consumer=consumer)
         changed = _store(unseen, consumer=consumer)
         reach(Point.BEFORE_INBOX_COMMIT)
     reach(Point.AFTER_INBOX_COMMIT)
+    # Behind the commit: a batch that is rolled back comes again, and would be counted twice.
     counters.ACCEPTED.inc(len(unseen))
     counters.REFUSED.inc(len(refused))
     if sequences is not None:
@@ -108,6 +110,8 @@ def _unseen(commands: list[Command], *, consumer: str) -> list[Command]:
 
 def _store(commands: list[Command], *, consumer: str) -> int:
     """Write the rows of commands; return how many give a worker something to do."""
+    # First: where another consumer stores the same message, this waits for that commit, and what
+    # follows finds the saga.
     insert_accepted([command.identity for command in commands], consumer=consumer)
     sagas: list[Saga] = []
     cancels: list[Cancel] = []

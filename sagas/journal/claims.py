@@ -55,6 +55,8 @@ def claim(
     began = time.monotonic()
     if not sql.is_postgresql() and not _is_anything_claimable(only):
         return []  # without having waited for the one writer's turn
+    # With limits the count and the claim need one transaction, and on SQLite the writer's turn; a
+    # single statement of PostgreSQL commits by itself, and spares two round trips.
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():
         # Half of the room is for names with a limit, and an odd place every other time: neither
         # those names nor the others starve.
@@ -65,6 +67,7 @@ def claim(
             taken = _take_limited(worker, half, lease, limits, which=which, chance=chance)
         room = limit - len(taken)
         taken += _take(worker, room, lease, names=limits, negated=True, which=which)
+        # The odd place was for names without a limit, of which no saga waits: not left empty.
         if limits and not half and not taken:
             taken = _take_limited(worker, limit, lease, limits, which=which, chance=chance)
     return load_claimed(taken, worker=worker, began=began)
@@ -103,6 +106,7 @@ def claim_suspect(
 def is_there_a_suspect(*, at_most: Mapping[str, int] | None = None, suspect_from: int = 2) -> bool:
     """Tell whether `claim_suspect()` would find a saga, given the same arguments."""
     now, params = sql.moment()
+    # No suspect of a full name could be claimed, and the worker would keep itself free for nothing.
     full = [name for name, most in (at_most or {}).items() if _held(name) >= most]
     others = f" AND name NOT IN ({sql.listed(full)})" if full else ""
     return bool(
@@ -135,6 +139,7 @@ def release(*, worker: str, but: Collection[UUID] = ()) -> None:
         but: sagas to keep until the leases run out: then the takeover counts against these sagas,
             and parks them in the end.
     """
+    # Without a worker in the row, the next claim counts no takeover; of those left out, it does.
     now, params = sql.moment()
     among, keys = sql.among(sorted(but)) if but else ("FALSE", [])
     _update(
@@ -153,6 +158,7 @@ def release_all() -> int:
     return held.update(next_run_at=sql.now(), worker="", takeovers=F("takeovers") + 1)
 
 
+# Written out, not as parameters: a planner has to see the statuses to use the partial index.
 _ACTIVE = "status IN ({})".format(", ".join(f"'{status.value}'" for status in ACTIVE))
 _ALL_ACTIVE = f"{_ACTIVE} AND (paused OR NOT paused)"  # see PAUSED_OR_NOT
 
@@ -197,6 +203,7 @@ def _take_limited(
             return []
     taken: Rows = []
     for name, most in sorted(limits.items(), key=lambda _: chance()):
+        # The count can only fall until the commit: nobody else claims by limits in our turn.
         room = min(limit - len(taken), most)
         if room > 0:
             room = min(room, most - _held(name))

@@ -103,6 +103,7 @@ def _plain_dict(value: dict[Any, Any], where: str) -> dict[str, Any]:
         if type(key) is not str:
             raise UnstorableValue(f"{where} has the key {shown(key)}; the journal keeps str keys")
     plain = {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    # Or `decode` would take the user's own key for the tag of a type.
     if len(plain) == 1 and next(iter(plain)).startswith("$"):
         return {"$dict": plain}
     return plain

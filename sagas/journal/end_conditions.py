@@ -15,6 +15,7 @@ from sagas.journal.records import Claimed
 from sagas.journal.state_machine import may_become, quoted
 from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 
+# Skipped: a person has left the compensation out, and takes the effect of the step as it is.
 _SETTLED = (StepStatus.DONE, StepStatus.SKIPPED)
 
 IS_ACTIVE = f"sagas_saga.status IN ({quoted(ACTIVE)})"
@@ -37,6 +38,7 @@ def is_done(names: str, count: str) -> str:
         names: an SQL list, or a query, of the names of all forward steps.
         count: an SQL expression of the number of names.
     """
+    # Counted, not NOT EXISTS of an open step: a step that has never begun has no row.
     return (
         f"{may_become(SagaStatus.COMPLETED)} AND"  # noqa: S608 - constants
         " (SELECT count(*) FROM sagas_step AS forward WHERE forward.saga_id = sagas_saga.id"

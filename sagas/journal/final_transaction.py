@@ -88,6 +88,7 @@ def _finish(
     held = sql.run_together([*limits, statements.fence(saga)])
     if not held:
         raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+    # Read under the lock: a cancel that comes now waits for the commit, and finds the saga ended.
     if outcome.ending is Ending.COMPLETED and held[0][0]:
         raise CancelRequested
     has_ended = _end(saga, outcome, steps)
@@ -102,6 +103,7 @@ def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
     """Write the end, and tell whether the saga had none before."""
     if outcome.ending is not Ending.PARKED:
         return bool(sql.run(*end_conditions.statement(saga, outcome.ending, steps)))
+    # A second call finds the saga parked already, and does not call the hook again.
     held = Saga.objects.filter(id=saga.id, status__in=sources_of(SagaStatus.PARKED))
     return bool(held.update(status=SagaStatus.PARKED, park_reason=outcome.reason, finished_at=None))
 

@@ -59,6 +59,8 @@ class GroupCommit:
                 written.cancel()
 
     async def _write_all(self) -> None:
+        # What is handed in during a transaction is the next group: the longer a commit takes, the
+        # more sagas share the next one.
         while self._waiting:
             group = self._under_way = self._waiting[: self._max_group]
             del self._waiting[: self._max_group]

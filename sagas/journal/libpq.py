@@ -35,7 +35,8 @@ def send(text: str) -> list[tuple[Any, ...]]:
     connection.validate_no_broken_transaction()
     link = _link()
     if link.pgconn.transaction_status == TransactionStatus.IDLE:
-        text = f"{_begin(link)};{text}"  # as psycopg does before the first statement
+        # As psycopg does before the first statement; here libpq is called past psycopg.
+        text = f"{_begin(link)};{text}"
     with connection.wrap_database_errors:
         link.pgconn.send_query(text.encode())
         # Not `exec_()`: where the server ends the session, that has lost the reason.
@@ -49,6 +50,7 @@ def send(text: str) -> list[tuple[Any, ...]]:
 
 def bound(text: str, params: Sequence[Any]) -> str:
     """Put parameters into a statement: texts, numbers or None."""
+    # Not sent apart from the text: libpq takes parameters for a single statement only.
     escape = Escaping(_link().pgconn).escape_literal
     return text % tuple(
         _quoted(each, escape) if isinstance(each, str) else _number(each) for each in params
@@ -79,7 +81,8 @@ def _text(result: PGresult, row: int, column: int) -> str | None:
 
 
 def _quoted(text: str, escape: Callable[[bytes], bytes]) -> str:
-    if "\0" in text:  # there libpq would take it for ended
+    # At a NUL libpq would take the text for ended, and store the beginning.
+    if "\0" in text:
         raise DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
     return escape(text.encode()).decode()
 

@@ -50,6 +50,8 @@ def do_locally(
     assert step is not None  # noqa: S101 - for the types
     committed, is_written = threading.Event(), False
     try:
+        # The look at outages within the transaction: where the commit itself gets no answer, the
+        # step may be done, and the journal has to be asked.
         with transaction.atomic(), _no_outage_behind(timeout):
             transaction.on_commit(committed.set)  # before any of the step's own
             if timeout is not None and sql.is_postgresql():
@@ -87,6 +89,7 @@ def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
             fence(entry.saga, step),
         ]
     )
+    # The pivot's fence finds no row either way; the plain fence tells a cancel from a takeover.
     if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga, step)):
         raise CancelRequested
     if not held:

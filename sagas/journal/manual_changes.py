@@ -99,6 +99,7 @@ def begin_pivot(saga: Saga) -> None:
 
 def go_on(saga: Saga) -> None:
     """Let a parked saga be claimed again, forwards or backwards, without a deadline."""
+    # A deadline that has passed would decide against the saga, or park it, at once again.
     status = SagaStatus.COMPENSATING if saga.failure else SagaStatus.RUNNING
     Saga.objects.filter(id=saga.id).update(
         status=status, park_reason="", takeovers=0, deadline=None, worker="", next_run_at=sql.now()

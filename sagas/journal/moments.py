@@ -38,6 +38,7 @@ def encode_moment(moment: Moment) -> str | list[Any]:
     name = _name(moment.tzinfo)
     if name is None and not moment.fold:
         return moment.isoformat()
+    # Wall clock and fold, without the offset: by the zone's name both give the same moment back.
     bare = moment if name is None else moment.replace(tzinfo=None)
     return [bare.isoformat(), name, moment.fold]
 

@@ -42,6 +42,7 @@ def content_hash(record: Record) -> str:
     parts: list[bytes | None] = [record.key, record.value]
     for name, value in record.headers:
         parts += [name.encode(errors="surrogatepass"), value]
+    # Behind lengths no two lists of parts join to the same bytes; an absent part is no empty part.
     for part in parts:
         found.update(b"-" if part is None else b"%d:" % len(part))
         found.update(part or b"")

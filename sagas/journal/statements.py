@@ -149,6 +149,8 @@ def _is_held(saga: Claimed, step: StepEntry | None) -> sql.Statement:
     condition, params = "id = %s AND epoch = %s", [sql.id_text(saga.id), saga.epoch]
     if step is None:
         return condition, params
+    # The upsert leaves the row of a later attempt, or a person's word, as it is: then the row does
+    # not say what this attempt says, and the transaction must not commit.
     current = "saga_id = %s AND step = %s AND kind = %s AND attempt = %s AND status = %s"
     return (
         f"{condition} AND EXISTS (SELECT 1 FROM sagas_step WHERE {current})",  # noqa: S608

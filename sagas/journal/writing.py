@@ -52,6 +52,8 @@ def write(entries: Sequence[Entry]) -> list[Verdict]:
 
 def _write_in_turn(entries: Sequence[Entry]) -> list[Verdict]:
     with transaction.atomic():
+        # First the locks: what they find of epochs and cancels holds until the commit. Steps before
+        # changes: an end of this group is checked against the group's own steps.
         verdicts = _admit(entries)
         admitted = [
             entry
@@ -153,6 +155,7 @@ def _write_changes(entries: list[Entry]) -> list[Entry]:
     ]
     if changes:
         sql.run_together(changes)
+    # Ends last: `rolled_back` asks for a failure, which may be among the changes.
     return [
         entry
         for entry in entries

@@ -77,6 +77,7 @@ def resolve(saga_id: UUID, step: str, kind: StepKind, *, by: By) -> None:
         if kind is StepKind.COMPENSATION and not saga.failure:
             raise InterventionRefused(f"{saga} is not being undone: nothing undoes {step} yet")
         is_pivot = _settle(saga, step, kind, StepStatus.DONE, by)
+        # A pivot has had its effect, whoever saw to it: the saga must not be undone from here on.
         if kind is StepKind.FORWARD and is_pivot:
             manual_changes.begin_pivot(saga)
         manual_changes.go_on(saga)

@@ -127,6 +127,7 @@ def _merged(
         before: the journal's text of the mutable values, before the call.
         context: the original.
     """
+    # Compared as the journal has them, not by `==`: True equals 1, and a Decimal 1.0 equals 1.00.
     changed = {
         key: value
         for key, value in own.items()

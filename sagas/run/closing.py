@@ -152,6 +152,7 @@ class Closing:
         now = self._clock()
         self._excused_since = self._excused_since if self._excused else now
         is_long = now - self._excused_since >= self._resources.timing.hook_excuse
+        # Both are to be spent: in a short overload the tries pass quickly, and few fit a long one.
         if self._excused >= MOST_EXCUSED and is_long:
             return False
         self._excused += 1

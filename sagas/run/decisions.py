@@ -96,6 +96,7 @@ class Decisions:
         is_nobodys = is_databases(error) and is_outage(error) and alias_of(error) is None
         if ours is None and not is_nobodys:
             return False
+        # Asked, not believed: only a database that does not answer excuses without end.
         if await self._patience.was_away():
             tries.excused = 0
             return True
@@ -152,6 +153,7 @@ class Decisions:
         Raises:
             Decided: always, unless the decision cannot be written.
         """
+        # In memory before the write: a step beside this one must not begin during the commit.
         self._state.failure = reason
         self._state.cancelled = cancelled
         await self._write_decision(Fail(reason, cancelled))
@@ -183,6 +185,8 @@ class Decisions:
         changes: list[Fail | BeginPivot] = []
         if decides:
             changes.append(Fail(text))
+        # A pivot that has failed, and has not said no, stays begun. A local one's begin was rolled
+        # back with the step's transaction.
         elif step.is_pivot and step.name in self._state.pivots_begun:
             changes.append(BeginPivot())
         await self._write_decision(*changes, step=entry)

@@ -79,6 +79,7 @@ class JournalWriter:
         entry = Entry(
             saga=self._state.claimed, step=step, changes=changes, unless_cancelled=unless_cancelled
         )
+        # Handed in before the wait, so that the last call's answer shares the transaction.
         written = self._group.put(entry)
         try:
             await self.settle()

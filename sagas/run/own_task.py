@@ -73,6 +73,7 @@ async def call_apart(
     if end.has_returned:
         return end.result
     error = end.error or asyncio.CancelledError("before it began")
+    # The cancel that ended the call was ours, for the timeout.
     if running and issubclass(type(error), asyncio.CancelledError):
         raise TimeoutError
     failure = raisable(error)
@@ -83,6 +84,7 @@ async def call_apart(
 
 async def _ends_within(task: "asyncio.Task[None]", allowance: Allowance) -> bool:
     """Wait for a task until the time is up; tell whether the task has ended."""
+    # In rounds: the allowance stands still while the call waits for a thread.
     while True:
         done, _ = await asyncio.wait([task], timeout=allowance.pause())
         left = allowance.left()

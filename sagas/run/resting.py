@@ -73,6 +73,7 @@ class Resting:
             Suspended: always.
         """
         seconds = self._seconds_to_first()
+        # Written first: without the moment in the row, nobody would claim the saga when it is due.
         await self._writer.append(Wait(seconds))
         self._state.suspend(f"its next attempt is due in {seconds:.0f} s")
         self._state.stop_if_suspended()

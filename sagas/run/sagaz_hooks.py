@@ -58,7 +58,9 @@ class ReplayFilter:
             ]
 
     def _is_new(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        last = type(arguments[-1])  # an error may lie about its class
+        # By `type`: an error may lie about its class. Neither error is a failure of the step: the
+        # one leaves it to a later run, the other follows a decision that was made elsewhere.
+        last = type(arguments[-1])
         if self._state.suspended or issubclass(last, Suspended | Decided):
             return False
         if event == "on_saga_start":

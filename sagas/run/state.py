@@ -78,7 +78,8 @@ class RunState:
         The moment is later than all ends of the saga so far, whatever this machine's clock says, so
         the ends tell the order of the steps. To be called in any thread.
         """
-        with self._last_end_lock:  # local steps end in threads, side by side
+        # Local steps end in threads, side by side; two ends at one moment would have no order.
+        with self._last_end_lock:
             now = self._now()
             now = timezone.make_aware(now) if timezone.is_naive(now) else now
             if self._last_end is not None:
@@ -138,7 +139,8 @@ class RunState:
         """
         if reason:
             self.cancel_reason = reason
-            if not self.failure:  # a decided saga keeps what decided it
+            # The row has either a cancel or a begun pivot; a decided saga keeps what decided it.
+            if not self.failure:
                 self.pivots_begun.clear()
 
     def suspend(self, reason: str) -> None:

@@ -92,6 +92,7 @@ class Claiming:
             self._pause = timing.claim_patience if room else timing.longest_poll
             return Round([], self._pause)
         sagas = await self._claim(room, is_idle=not running)
+        # A full claim: more sagas wait, and a claim of many costs little more than a claim of one.
         self._wanted_room = max(1, self._concurrency // 4) if len(sagas) == room else 1
         self._patient_until = self._clock() + timing.claim_patience
         longer = min(self._pause * 1.5, timing.longest_poll)
@@ -101,6 +102,7 @@ class Claiming:
     async def _claim(self, room: int, *, is_idle: bool) -> list[Claimed]:
         """Claim up to `room` sagas; none, after a pause, where the database is away."""
         try:
+            # Suspects first: while one has the worker alone, nothing may be claimed beside it.
             suspect = [] if self._only else await self._suspects.claim(is_idle=is_idle)
             if suspect or self._suspects.has_worker_alone:
                 claimed = suspect

@@ -151,6 +151,7 @@ class Executor:
                 await self._claim_until(stop)
             finally:  # a worker that ends unwell hands over too, and stays so, whatever comes back
                 await self._finish_running()
+        # Renewed until the last saga has stopped: a lease lost in the grace would be a takeover.
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
@@ -211,6 +212,8 @@ class Executor:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claimed, run = self._running.pop(task)
+        # The call may yet commit under this epoch; a lease that runs out counts as a takeover, and
+        # takeovers park a saga that hangs in each worker.
         if run.hangs:
             self._leases.let_run_out(claimed.id)
         self._woken.set()
@@ -262,6 +265,8 @@ class Executor:
 
     async def _finish_running(self) -> None:
         """Let running sagas finish within the grace, and hand over the rest."""
+        # First the runs that wait stop, and steps may go on to the next ones; after the grace every
+        # run stops behind its step.
         if self._running:
             logger.info("finishing %d saga(s)", len(self._running))
             for _, run in self._running.values():

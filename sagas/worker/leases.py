@@ -41,6 +41,7 @@ class Leases:
     async def keep(self) -> None:
         """Renew the leases of running sagas, each third of a lease, until the task is cancelled."""
         while True:
+            # A third: two renewals in a row may fail before a lease runs out.
             await asyncio.sleep(self._lease / 3)
             ids = self._held()
             if not ids:
