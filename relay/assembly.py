@@ -72,6 +72,7 @@ def assemble_relay(
     """
     timing = timing or _timing()
     store = store or open_store(relay_name())
+    # One name for both: the store checks each statement against the leases of this owner.
     lanes = lanes or _lanes(store.owner, lanes_max=lanes_max, timing=timing, clock=clock)
     in_flight = InFlight()
     publishers: LanePublishers | None = None

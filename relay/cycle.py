@@ -113,6 +113,7 @@ class Cycle:
         except QueueFull:  # there are reports to wait for
             busy = True
         self._await_news(wait)
+        # Deleted first: what has arrived must not be parked with its key, and sent again later.
         deleted = self._delete_acknowledged()
         self._failures.settle(self.lanes.held)
         return busy or deleted > 0

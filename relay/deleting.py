@@ -66,6 +66,7 @@ class Deleter:
             self._running = Future()
             self._running.set_result(None)
         else:
+            # A copy of the lanes, which the relay may lose or claim while the thread deletes.
             self._running = self._thread.submit(self._delete, batch, dict(held))
 
     def take_deleted(self, *, timeout: float | None = 0) -> Sequence[Row]:

@@ -95,6 +95,7 @@ class InFlight:
             if report.unsent:
                 self.unsent.add(row.id)
             else:
+                # The broker answers, so what failed beside this message is no outage.
                 self._is_explained = True
             return
         self._failed.add(row.id)
@@ -125,6 +126,7 @@ class InFlight:
 
     def remove_deleted(self, rows: Collection[Row]) -> None:
         """Forget rows returned by `acknowledged()` and now deleted."""
+        # The first ones: reports that came during the delete were appended behind them.
         del self._acknowledged[: len(rows)]
         for row in rows:
             del self.rows[row.id]

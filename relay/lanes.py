@@ -28,26 +28,31 @@ WHERE {LANES} <= (
 """  # noqa: S608 - constants
 # One round trip, and so one transaction: a sign of life, the lanes that are this relay's, and of
 # the free lanes as many as are missing to the relay's share.
-_RENEW_AND_CLAIM = f"""
--- The sign of life, which counts this relay among those that share.
+_RENEW_AND_CLAIM = (
+    # The sign of life, which counts this relay among those that share.
+    """
 INSERT INTO outbox_relay (id, lanes_max, started_at, until)
 VALUES (%(owner)s, %(most)s, statement_timestamp(),
     statement_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (id) DO UPDATE SET until = excluded.until;
-
--- Relays that have died.
+"""  # noqa: S608 - constants
+    # Relays that have died: each start has a name of its own, and leaves a row behind.
+    """
 DELETE FROM outbox_relay WHERE until < statement_timestamp() - interval '1 hour';
-
--- A new database has no lanes yet.
+"""
+    # A new database has no lanes yet.
+    f"""
 INSERT INTO outbox_lane (lane, owner, epoch, until)
 SELECT lane, '', 0, statement_timestamp() FROM generate_series(0, {LANES} - 1) AS lane
 ON CONFLICT DO NOTHING;
-
--- Renewed also past its end, as long as nobody has claimed the lane: the epoch stays.
+"""
+    # Renewed also past its end, as long as nobody has claimed the lane: the epoch stays.
+    """
 UPDATE outbox_lane SET until = statement_timestamp() + make_interval(secs => %(lease)s)
 WHERE owner = %(owner)s;
-
--- Lanes of nobody, or of a dead relay; those that another relay claims just now are skipped.
+"""
+    # Lanes of nobody, or of a dead relay; those that another relay claims just now are skipped.
+    f"""
 WITH free AS MATERIALIZED (
     SELECT lane FROM outbox_lane
     WHERE owner = '' OR until < statement_timestamp()
@@ -58,11 +63,13 @@ WITH free AS MATERIALIZED (
 UPDATE outbox_lane SET owner = %(owner)s, epoch = epoch + 1,
     until = statement_timestamp() + make_interval(secs => %(lease)s)
 WHERE lane IN (SELECT lane FROM free);
-
--- The share, in each row, and the lanes held; one row without a lane where there is none.
+"""
+    # The share, in each row, and the lanes held; one row without a lane where there is none.
+    f"""
 SELECT share.lanes, lane, epoch
 FROM ({_SHARE}) AS share LEFT JOIN outbox_lane ON owner = %(owner)s
-"""  # noqa: S608 - constants
+"""
+)
 
 
 class Lanes(Protocol):

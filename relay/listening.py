@@ -56,7 +56,9 @@ def _listen(
             with connect("outbox relay, listening") as listener:
                 listener.execute(f"LISTEN {direct.CHANNEL}")
                 outage.over()
-                woken.set()  # for what was committed before LISTEN
+                # For what was committed before LISTEN, and told nobody here.
+                woken.set()
+                # With a timeout, or the end of the block would wait for the next commit.
                 while not over.is_set():
                     for _ in listener.notifies(timeout=timing.wake_up_check, stop_after=1):
                         woken.set()

@@ -86,6 +86,7 @@ class Relay:
 
     def run(self, stop: threading.Event) -> None:
         """Relay until `stop` is set, then wait for messages in flight, four seconds at most."""
+        # An idle relay waits for `woken` alone; a stop has to end that wait too.
         threading.Thread(target=self._wake_for, args=(stop,), daemon=True).start()
         try:
             while not stop.is_set():
@@ -138,6 +139,7 @@ class Relay:
             stop.wait(self._broker_outage.failed(error))
             return True
         except Error as error:
+            # Rows read ahead were looked up under leases that may run out in the pause.
             connection.close()
             self._cycle.reader.forget()
             stop.wait(self._pause_after(error, bears_refusals=bears_refusals))

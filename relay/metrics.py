@@ -77,6 +77,7 @@ class _OfTheOutbox(Collector):
             yield from self._gauges()
         except Error:
             return
+        # Each request has a thread of its own, whose connection Django would never close.
         finally:
             connection.close()
 

@@ -84,6 +84,8 @@ class ParkedKeys:
             reasons: the broker's, by the row's id.
             held: the relay's lanes, each with the epoch of the claim.
         """
+        # Noted before they are parked: a key whose lock somebody holds is not parked now, and its
+        # later messages must not go out meanwhile.
         for row in refused:
             self._keys.add(row.key)
             self._refused[row.key] = row

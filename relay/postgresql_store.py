@@ -54,20 +54,24 @@ WHERE l.owner = %s
 # NOT IN (SELECT …) is one hash table for all; of <> ALL, every segment's planning and scan looks
 # through the whole list. OFFSET 0 keeps it above the segments. The list stays a text, and nobody
 # looks at it, while the lanes with nothing in flight are enough.
-_HEAD = f"""
+_HEAD = (
+    f"""
 SELECT {_COLUMNS} FROM unnest(%s::int[], %s::bool[]) AS wanted (lane, is_idle)
-CROSS JOIN LATERAL (
-    -- One lane's first rows, merged from the segments' indexes.
+"""  # noqa: S608 - constants
+    # One lane's first rows, merged from the segments' indexes.
+    """CROSS JOIN LATERAL (
     SELECT * FROM (
         SELECT * FROM outbox_message WHERE lane = wanted.lane ORDER BY id OFFSET 0
     ) AS whole
     WHERE wanted.is_idle OR id NOT IN (SELECT unnest(%s::text::bigint[]))
     ORDER BY id LIMIT %s
 ) AS m
--- An array, so that leases are looked up once and not for each lane.
-WHERE wanted.lane = ANY (ARRAY({_HELD}))
+"""
+    # An array, so that leases are looked up once and not for each lane.
+    f"""WHERE wanted.lane = ANY (ARRAY({_HELD}))
 LIMIT %s
-"""  # noqa: S608 - constants
+"""
+)
 _FIRST = f"""
 SELECT {_COLUMNS} FROM outbox_message AS m
 WHERE m.lane = ANY (ARRAY({_HELD})) AND m.id = ANY (%s::bigint[]) ORDER BY m.id LIMIT 1

@@ -45,6 +45,7 @@ class RowPublisher:
         for row in batch:
             if row.lane in halted:
                 continue
+            # Noted before it is sent: a report, or the refusal below, has to find the row.
             add(row)
             try:
                 message = write_message(row)

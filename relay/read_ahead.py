@@ -85,6 +85,7 @@ class ReadAhead:
         if not self.room or not self._open_lanes():
             self.is_full = False
             return []
+        # Taken, and so gone: a batch of other circumstances is read anew, never sent later.
         (batch, circumstances), self._ahead = self._ahead, _NOTHING
         if not batch or circumstances != self._circumstances():
             batch = self._ask(self._in_flight.rows.values()).result()

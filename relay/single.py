@@ -42,6 +42,8 @@ def only_relay(command: str) -> Iterator[None]:
                 f"{_holder(descriptor)} works on {connection.settings_dict['NAME']} already: "
                 "stop it first, or name another file in DATABASE_URL"
             ) from None
+        # The name stands in the file, which is never removed: of two files of one path each could
+        # be locked by another process.
         os.ftruncate(descriptor, 0)
         os.write(descriptor, _ourselves(command).encode())
         yield

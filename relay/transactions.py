@@ -110,6 +110,7 @@ class LanePublishers:
         Raises:
             BrokerUnavailable: no commit has succeeded, and the fate of the messages is unknown.
         """
+        # Who is ready to wait has nothing more to send for now, so the transactions may end.
         errors = self._commit() if timeout else {}
         self._collect(+self._pending)
         self._give_up(self.fenced & self._publishers.keys())
@@ -221,6 +222,7 @@ class TransactionalLanes:
         Raises:
             BrokerUnavailable: the lost lanes are returned the next time.
         """
+        # Kafka knows before the lease is due to be renewed that another relay has taken over.
         if self._publishers.fenced:
             self._look_again(busy)
             self._publishers.fenced.clear()
