@@ -1,10 +1,10 @@
-"""Django's configuration of the relay."""
+"""Configure the relay for Django."""
 
 from django.apps import AppConfig
 
 
 class RelayConfig(AppConfig):
-    """The app with the command `run_outbox_relay`."""
+    """Define the app of the command `run_outbox_relay`."""
 
     name = "relay"
     default_auto_field = "django.db.models.BigAutoField"

@@ -1,4 +1,4 @@
-"""Puts the parts of a relay together, as the database and the broker want."""
+"""Put the parts of a relay together, as the database and the broker want."""
 
 import os
 import random

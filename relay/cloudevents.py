@@ -1,4 +1,4 @@
-"""A row as CloudEvents 1.0 in Kafka's binary mode; `ce_sequence` is the row's id, in twenty digits.
+"""Write rows as CloudEvents 1.0 in Kafka's binary mode; `ce_sequence` has the row's id, 20 digits.
 
 The messages equal those of `brokers.cloudevents.to_message`, for a third of the work: half of the
 cost of a relay in Python arises here, once for each message.

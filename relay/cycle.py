@@ -1,4 +1,4 @@
-"""One cycle of a relay: read ahead, publish, delete acknowledged rows.
+"""Run a cycle of a relay: read ahead, publish, delete acknowledged rows.
 
 Invariants:
 - A row is deleted only after the delivery report; a crash in between sends the message again.

@@ -1,4 +1,4 @@
-"""Deletes acknowledged rows, where possible in a separate thread.
+"""Delete acknowledged rows, where possible in a separate thread.
 
 Meanwhile the next batch is read and published.
 

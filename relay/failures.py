@@ -1,4 +1,4 @@
-"""The fate of undelivered messages.
+"""Decide the fate of undelivered messages.
 
 - Failed messages are read again.
 - A message refused alone, or unsent, is parked with the rest of the key.

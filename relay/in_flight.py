@@ -1,4 +1,4 @@
-"""Messages handed to the broker, until their rows are deleted, lane by lane.
+"""Keep messages handed to the broker until their rows are deleted, lane by lane.
 
 Invariants:
 - A lane halts at its first failure until every report of the lane is in: a later message of a key
@@ -15,7 +15,7 @@ from relay.store import Row
 
 
 class Undelivered(NamedTuple):
-    """Rows of messages that did not arrive, by id: refused by the broker, or failed."""
+    """Hold rows of messages that did not arrive, by id: refused by the broker, or failed."""
 
     refused: dict[int, Row]
     failed: dict[int, Row]

@@ -1,4 +1,4 @@
-"""The lanes that a relay may publish: leases by the database's clock, each claim with a new epoch.
+"""Lease lanes to relays, by the database's clock; each claim of a lane has a new epoch.
 
 Every live relay keeps a share, ⌈lanes / live relays⌉, and drains a lane before giving the lane
 up. Lanes that some relays may not take are shared among the rest. Leases are rows and no locks of

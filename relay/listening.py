@@ -1,4 +1,4 @@
-"""Listens for the outbox's wake-ups: on PostgreSQL, by a separate connection and thread."""
+"""Listen for the outbox's wake-ups: on PostgreSQL, by a separate connection and thread."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The message relay: cycles until told to stop, with pauses while idle or in an outage."""
+"""Run the message relay: cycles until a stop, with pauses while idle or in an outage."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from saga_runtime.outage import Outage
 
 
 class Relay:
-    """Move the outbox to a broker until told to stop; made by `relay.assembly`.
+    """Move the outbox to a broker until a stop; made by `relay.assembly`.
 
     Args:
         cycle: does the work.

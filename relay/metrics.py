@@ -1,4 +1,4 @@
-"""The figures of a relay and of the outbox for Prometheus, gathered at each request."""
+"""Gather the figures of a relay and of the outbox for Prometheus, at each request."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def relay_registry(relay: Relay) -> CollectorRegistry:
 
 
 class _OfTheRelay(Collector):
-    """The relay's own figures."""
+    """Collect the relay's own figures."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
@@ -65,7 +65,7 @@ class _OfTheRelay(Collector):
 
 
 class _OfTheOutbox(Collector):
-    """The outbox's figures, left out while the database does not answer."""
+    """Collect the outbox's figures; none while the database does not answer."""
 
     def describe(self) -> list[Metric]:
         """Return nothing, or else registering would ask the database."""

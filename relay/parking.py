@@ -1,4 +1,4 @@
-"""Keys with a parked message, behind which the rest of the key waits, parked too.
+"""Keep the keys with a parked message; the rest of each key is parked too, and waits.
 
 Left in the outbox, the waiting rows would hide every good row behind the limit of a read.
 """

@@ -1,4 +1,4 @@
-"""The common part of the stores of both databases: reads of parked messages, and parking."""
+"""Read and park messages in the same way on both databases."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""The outbox on PostgreSQL: by lane, over all segments together.
+"""Read and delete the outbox on PostgreSQL: by lane, over all segments together.
 
 Invariant: every statement touches only lanes held by the relay as the statement begins.
 """
@@ -152,7 +152,7 @@ class PostgreSQLStore(ParkingStore):
 
 
 class PendingAnswer:
-    """A read on which the server works.
+    """Hold a read on which the server works.
 
     Args:
         cursor: of the read.

@@ -1,4 +1,4 @@
-"""Between the relay and the broker: rows go out as messages, reports come in."""
+"""Send rows to the broker as messages, and take in the reports."""
 
 from collections.abc import Callable, Iterable
 

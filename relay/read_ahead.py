@@ -1,4 +1,4 @@
-"""Reads batches: of the right lanes, as much as there is room for, and ahead where possible.
+"""Read batches: of the right lanes, as many rows as there is room for, ahead where possible.
 
 On a backlog PostgreSQL reads the next batch while the current batch is published. The next batch
 leaves out rows in flight and the current batch. So the next batch may be sent only if the current
@@ -20,7 +20,7 @@ from relay.suspects import Suspects
 
 
 class _Circumstances(NamedTuple):
-    """Circumstances that must not change between a read and the sending of the rows.
+    """Hold circumstances that must not change between a read and the sending of the rows.
 
     Attributes:
         undelivered_count: how many messages have not arrived so far.
@@ -34,7 +34,7 @@ class _Circumstances(NamedTuple):
 
 
 class _Ahead(NamedTuple):
-    """Rows read ahead."""
+    """Hold rows read ahead."""
 
     rows: list[Row]
     circumstances: _Circumstances | None

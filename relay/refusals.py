@@ -1,4 +1,4 @@
-"""Refusals of the database, as opposed to outages.
+"""Tell refusals of the database from outages, and report them.
 
 Time alone does not mend a missing right of the role, a missing migration, or a replica identity
 that PostgreSQL does not take. A relay waits until a person has mended the database, and publishes

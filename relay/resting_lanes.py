@@ -1,4 +1,4 @@
-"""Lanes at rest, because the broker does not take a message of the lane now.
+"""Let lanes rest while the broker does not take a message of the lane.
 
 The broker is there and takes messages of further lanes: perhaps a topic is not known there yet, or
 not shown to us.
@@ -16,7 +16,7 @@ logger = get_logger(__name__)
 
 
 class _Rest(NamedTuple):
-    """A lane's latest rest.
+    """Hold a lane's latest rest.
 
     Attributes:
         ends: by the clock.

@@ -1,4 +1,4 @@
-"""Empties the outbox's segments, on PostgreSQL.
+"""Empty the outbox's segments, on PostgreSQL.
 
 While any transaction holds an old snapshot, deleted rows cannot be vacuumed and every read walks
 over them. So the table is partitioned by a segment, new rows go into the current segment, and the
@@ -50,7 +50,7 @@ ORDER BY a.xact_start LIMIT 1
 
 
 class Segment(NamedTuple):
-    """A partition of the outbox.
+    """Describe a partition of the outbox.
 
     Attributes:
         size: in bytes, with deleted rows not yet freed.
@@ -77,7 +77,7 @@ class Segments(Protocol):
 
 
 class NoSegments:
-    """SQLite's outbox is a plain table."""
+    """Do nothing: SQLite's outbox is a plain table."""
 
     is_due = False
 

@@ -1,4 +1,4 @@
-"""At most one relay for a SQLite file, by a lock that any end of the process frees.
+"""Allow a SQLite file one relay, by a lock that any end of the process frees.
 
 `manage.py up` holds the lock too, over `memory://` as long as the command runs: then `up` is a
 relay itself.

@@ -1,4 +1,4 @@
-"""The outbox on SQLite, by way of the ORM: a single relay has every lane."""
+"""Read and delete the outbox on SQLite, by the ORM: a single relay has every lane."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -62,7 +62,7 @@ class SQLiteStore(ParkingStore):
 
 
 class PendingQuery:
-    """A read made only when the result is wanted."""
+    """Hold a query that is run only when the result is wanted."""
 
     def __init__(self, messages: QuerySet[OutboxMessage]) -> None:
         self._messages = messages

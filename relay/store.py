@@ -1,4 +1,4 @@
-"""The outbox's tables as a relay uses them, on either database.
+"""Define a relay's access to the outbox's tables, on either database.
 
 A read starts at a lane's first row each time: a cursor would step over late commits.
 """
@@ -38,7 +38,7 @@ row_of: Callable[[Iterable[Any]], Row] = partial(tuple.__new__, Row)
 
 
 class Pending(Protocol):
-    """A read without an answer yet."""
+    """Hold a read without an answer yet."""
 
     def result(self) -> list[Row]:
         """Wait for the answer and return the rows.

@@ -1,7 +1,7 @@
-"""Messages refused together with other messages.
+"""Keep messages that were refused together with other messages.
 
-Each is sent again alone, with nothing else in flight, and only then judged. Between two rounds of
-judging the rest of the lanes has a turn.
+Each message is sent again alone, with nothing else in flight, and only then judged. Between two
+rounds of judging the rest of the lanes has a turn.
 """
 
 import time
@@ -13,7 +13,7 @@ from relay.timing import POSTGRESQL_TIMING
 
 
 class _Place(NamedTuple):
-    """Where a suspect belongs."""
+    """Hold lane and key of a suspect."""
 
     lane: int
     key: str

@@ -1,4 +1,4 @@
-"""All waiting of a relay: intervals, timeouts and pauses."""
+"""Hold all waiting of a relay: intervals, timeouts and pauses."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A transactional producer for each lane: Kafka itself refuses a relay that overslept a lease.
+"""Publish each lane by a transactional producer: Kafka refuses a relay that overslept a lease.
 
 Invariants:
 - A lane's producer takes over the lane's transactional id; then the relay looks at the lease again,

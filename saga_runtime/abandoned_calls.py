@@ -8,14 +8,14 @@ current_step: ContextVar[str] = ContextVar("step", default="a call")
 
 
 class AbandonedCalls:
-    """Keep the tasks that ignore their cancels, until they end."""
+    """Keep tasks that ignore cancels, until the tasks end."""
 
     def __init__(self) -> None:
         self._steps: dict[asyncio.Task[None], str] = {}
 
     @property
     def steps(self) -> list[str]:
-        """The steps of the abandoned calls, the oldest first."""
+        """Return the steps of the abandoned calls, the oldest first."""
         return [*self._steps.values()]
 
     def add(self, task: "asyncio.Task[None]") -> None:

@@ -58,12 +58,12 @@ class Threads:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether each thread is stuck, with the spare threads."""
+        """Tell whether each thread is stuck, with the spare threads."""
         return len(self._stuck) >= self._count + self._spare
 
     @property
     def stuck(self) -> list[str]:
-        """The steps of stuck calls, the oldest first."""
+        """Return the steps of stuck calls, the oldest first."""
         return [call.step for call in [*self._stuck]]
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -178,7 +178,7 @@ class Threads:
         return True
 
     def _most(self) -> int:
-        """How many threads there may be now."""
+        """Return how many threads there may be now."""
         return self._count + min(len(self._stuck), self._spare)
 
     def _work(self) -> None:

@@ -1,13 +1,13 @@
 """Run sagas durably on sagaz: an inbox for commands, a journal of steps, an executor.
 
-An app imports the names of `__all__` from here; the rooms below are no interface for apps. A room
-imports only rooms further down in this list:
+An app imports the names of `__all__`; the packages below are no interface for apps. A package
+imports only packages further down in the list:
 
 - `testing`, `management`: pytest fixtures, and the management commands.
 - `worker`: many sagas in one process.
-- `run`, `inbox`, `operations`: one saga in a worker; commands that come in; what people do.
-- `journal`: the only room that writes the tables.
-- `definition`: what apps declare.
+- `run`, `inbox`, `operations`: a single saga in a worker; arriving commands; people's changes.
+- `journal`: all writing of the tables.
+- `definition`: the declarations of apps.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import late what needs the models: Django imports this package before there are any."""
+    """Import names late that need the models: Django imports this package before the models."""
     if name == "run_saga_sync":
         from sagas.worker.run_here import run_saga_sync
 

@@ -1,7 +1,7 @@
 """Check a project for parts of sagaz's Django integration, which would journal nothing.
 
-With `--deploy`, check too that the code can go on with the unfinished sagas in the database. A saga
-class that is wrong in itself is refused at every start, by `sagas.definition`.
+With `--deploy`, check too whether the code can go on with the unfinished sagas in the database. A
+wrong saga class is refused at every start, by `sagas.definition`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ TAG = "sagas"
 
 
 def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
-    """Check that each unfinished saga still has its class, with the same steps."""
+    """Check each unfinished saga for a registered class with the same steps."""
     if app_configs is not None and "sagas" not in [config.label for config in app_configs]:
         return []
     try:
@@ -40,7 +40,7 @@ def check_unfinished_sagas(app_configs: Sequence[AppConfig] | None, **_: Any) ->
 def check_sagaz_integration(
     app_configs: Sequence[AppConfig] | None, **_: Any
 ) -> list[CheckMessage]:
-    """Check that nothing of sagaz's Django integration is in use."""
+    """Check the project for sagaz's Django integration."""
     if app_configs is not None and "sagas" not in [config.label for config in app_configs]:
         return []
     return [*_sagaz_middleware(), *_sagaz_views(_patterns())]
@@ -57,7 +57,7 @@ def _sagaz_middleware() -> Iterator[CheckMessage]:
 
 
 def _patterns() -> list[Any]:
-    """Return the project's URL patterns; none where Django's own checks complain about them."""
+    """Return the project's URL patterns; none where Django's own checks complain."""
     try:
         return list(get_resolver().url_patterns) if getattr(settings, "ROOT_URLCONF", "") else []
     except Exception:  # noqa: BLE001 - whatever the project's modules raise

@@ -37,6 +37,6 @@ def reach(point: Point, where: str = "") -> None:
 
 
 def observe(observer: Observer) -> Callable[[], None]:
-    """Call a function at each point; return the function that ends this."""
+    """Call a function at each point; return a function to end the calls."""
     _observers.append(observer)
     return lambda: _observers.remove(observer)

@@ -20,7 +20,7 @@ _OF_THE_CLASS = {
 
 
 class InstanceFactory:
-    """Make instances of one saga class, by copying a first one where the class allows that."""
+    """Make instances of a saga class, as copies of a first where the class allows copies."""
 
     def __init__(self, saga_class: type[SagaClass]) -> None:
         self._class = saga_class
@@ -34,7 +34,7 @@ class InstanceFactory:
         )
 
     def new(self) -> SagaClass:
-        """Return an instance that shares nothing with another run's instance."""
+        """Return a new instance, which shares nothing with the instances of earlier runs."""
         if not self._is_plain:
             return self._class()
         saga = object.__new__(self._class)
@@ -56,5 +56,5 @@ def _copied(definition: SagaStepDefinition, saga: SagaClass) -> SagaStepDefiniti
 
 
 def _bound(function: Any, saga: SagaClass) -> Any:
-    """Return a method of the model as a method of this instance; another function as it is."""
+    """Bind a method of the model to an instance; return any further function unchanged."""
     return MethodType(function.__func__, saga) if isinstance(function, MethodType) else function

@@ -1,4 +1,4 @@
-"""Receive commands from the broker until told to stop."""
+"""Receive commands from the broker until asked to stop."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ BATCH_SIZE = 500
 
 
 class SagaConsumer:
-    """Receive commands and put them into the inbox, until told to stop.
+    """Receive commands and put them into the inbox, until asked to stop.
 
     Args:
         broker: where the commands come from.

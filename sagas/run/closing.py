@@ -179,7 +179,7 @@ class Parking:
 
     @property
     def hangs(self) -> bool:
-        """Whether the hook hangs, and may still commit."""
+        """Tell whether the hook hangs, and may still commit."""
         return self._state.hangs
 
     def hurry(self) -> None:

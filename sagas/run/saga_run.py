@@ -48,7 +48,7 @@ class SagaRun:
 
     @property
     def hangs(self) -> bool:
-        """Whether a call hangs, and may still commit."""
+        """Tell whether a call hangs, and may still commit."""
         return self._state.hangs or self._parking.hangs
 
     def hurry(self) -> None:

@@ -110,22 +110,22 @@ class RunState:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the calling step has no parallel step."""
+        """Tell whether the calling step has no parallel step."""
         return self.busy <= 1 and not self.resting
 
     @property
     def has_begun_pivot(self) -> bool:
-        """Whether the saga is past undoing, as far as the run knows."""
+        """Tell whether the saga is past undoing, as far as the run knows."""
         return bool(self.pivots_begun)
 
     @property
     def seconds_left(self) -> float | None:
-        """The seconds until the deadline; negative after the deadline, None without a deadline."""
+        """Return the seconds until the deadline, negative afterwards; None without a deadline."""
         return None if self._deadline is None else self._deadline - self._clock()
 
     @property
     def is_cancel_due(self) -> bool:
-        """Whether a cancel waits, and can still be applied."""
+        """Tell whether a cancel waits, and can still be applied."""
         return bool(self.cancel_reason) and not self.failure and not self.has_begun_pivot
 
     def note_cancel(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""How long a worker, and each run in the worker, wait for things."""
+"""Hold the intervals, timeouts and pauses of a worker, and of each run in the worker."""
 
 from dataclasses import dataclass
 from typing import Self

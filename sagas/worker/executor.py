@@ -125,7 +125,7 @@ class Executor:
 
     @property
     def has_claimed(self) -> bool:
-        """Whether the database has answered a claim."""
+        """Tell whether the database has answered a claim."""
         return self._claiming.has_claimed
 
     def wake(self) -> None:

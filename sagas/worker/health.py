@@ -68,13 +68,13 @@ class Health:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every thread of a kind is stuck, or as many calls are left behind."""
+        """Tell whether every thread of a kind is stuck, or as many calls are left behind."""
         too_many_abandoned = len(self._abandoned_calls.steps) >= self._most_abandoned
         return self._journal.is_exhausted or self._calls.is_exhausted or too_many_abandoned
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the worker has been unwell for too long."""
+        """Tell whether the worker has been unwell for too long."""
         since = self._unwell_since
         return since is not None and self._clock() - since >= self._patience
 

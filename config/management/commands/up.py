@@ -42,7 +42,7 @@ class Command(ProcessCommand):
         )
 
     def handle(self, *, host: str, port: int, consumers: int, **_: Any) -> None:
-        """Run until told to stop; threads or processes, as the broker allows."""
+        """Run until asked to stop; threads or processes, as the broker allows."""
         broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
         await_broker(broker, topics=())
         make_secret_key()
@@ -94,7 +94,7 @@ class Command(ProcessCommand):
         """Wait until every part works, and say now and then which part is waited for.
 
         Returns:
-            False where the command was told to stop first.
+            False where the command was asked to stop first.
         """
         signs = SignsOfLife(self.say)
         web = False

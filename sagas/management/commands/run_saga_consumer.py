@@ -38,7 +38,7 @@ class Command(ProcessCommand):
         metrics_address: str,
         **_: Any,
     ) -> None:
-        """Wait for the broker, then accept commands and run sagas until told to stop.
+        """Wait for the broker, then accept commands and run sagas until asked to stop.
 
         Raises:
             CommandError: calls of steps do not come back, so that the worker must be replaced.
