@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 
 from tests import processes
-from tests.e2e.service import START_TIMEOUT, STOP_TIMEOUT, until
+from tests.e2e.service import SLOWEST, START_TIMEOUT, STOP_TIMEOUT, until
 from tests.ports import free_port
 
 
@@ -27,7 +27,7 @@ def running_gunicorn(directory: Path, **env: str) -> Iterator[int]:
         until(lambda: _answers(port), timeout=START_TIMEOUT)
         yield port
         process.terminate()
-        assert process.wait(STOP_TIMEOUT) == 0
+        assert process.wait(STOP_TIMEOUT * SLOWEST) == 0
     finally:
         process.kill()
         process.wait()

@@ -78,11 +78,11 @@ class Service:
     def kill_group(self) -> None:
         """SIGKILL to all of it at once, as when the power goes."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(STOP_TIMEOUT)
+        self.process.wait(STOP_TIMEOUT * SLOWEST)
 
     def wait(self) -> int:
         """Its exit status, once it has ended."""
-        return self.process.wait(STOP_TIMEOUT)
+        return self.process.wait(STOP_TIMEOUT * SLOWEST)
 
     def clean_up(self) -> None:
         if self._process is not None and not self.has_ended:
@@ -91,13 +91,13 @@ class Service:
     def post(self, body: Json, **headers: str) -> requests.Response:
         """Over a connection of its own."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return requests.post(f"{self.url}/orders/", json=body, headers=sent, timeout=40)
+        return requests.post(f"{self.url}/orders/", json=body, headers=sent, timeout=40 * SLOWEST)
 
     def cancel(self, order_id: str) -> requests.Response:
-        return requests.post(f"{self.url}/orders/{order_id}/cancel/", timeout=40)
+        return requests.post(f"{self.url}/orders/{order_id}/cancel/", timeout=40 * SLOWEST)
 
     def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=10)
+        return requests.get(f"{self.url}{path}", timeout=10 * SLOWEST)
 
     def order(self, order_id: str) -> Json:
         body: Json = self.get(f"/orders/{order_id}/").json()

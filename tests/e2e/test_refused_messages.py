@@ -33,7 +33,7 @@ def kafka_server_url(own_kafka: str) -> str:
 def test_their_keys_are_parked_and_put_right(stage: Stage, client: str, tmp_path: Path) -> None:
     with stage.reader().running() as reader:
         relay = stage.relay(SAGAZ_KAFKA_CLIENT=client)
-        with stage.writing(seconds=5, rate=100, writers=2) as writing:
+        with stage.writing_meanwhile(seconds=5, rate=100, writers=2) as writing:
             until(lambda: len(reader.seen), reaches=50, timeout=60)
             ids = {kind.name: put(stage, kind.name, (GOOD, kind, GOOD)) for kind in KINDS}
             until(lambda: len(parked(stage)), reaches=2 * len(KINDS), timeout=60)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import requests
 
+from config.serving.webserver import STOP_SECONDS
 from tests import seed
-from tests.e2e.service import Service, until
+from tests.e2e.service import SLOWEST, Service, until
 from tests.problems import assert_problem
 from tests.processes import refusal
 
@@ -83,7 +84,7 @@ def test_many_orders_at_once_are_all_accepted(service: Service) -> None:
         answers = list(pool.map(place, range(PARALLEL)))
 
     assert {status for status, _ in answers} == {202}
-    assert max(took for _, took in answers) < 5
+    assert max(took for _, took in answers) < 5 * SLOWEST
     until(lambda: len(service.ended_orders()), reaches=PARALLEL, timeout=30)
     assert "locked" not in service.output
     service.assert_audit_is_clean()
@@ -116,7 +117,7 @@ def test_an_idle_connection_does_not_hold_it_up(service: Service) -> None:
         service.signal(signal.SIGTERM)
 
         assert service.wait() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < STOP_SECONDS, "it waited for the connection"
 
 
 def test_what_is_stored_is_there_after_a_restart(service: Service) -> None:

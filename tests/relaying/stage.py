@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,28 @@ class Stage:
         self._relays.append(relay)
         return relay
 
+    def writing(self, **options: object) -> AbstractContextManager["Writing"]:
+        """Writers at work for their seconds; the end of the block waits for them."""
+        return self._writing(options, stdin=subprocess.DEVNULL)
+
+    def writing_meanwhile(self, **options: object) -> AbstractContextManager["Writing"]:
+        """Writers at work for their seconds, and for as long as the block takes."""
+        return self._writing(options, stdin=subprocess.PIPE)
+
     @contextmanager
-    def writing(self, **options: object) -> Iterator["Writing"]:
-        """Writers at work; the end of the block waits for them."""
+    def _writing(self, options: Mapping[str, object], *, stdin: int) -> Iterator["Writing"]:
         committed = self.directory / "committed"
         named = [f"--{name}={value}" for name, value in options.items()]
         with subprocess.Popen(
             [sys.executable, "-m", "tests.relaying.writers", committed, f"--topic={TOPIC}", *named],
             env=processes.environment(self.directory) | self.env,
+            stdin=stdin,
         ) as process:
             writing = Writing(process, committed)
             try:
                 yield writing
+                if process.stdin is not None:
+                    process.stdin.close()
                 assert process.wait() == 0
             finally:
                 process.kill()

@@ -1,12 +1,16 @@
-"""Writers of the outbox: `python -m tests.relaying.writers COMMITTED --seconds 60 …`, a process of
-its own. What has been committed is written into the file COMMITTED, one id a line; the first line
-says how many seconds a transaction took at most."""
+"""Write into the outbox: `python -m tests.relaying.writers COMMITTED --seconds 60 …`, as a process.
+
+It writes until its seconds are over, and its input too. What has been committed is written into the
+file COMMITTED, one id a line; the first line says how many seconds a transaction took at most.
+"""
 
 import argparse
 import json
 import random
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 FILLER = "x" * 250  # some 300 bytes of payload
@@ -29,10 +33,16 @@ def main() -> None:
     django.setup()
     options = _options()
     until = time.monotonic() + options.seconds
+    input_over = threading.Event()
+    threading.Thread(target=_await_end_of_input, args=(input_over,), daemon=True).start()
+
+    def goes_on(turn: float) -> bool:
+        return turn < until or not input_over.is_set()
+
     written: list[list[int]] = [[] for _ in range(options.writers)]
     slowest = [0.0] * options.writers
     threads = [
-        threading.Thread(target=_write, args=(options, number, until, written[number], slowest))
+        threading.Thread(target=_write, args=(options, number, goes_on, written[number], slowest))
         for number in range(options.writers)
     ]
     for thread in threads:
@@ -41,6 +51,11 @@ def main() -> None:
         thread.join()
     ids = sorted(id_ for each in written for id_ in each)
     options.committed.write_text("".join(f"{line}\n" for line in (max(slowest), *ids)))
+
+
+def _await_end_of_input(over: threading.Event) -> None:
+    sys.stdin.read()
+    over.set()
 
 
 def _options() -> argparse.Namespace:
@@ -59,7 +74,7 @@ def _options() -> argparse.Namespace:
 def _write(
     options: argparse.Namespace,
     writer: int,
-    until: float,
+    goes_on: Callable[[float], bool],
     written: list[int],
     slowest: list[float],
 ) -> None:
@@ -70,7 +85,7 @@ def _write(
     turn = time.monotonic() + pause * writer / options.writers
     number = 0
     try:
-        while turn < until:
+        while goes_on(turn):
             time.sleep(max(0.0, turn - time.monotonic()))
             keys = chance.sample(range(options.keys), options.together)
             payloads = [

@@ -85,8 +85,9 @@ class TestAnOutage:
         self, proxied: KafkaBroker, topic: str, proxy: KafkaProxy
     ) -> None:
         before = set(threading.enumerate())
-        source = proxied.publisher()
-        target = proxied.subscribe([topic], group=topic)
+        hurried = like(proxied, timing=KafkaTiming(close=0.2))
+        source = hurried.publisher()
+        target = hurried.subscribe([topic], group=topic)
         source.publish(Message(topic, "key", b"1"), token=1)
         receive(target, 1)
         proxy.cut()

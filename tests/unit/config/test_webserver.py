@@ -16,7 +16,7 @@ from django.core.handlers.wsgi import WSGIHandler
 
 from config.serving import webserver
 from config.serving.connections import Limits
-from config.serving.webserver import WebServer
+from config.serving.webserver import STOP_SECONDS, WebServer
 from config.web.health import Readiness
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +43,7 @@ class Running:
         """Stop it; returns the seconds that took."""
         began = time.monotonic()
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(2 * STOP_SECONDS)
         assert not self._thread.is_alive()
         return time.monotonic() - began
 
@@ -220,7 +220,7 @@ def test_a_client_that_says_nothing_is_left_without_a_word(
 def test_stopping_waits_for_no_idle_client(server: Running) -> None:
     with server.connect():
         requests.get(f"{server.url}/health/", timeout=10)  # by now the other one is accepted
-        assert server.stop() < 5
+        assert server.stop() < STOP_SECONDS / 2
 
 
 def test_stopping_finishes_what_is_being_answered(

@@ -168,13 +168,11 @@ class TestAShortBackoff:
 
     def test_a_stop_during_it_hands_over(self, script: Script) -> None:
         """At once, and the next worker need not wait for a lease."""
-        timing = replace(QUICK, retry=Backoff(first=30.0, longest=30.0), longest_rest=1000.0)
+        timing = replace(QUICK, retry=HOURS, longest_rest=2 * HOUR)
         script.acts["stay"] = failing(AWAY)
         saga = begin("tour")
         with working(timing=timing, lease=1000, grace=1000):
             until(lambda: failures_of(saga).get("stay:F") == ("unknown", 1, 1))
-            stopping = time.monotonic()
-        assert time.monotonic() - stopping < 10
         assert (row(saga).status, row(saga).worker) == ("running", "")
         assert row(saga).next_run_at <= timezone.now()
         assert run_to_end(saga).status == "completed"
@@ -308,9 +306,9 @@ class TestTenThousandThatWait:
         with statements_counted() as seen, working(timing=Timing(), concurrency=32):
             until(lambda: len(seen) >= 3)
             since, before = time.monotonic(), len(seen)
-            until(lambda: time.monotonic() - since > seconds)
+            until(lambda: time.monotonic() - since > seconds and len(seen) > before)
             # At its start it looks more often.
-            assert 1 <= len(seen) - before <= 8 * seconds, seen
+            assert len(seen) - before <= 8 * (time.monotonic() - since), seen
         assert Saga.objects.filter(status="waiting", epoch=1).count() == WAITING
 
     def test_one_that_is_due_is_found_among_them(self) -> None:
