@@ -51,6 +51,7 @@ async def call_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kw
         What the function returns; what it raises is raised.
     """
     threads = current_threads.get(None)
+    # Without a worker, as in a unit test of a step: there is no pool, and no timeout to spare.
     if threads is None:
         return await asyncio.to_thread(function, *args, **kwargs)
     return await threads.run_for(current_allowance.get(), function, *args, **kwargs)

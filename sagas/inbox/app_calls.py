@@ -71,7 +71,8 @@ def raise_outage(error: BaseException) -> None:
     """
     to_blame = database_errors.ours_to_blame(error) or database_errors.ours_timed_out(error)
     if to_blame is not None:
-        raise to_blame from to_blame.__cause__  # the cause has the database's code
+        # With its own cause: that has the database's code, by which an outage is known.
+        raise to_blame from to_blame.__cause__
 
 
 async def _awaited(context: Coroutine[Any, Any, Any]) -> Any:

@@ -40,7 +40,8 @@ def request_cancel(saga_id: UUID, *, who: str, reason: str) -> Saga:
         if saga.failure or (saga.cancel_reason and saga.status != SagaStatus.PARKED):
             return saga
         saga.cancel_reason = bounded(reason) or "cancelled"
-        if saga.status == SagaStatus.PARKED:  # its worker has left it
+        # Its worker has left it: the cancel sets it going, and its lost workers count anew.
+        if saga.status == SagaStatus.PARKED:
             saga.status, saga.park_reason, saga.takeovers = SagaStatus.RUNNING, "", 0
             saga.worker = ""
         # Without a worker, the saga need not wait out its pause; with one, that is the lease's end.

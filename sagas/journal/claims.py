@@ -53,8 +53,9 @@ def claim(
     """
     limits = at_most or {}
     began = time.monotonic()
+    # On SQLite a claim waits for the one writer's turn; a look beforehand waits for nobody.
     if not sql.is_postgresql() and not _is_anything_claimable(only):
-        return []  # without having waited for the one writer's turn
+        return []
     # With limits the count and the claim need one transaction, and on SQLite the writer's turn; a
     # single statement of PostgreSQL commits by itself, and spares two round trips.
     with transaction.atomic() if limits or not sql.is_postgresql() else nullcontext():

@@ -57,12 +57,14 @@ def finish(
     with_hook = with_hook and has_hook(outcome.name, outcome.ending)
     try:
         with transaction.atomic():
-            transaction.on_commit(committed.set)  # before any of the hook's own
+            # Before the hook's own: where one of those raises, the commit has been made.
+            transaction.on_commit(committed.set)
             has_ended = _finish(saga, outcome, steps, with_hook=with_hook)
             reach(Point.BEFORE_TERMINAL_COMMIT)
     except BaseException as error:
         if not committed.is_set():
-            if has_ended and with_hook:  # the commit refuses what the hook has written
+            # Here the commit itself has failed, as by a deferred constraint on the hook's writes.
+            if has_ended and with_hook:
                 raise _hook_failed(outcome, error) from error
             raise
         _log(outcome, "it has ended, but an on_commit function of its hook failed", error)

@@ -71,7 +71,8 @@ class GroupCommit:
             except BaseException as error:  # noqa: BLE001 - each writer must hear of it
                 results = [raisable(error)] * len(group)
             for (_, written), result in zip(group, results, strict=True):
-                if written.done():  # its saga is gone
+                # Cancelled: the saga's task has ended, and nobody waits for the verdict.
+                if written.done():
                     continue
                 if isinstance(result, Exception):
                     written.set_exception(result)

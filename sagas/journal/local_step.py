@@ -53,7 +53,8 @@ def do_locally(
         # The look at outages within the transaction: where the commit itself gets no answer, the
         # step may be done, and the journal has to be asked.
         with transaction.atomic(), _no_outage_behind(timeout):
-            transaction.on_commit(committed.set)  # before any of the step's own
+            # Before the step's own: where one of those raises, the step is done all the same.
+            transaction.on_commit(committed.set)
             if timeout is not None and sql.is_postgresql():
                 # The thread cannot be stopped, but what it waits for can.
                 libpq.limit_statements(timeout)
@@ -110,4 +111,5 @@ def _no_outage_behind(timeout: float | None) -> Iterator[None]:
         is_ours = is_outage(error) and not is_of_another(error)
         if timeout is None or time.monotonic() - began < timeout or not is_ours:
             raise
-        raise TimeoutError from None  # from an outage, it would be excused
+        # Not from the outage: the run looks at causes, and would excuse the step.
+        raise TimeoutError from None

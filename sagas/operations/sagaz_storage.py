@@ -244,6 +244,7 @@ def _has(status: SagazStatus) -> Q:
     forward = [ours for ours, theirs in _FORWARD.items() if theirs is status]
     back = [ours for ours, theirs in _BACK.items() if theirs is status]
     found = Q(status__in=forward, failure="") | (Q(status__in=back) & ~Q(failure=""))
+    # The statuses once more, by themselves: only in this form the indexes can be used.
     return Q(PAUSED_OR_NOT, status__in={*forward, *back}) & found
 
 

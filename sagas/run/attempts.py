@@ -121,7 +121,9 @@ class Attempts:
             StepFailed, Decided: the journal has the decision.
             asyncio.CancelledError: the event loop ends.
         """
-        self._state.busy += 1  # who is alone may leave an answer unsettled; who is not may rest
+        # A step alone need not wait for its answer's commit; the last of several to rest gives the
+        # saga up.
+        self._state.busy += 1
         try:
             while True:
                 result = await self._attempt(step, context, tries)
@@ -149,7 +151,8 @@ class Attempts:
         if not step.is_external:
             # A local step commits by itself: the answer that led to it must be committed before.
             await self._writer.settle()
-            self._state.stop_if_suspended()  # it may have been while this waited
+            # A parallel step, or the worker's end, may have suspended the run during the wait.
+            self._state.stop_if_suspended()
         await self._decisions.stop_if_decided(step, tries)
         tries.begin()
         token = current_key.set(step_key(self._claimed.id, step.name, step.kind))
@@ -161,7 +164,8 @@ class Attempts:
             raise
         except (_Conflict, CancelRequested):
             self._state.note_cancel(await self._writer.call(lookups.cancel_reason, self._claimed))
-            tries.attempt -= 1  # nothing of it was written
+            # Nothing of the attempt was written, so the number is free for the next one.
+            tries.attempt -= 1
             return None
         except Exception as error:
             failure = failure_of(error)
@@ -175,7 +179,8 @@ class Attempts:
             if not await self._decisions.is_excused(step, tries, failure):
                 await self._decisions.handle_failure(step, tries, failure)
             elif not step.is_external:
-                tries.attempt -= 1  # nothing is left of it
+                # The transaction was rolled back, the attempt's row with it.
+                tries.attempt -= 1
             return None
         finally:
             current_key.reset(token)
@@ -236,8 +241,9 @@ class Attempts:
                     pause = self._timing.conflict_pause * self._resources.jitter()
                     await self._patience.sleep(pause)
                     raise _Conflict from error
+                # The caller judges it as it judges the errors of external steps.
                 if is_steps or not is_outage(error):
-                    raise  # judged as what an external step raises is
+                    raise
                 await self._patience.wait_out_outage(error)
             else:
                 self._state.note_cancel(cancel_reason)
@@ -286,7 +292,9 @@ class Attempts:
         at = self._state.finished_at()
         done = tries.entry(step, StepStatus.DONE, result=encoded, finished_at=at)
         self._writer.append_nowait(done)
-        if not self._state.is_alone:  # the next entry, which would settle this one, may be late
+        # Alone, the next step's entry settles this one. Beside a slow step that entry comes late,
+        # and a crash meanwhile would repeat the call.
+        if not self._state.is_alone:
             await self._writer.settle()
         return self._state.newest(codec.decode(encoded), at)
 

@@ -70,7 +70,8 @@ async def call_external(
         TimeoutError: the time was up.
         Exception: from the step.
     """
-    context = dict(context)  # as it was: a step beside this one may change the shared one meanwhile
+    # As it was: a step beside this one may change the shared context during the call.
+    context = dict(context)
     own, before = _own(context)
     # For call_in_thread(): its wait for a thread takes none of the step's time.
     allowance = allowance or Allowance(None)
@@ -98,7 +99,8 @@ def _returned(result: Any, *, undoes: bool) -> dict[str, Any]:
             f"the step returned a {kind}, which nobody has run: declare it `async def`, and await "
             "what it calls"
         )
-    if undoes:  # sagaz passes it over, and an undone saga has no later step to miss it
+    # sagaz passes it over too, and an undone saga has no later step to miss it.
+    if undoes:
         return {}
     raise UnstorableValue(
         f"the step returned {shown(result)} of type {kind}, which no later step would see: "

@@ -146,7 +146,8 @@ class Closing:
         """Tell whether our database may be to blame, and return only when the database answers."""
         if not error.may_pass:
             return False
-        if await self._patience.was_away():  # an outage, told of and waited out
+        # An outage, by now logged and waited out: it costs the hook no try.
+        if await self._patience.was_away():
             self._excused = 0
             return True
         now = self._clock()

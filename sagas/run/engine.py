@@ -147,7 +147,8 @@ class DrivenSaga:
         try:
             context.update(await self._attempts.until_done(step, context, Tries.of(record)))
         except Exception as error:
-            if not self._state.suspended:  # by a lost lease, or a worker that stops
+            # A lost lease, or a worker that stops, says nothing against the compensation.
+            if not self._state.suspended:
                 failure = error.failure if isinstance(error, StepFailed) else failure_of(error)
                 self._state.park(f"undoing {step.name} keeps failing: {failure.text}")
             raise

@@ -74,8 +74,9 @@ class JournalWriter:
             Suspended: nothing is written, the saga belongs to a later claim; or nobody knows, as
                 the database is away and the worker stopping.
         """
+        # A decision, a wait or an end must not rest on an answer that may yet get lost.
         if any(not isinstance(change, BeginPivot) for change in changes):
-            await self.settle()  # a decision must not rest on an answer that gets lost
+            await self.settle()
         entry = Entry(
             saga=self._state.claimed, step=step, changes=changes, unless_cancelled=unless_cancelled
         )
@@ -84,7 +85,8 @@ class JournalWriter:
         try:
             await self.settle()
         except BaseException:
-            self._unconfirmed.append((entry, written))  # close() waits for it
+            # It may commit all the same: `close()` waits for it.
+            self._unconfirmed.append((entry, written))
             raise
         return await self._verdict_on(entry, written)
 
@@ -104,7 +106,8 @@ class JournalWriter:
             Suspended: an entry is not committed, and nothing may follow.
         """
         while self._unconfirmed:
-            entry, written = self._unconfirmed.pop(0)  # in the order in which they were handed in
+            # In the order of handing in, which is that of the groups.
+            entry, written = self._unconfirmed.pop(0)
             try:
                 await self._verdict_on(entry, written)
             except Suspended:

@@ -67,7 +67,8 @@ async def call_apart(
         if running and not await _heeds_cancel(task, cancel_grace):
             _abandon(task, getattr(function, "__qualname__", repr(type(function))))
             raise TimeoutError
-    except asyncio.CancelledError:  # with the loop: the call ends with it
+    # Not the call's own, which stays in its task: the event loop ends, and the call with it.
+    except asyncio.CancelledError:
         task.cancel()
         raise
     if end.has_returned:

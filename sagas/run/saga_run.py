@@ -84,7 +84,8 @@ class SagaRun:
             )
             self._state.park(f"its saga cannot be made: {failure_of(error).text}")
             return await self._park(self._claimed.context)
-        current_abandoned_calls.set(self._resources.abandoned_calls)  # in this task, and its calls
+        # In this task, and in those that copy its context: the calls of steps.
+        current_abandoned_calls.set(self._resources.abandoned_calls)
         token = current_threads.set(self._resources.calls)
         try:
             return await self._run(saga)

@@ -149,7 +149,8 @@ class Executor:
         try:
             try:
                 await self._claim_until(stop)
-            finally:  # a worker that ends unwell hands over too, and stays so, whatever comes back
+            # A worker that ends unwell hands over too, and ends, whatever call comes back by then.
+            finally:
                 await self._finish_running()
         # Renewed until the last saga has stopped: a lease lost in the grace would be a takeover.
         finally:

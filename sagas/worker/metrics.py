@@ -39,7 +39,8 @@ class SagasByStatus(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the last counts; count anew where these are older than a minute."""
         if (now := self._clock()) >= self._due:
-            self._due = now + COUNT_EVERY  # whether it succeeds or not
+            # Before the count, which may fail: a database in trouble is not asked at each scrape.
+            self._due = now + COUNT_EVERY
             self._counts = _count()
         if self._counts is None:
             return

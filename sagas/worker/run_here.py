@@ -131,7 +131,8 @@ class LocalRunner:
                 if worker is not None and worker.error is not None:
                     if not isinstance(worker.error, WorkerUnwell):
                         raise worker.error
-                    worker = None  # a step hangs: the next one takes it up, and parks it at last
+                    # A step hangs: each further worker counts as a takeover, until the saga parks.
+                    worker = None
                 self._sleep(max(0.0, min(pause, left)))
                 pause = min(pause * 1.5, LONGEST_LOOK)
         finally:

@@ -130,7 +130,8 @@ class SagaService:
         call_start_hooks()
         threads = _ON_SQLITE if connection.vendor == "sqlite" else _ON_A_SERVER
         journal, calls = threads
-        _check_pool(journal + 2 * calls + OTHER_THREADS)  # each thread for calls may be replaced
+        # Twice: each thread for calls may get stuck, keep its connection, and be replaced.
+        _check_pool(journal + 2 * calls + OTHER_THREADS)
         both = _Both(alive)
         executor = Executor(
             alive=both.second,
@@ -199,7 +200,8 @@ class SagaService:
     def _guard(self, run: Callable[[threading.Event], None], halt: threading.Event) -> None:
         try:
             run(halt)
-            if not halt.is_set():  # half a service would take commands that nobody runs
+            # Half a service would accept commands that nobody runs, or run sagas to no end.
+            if not halt.is_set():
                 name = threading.current_thread().name
                 raise RuntimeError(f"the {name} ended by itself")  # noqa: TRY301 - as any other
         except BaseException as error:  # noqa: BLE001 - raised again by run()
