@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MANAGE = (sys.executable, str(ROOT / "manage.py"))
+TIMEOUT = 300.0  # seconds, for a command that hangs
 # What this machine's environment must not decide. Without bytecode every start compiles Django and
 # all else anew, which takes two seconds.
 _SETTINGS = re.compile(
@@ -33,7 +34,7 @@ def manage(directory: Path, *arguments: str, **env: str) -> "subprocess.Complete
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
 

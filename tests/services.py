@@ -27,7 +27,7 @@ from brokers.kafka_python.server import admin_client
 from tests.ports import free_port
 from tests.shared import NotHereError, Shared, Things, things
 
-START_TIMEOUT = 110.0
+START_TIMEOUT = 290.0
 KAFKA_PORT = 9092
 KAFKA_CONFIG = Path(__file__).parents[1] / "docker" / "kafka"
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pytest
 
-START_TIMEOUT = 115.0  # seconds, below pytest's own for a test
+START_TIMEOUT = 300.0  # seconds, below pytest's own for a test
 _PAUSE = 0.05  # seconds between two looks into the directory
 
 Shared = Callable[["Things"], AbstractContextManager[str]]

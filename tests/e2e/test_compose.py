@@ -16,8 +16,6 @@ from tests.ports import free_port
 from tests.processes import ROOT
 from tests.services import do_without, docker_answers
 
-pytestmark = pytest.mark.timeout(600)
-
 SERVICES = {"postgres", "kafka", "web", "relay", "consumer"}
 
 

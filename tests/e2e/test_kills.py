@@ -24,7 +24,6 @@ def test_no_order_is_lost_or_done_twice(full_service: FullService) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
 def test_none_of_a_thousand_is_lost_or_done_twice(full_service: FullService) -> None:
     kill_while_orders_come_in(full_service, count=1_000)
 

@@ -40,7 +40,6 @@ def test_the_consumer_lives_and_keeps_each(parts: Parts) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
 def test_ten_thousand(parts: Parts) -> None:
     publish_and_look(parts, batches=200)
 

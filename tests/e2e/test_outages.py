@@ -108,7 +108,6 @@ class TestPostgreSQL:
         full_service.assert_audit_is_clean()
 
     @pytest.mark.soak
-    @pytest.mark.timeout(300)
     def test_it_goes_on_soon_after_a_long_outage(
         self, full_service: FullService, postgres_server_url: str
     ) -> None:

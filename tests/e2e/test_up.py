@@ -205,7 +205,6 @@ def test_no_accepted_order_is_forgotten_when_all_is_killed(stopped: Service) -> 
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
 def test_of_five_hundred_accepted_orders_none_is_forgotten(stopped: Service) -> None:
     kill_while_customers_order(stopped, kills=10, count=500)
 

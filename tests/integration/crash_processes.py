@@ -22,7 +22,7 @@ from sagas.testing.process import forking, job
 from sagas.testing.worker import Job, set_up
 
 ANSWERED = 0
-TIMEOUT = 60.0
+TIMEOUT = 150.0
 DELETES = re.compile(r'DELETE\s+FROM\s+"?outbox_message\b', re.IGNORECASE)
 NO_LANES = "{}"  # as the first parameter of that statement
 

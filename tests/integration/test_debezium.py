@@ -36,7 +36,6 @@ from tests.services import delete_topics
 pytestmark = [
     pytest.mark.postgres,
     pytest.mark.kafka,
-    pytest.mark.timeout(420),  # the first run fetches the jars
     pytest.mark.usefixtures("database"),
     # kafka-python leaves the sockets of refused connections to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),

@@ -11,7 +11,7 @@ import pytest
 
 from tests import processes
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.postgres]
 
 MANAGE = """
 import os, sys
@@ -82,7 +82,7 @@ class InATransaction(TestCase):
 
 class WithCommits(TransactionTestCase):
     def test_saga(self):
-        run_saga_sync(Welcome, {"name": "B"}, timeout=30)
+        run_saga_sync(Welcome, {"name": "B"}, timeout=120)
         self.assertEqual(Customer.objects.get().name, "B")
 
     def test_zz_enqueue(self):
@@ -125,7 +125,7 @@ def test_its_tests_pass_and_leave_no_database(
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=processes.TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -243,7 +243,6 @@ def test_the_consumer_lives_and_keeps_each(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("postgres")
 def test_five_thousand(
     broker: KafkaBroker,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import TIMEOUT
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("config", "orders", "outbox", "brokers", "relay", "sagas", "saga_runtime")
 TRESPASSES = {
@@ -63,7 +65,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 1, done.stderr
     return done.stdout

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("postgres", "_no_relays"),
 ]
 
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.usefixtures("postgres"),
 ]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 Other = psycopg.Connection[tuple[object, ...]]
 

@@ -13,7 +13,6 @@ pytestmark = [
     pytest.mark.soak,
     pytest.mark.postgres,
     pytest.mark.kafka,
-    pytest.mark.timeout(600),
     # kafka-python leaves the sockets of refused connections to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]

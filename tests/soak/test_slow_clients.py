@@ -12,7 +12,7 @@ from tests.e2e.test_compose import Compose, compose  # noqa: F401 - a fixture
 from tests.slow_clients import Seen, crowd, look
 from tests.soak.scale import seconds
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak]
 
 SLOW, IDLE = 100, 500
 RATE = 20  # orders a second

@@ -26,7 +26,7 @@ from tests.ports import free_port
 from tests.unit.relay.scripted import Kafka, make_relay, put
 from tests.unit.sagas.inbox.test_accepting import Travel, record
 from tests.unit.sagas.saga_running import Register
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,7 +40,7 @@ def scraping(registry: CollectorRegistry) -> Iterator[Scrape]:
     port = free_port()
 
     def scrape() -> dict[str, float]:
-        with urllib.request.urlopen(f"http://{ADDRESS}:{port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{ADDRESS}:{port}/metrics", timeout=TIMEOUT) as answer:
             text = answer.read().decode()
         return {
             "".join([sample.name, *sample.labels.values()]): sample.value

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from django.db import connections
 
-TIMEOUT = 60.0
+TIMEOUT = 100.0  # seconds, for what never comes
 
 
 def until(condition: Callable[[], object], *, timeout: float = TIMEOUT) -> None:

@@ -16,7 +16,7 @@ from brokers import (
 from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import admin_client, setting
 
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 
 def like(broker: KafkaBroker, **options: Any) -> KafkaBroker:

@@ -28,7 +28,7 @@ from brokers.kafka.clients import CLIENTS
 from brokers.kafka_broker import KafkaBroker
 from brokers.kafka_python.server import KafkaServer
 
-PATIENCE = 60.0  # kafka-python may need a second member, after half a minute
+PATIENCE = 150.0  # kafka-python may need a second member, after half a minute
 TOO_LARGE = b"x" * 2_000_000
 
 

@@ -52,7 +52,7 @@ def test_migrations_of_a_host_project_change_nothing_of_ours(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=processes.TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

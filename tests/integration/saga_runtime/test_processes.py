@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.processes import TIMEOUT
+
 pytestmark = pytest.mark.django_db(transaction=True)
 PROCESS = """
 import django, threading, time
@@ -26,7 +28,7 @@ def test_a_process_ends_with_its_code_although_a_thread_hangs(code: int) -> None
         [sys.executable, "-c", PROCESS.format(code=code)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (code, "working\n"), ended.stderr

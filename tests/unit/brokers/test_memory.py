@@ -7,6 +7,7 @@ import pytest
 
 from brokers import Acknowledged, Failed, Message, Record, broker_from_url
 from brokers.memory import MemoryBroker
+from tests.unit.waiting import TIMEOUT
 
 COMMANDS = "orders.commands"
 EVENTS = "orders.events"
@@ -90,11 +91,11 @@ def test_receiving_waits_for_another_thread(broker: MemoryBroker) -> None:
     subscription = broker.subscribe([COMMANDS], group="sagas")
     received: list[Record] = []
     waiting = threading.Thread(
-        target=lambda: received.extend(subscription.receive(timeout=10, limit=1))
+        target=lambda: received.extend(subscription.receive(timeout=TIMEOUT, limit=1))
     )
     waiting.start()
     broker.publisher().publish(command(), token=1)
-    waiting.join(timeout=10)
+    waiting.join(timeout=TIMEOUT)
     assert [record.value for record in received] == [b"1"]
 
 
@@ -103,10 +104,10 @@ def test_reports_wait_for_another_thread(broker: MemoryBroker) -> None:
     publisher = broker.publisher()
     publisher.publish(command(), token=1)
     committing = threading.Thread(
-        target=lambda: subscription.commit(subscription.receive(timeout=10, limit=1))
+        target=lambda: subscription.commit(subscription.receive(timeout=TIMEOUT, limit=1))
     )
     committing.start()
-    assert publisher.reports(timeout=10) == [Acknowledged(1)]
+    assert publisher.reports(timeout=TIMEOUT) == [Acknowledged(1)]
     committing.join()
 
 
@@ -125,7 +126,7 @@ def test_many_threads_lose_nothing(broker: MemoryBroker) -> None:
         for number in range(count):
             publisher.publish(command(number), token=number)
         while len(acknowledged[worker]) < count:
-            reports = publisher.reports(timeout=10)
+            reports = publisher.reports(timeout=TIMEOUT)
             assert reports
             acknowledged[worker] += [report.token for report in reports]
 
@@ -134,7 +135,7 @@ def test_many_threads_lose_nothing(broker: MemoryBroker) -> None:
     for thread in (consumer, *producers):
         thread.start()
     for thread in producers:
-        thread.join(timeout=30)
+        thread.join(timeout=TIMEOUT)
     stop.set()
-    consumer.join(timeout=30)
+    consumer.join(timeout=TIMEOUT)
     assert all(sorted(tokens) == list(range(count)) for tokens in acknowledged)

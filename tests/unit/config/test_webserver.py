@@ -18,6 +18,7 @@ from config.serving import webserver
 from config.serving.connections import Limits
 from config.serving.webserver import STOP_SECONDS, WebServer
 from config.web.health import Readiness
+from tests.unit.waiting import TIMEOUT
 
 pytestmark = pytest.mark.django_db
 
@@ -37,7 +38,7 @@ class Running:
         self._thread.start()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout=TIMEOUT)
 
     def stop(self) -> float:
         """Stop it; returns the seconds that took."""
@@ -70,7 +71,7 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 
 
 def test_it_answers(server: Running) -> None:
-    response = requests.get(f"{server.url}/health/", timeout=10)
+    response = requests.get(f"{server.url}/health/", timeout=TIMEOUT)
 
     assert response.json() == {"status": "healthy"}
 
@@ -113,7 +114,7 @@ def test_a_client_that_still_sends_can_read_its_refusal(
         f"{server.url}/orders/",
         data=body,
         headers={"Content-Type": "application/json"},
-        timeout=10,
+        timeout=TIMEOUT,
     )
 
     assert response.status_code == status
@@ -219,7 +220,7 @@ def test_a_client_that_says_nothing_is_left_without_a_word(
 
 def test_stopping_waits_for_no_idle_client(server: Running) -> None:
     with server.connect():
-        requests.get(f"{server.url}/health/", timeout=10)  # by now the other one is accepted
+        requests.get(f"{server.url}/health/", timeout=TIMEOUT)  # by now the other one is accepted
         assert server.stop() < STOP_SECONDS / 2
 
 
@@ -230,22 +231,24 @@ def test_stopping_finishes_what_is_being_answered(
 
     def slow() -> Readiness:
         arrived.set()
-        assert go_on.wait(10)
+        assert go_on.wait(TIMEOUT)
         return Readiness(status="ready", detail="", checks=[])
 
     monkeypatch.setattr("config.web.health.readiness", slow)
     responses: list[requests.Response] = []
     client = threading.Thread(
-        target=lambda: responses.append(requests.get(f"{server.url}/health/ready/", timeout=10))
+        target=lambda: responses.append(
+            requests.get(f"{server.url}/health/ready/", timeout=TIMEOUT)
+        )
     )
     client.start()
-    assert arrived.wait(10)
+    assert arrived.wait(TIMEOUT)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     assert stopping.is_alive()
     go_on.set()
-    client.join(10)
-    stopping.join(10)
+    client.join(TIMEOUT)
+    stopping.join(TIMEOUT)
 
     assert [response.status_code for response in responses] == [200]
 
@@ -257,19 +260,19 @@ def test_health_answers_while_every_thread_is_busy(
 
     def slow() -> Readiness:
         arrived.release()
-        assert go_on.wait(20)
+        assert go_on.wait(TIMEOUT)
         return Readiness(status="ready", detail="", checks=[])
 
     monkeypatch.setattr("config.web.health.readiness", slow)
     with ThreadPoolExecutor() as pool:
         asked = [
-            pool.submit(requests.get, f"{server.url}/health/ready/", timeout=30)
+            pool.submit(requests.get, f"{server.url}/health/ready/", timeout=TIMEOUT)
             for _ in range(THREADS + 1)
         ]
         for _ in range(THREADS):
-            assert arrived.acquire(timeout=10)
+            assert arrived.acquire(timeout=TIMEOUT)
         try:
-            assert requests.get(f"{server.url}/health/", timeout=10).status_code == 200
+            assert requests.get(f"{server.url}/health/", timeout=TIMEOUT).status_code == 200
         finally:
             go_on.set()
         assert [each.result().status_code for each in asked] == [200] * (THREADS + 1)
@@ -280,7 +283,7 @@ def test_the_longest_held_connection_makes_room(server: Running) -> None:
     with server.connect() as first, server.connect() as second:
         first.sendall(b"GET / HT")
         second.sendall(b"GET / HT")
-        assert requests.get(f"{server.url}/health/", timeout=10).status_code == 200
+        assert requests.get(f"{server.url}/health/", timeout=TIMEOUT).status_code == 200
         assert first.recv(1) == b""
         second.sendall(b"TP/1.0\r\n\r\n")
         assert second.recv(4) == b"HTTP"
@@ -316,7 +319,7 @@ def test_a_failure_is_told_from_being_stopped(monkeypatch: pytest.MonkeyPatch) -
     stop = threading.Event()
     with ThreadPoolExecutor() as pool:
         running = pool.submit(server.run, stop)
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT):
             assert isinstance(running.exception(10), ZeroDivisionError)
 
     assert not stop.is_set()

@@ -39,7 +39,7 @@ from sagas.journal.codec import decode, encode
 from sagas.models import InboxMessage, RefusedCommand, Saga, SagaStatus, StepKind
 from sagas.operations import interventions
 from tests.unit.orders.test_order_saga import Shop, running
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -216,10 +216,10 @@ class TestPlacing:
             with transaction.atomic(), connection.cursor() as cursor:
                 cursor.execute("LOCK TABLE orders_order IN ACCESS EXCLUSIVE MODE")
                 locked.set()
-                assert over.wait(20)
+                assert over.wait(TIMEOUT)
 
         with in_thread(lock):
-            assert locked.wait(20)
+            assert locked.wait(TIMEOUT)
             with connection.cursor() as cursor:
                 cursor.execute("SET statement_timeout = '100ms'; SET lock_timeout = 0")
             self.assert_waits(type_)

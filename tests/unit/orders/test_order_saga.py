@@ -41,7 +41,7 @@ from saga_runtime.correlation import Correlation, correlated
 from sagas.models import Saga, SagaStep
 from sagas.run.timing import Timing
 from sagas.worker.service import SagaService
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -220,7 +220,7 @@ def test_a_cancel_while_the_payment_is_under_way(monkeypatch: pytest.MonkeyPatch
     class Slow(SimulatedGateway):
         def charge(self, *, key: str, reference: str, amount: Decimal) -> str:
             charging.set()
-            assert cancelled.wait(20)
+            assert cancelled.wait(TIMEOUT)
             return super().charge(key=key, reference=reference, amount=amount)
 
     with running(Slow(), monkeypatch) as shop:
@@ -230,7 +230,7 @@ def test_a_cancel_while_the_payment_is_under_way(monkeypatch: pytest.MonkeyPatch
             items=[Item("BOOK", "A book", 2)],
             amount=Decimal("99.99"),
         )
-        assert charging.wait(20)
+        assert charging.wait(TIMEOUT)
         cancel_order(order_id="ORD-1", reason="found it cheaper")
         until(lambda: Saga.objects.exclude(cancel_reason="").exists())
         cancelled.set()

@@ -13,6 +13,7 @@ from orders.models import Order, Product
 from orders.sample_stock import SAMPLE_QUANTITY, load_sample_stock
 from orders.services import Item, Placed, place_order, receive_stock
 from outbox.models import OutboxMessage
+from tests.unit.waiting import TIMEOUT
 
 WIDGETS = [Item(product_id="ITEM-1", name="Widget", quantity=2)]
 
@@ -89,7 +90,7 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
-        barrier.wait(10)
+        barrier.wait(TIMEOUT)
         try:
             return call()
         except OrderConflict as error:

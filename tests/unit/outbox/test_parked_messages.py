@@ -22,7 +22,7 @@ from relay.lanes import EveryLane, Lanes, LeasedLanes
 from relay.parking import ParkedKeys
 from relay.store import Row
 from tests.unit.relay.scripted import Kafka, drain, make_relay, put
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -334,9 +334,9 @@ def test_while_a_writer_holds_the_keys_lock_the_other_keys_of_its_lane_flow() ->
 
     broker = Kafka(judge)
     with in_thread(hold):
-        assert locked.wait(10)
+        assert locked.wait(TIMEOUT)
         with in_thread(make_relay(broker).run):
-            assert alone.wait(10)
+            assert alone.wait(TIMEOUT)
             put(*[beside] * 3)
             until(lambda: broker.order_of(beside) == [0, 1, 2])
             assert not ParkedMessage.objects.exists()

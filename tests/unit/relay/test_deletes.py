@@ -15,7 +15,7 @@ from relay.store import Row, Store
 from relay.timing import Timing
 from saga_runtime.backoff import Backoff
 from tests.unit.relay.scripted import QUICK, Kafka, left, make_relay, put
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
 
@@ -34,7 +34,7 @@ class Gate:
 
     def delete(self, batch: Collection[Row], epochs: Mapping[int, int]) -> None:
         self.waiting = [row.id for row in batch]
-        assert self._open.wait(30)
+        assert self._open.wait(TIMEOUT)
         self.waiting = []
         if self.trouble:
             raise self.trouble.pop()
@@ -83,7 +83,7 @@ def test_three_batches_are_in_flight_at_most(gate: Gate) -> None:
         cycles = threading.Semaphore(0)
         relay._alive = cycles.release
         for _ in range(3):
-            assert cycles.acquire(timeout=10)
+            assert cycles.acquire(timeout=TIMEOUT)
         assert relay.in_flight == 12
 
 

@@ -543,7 +543,6 @@ class TestRefusedMessages:
         assert relay.drain(threading.Event()) == 2
         assert relay.outages["broker"] == 0
 
-    @pytest.mark.timeout(60)
     def test_a_refusal_that_comes_while_there_is_more_to_read(self) -> None:
         """It is sent again alone, and its report comes only to who waits for it: as in a
         transaction, which is committed then."""

@@ -13,7 +13,7 @@ from relay import refusals
 from relay.management.commands import run_outbox_relay
 from relay.refusals import Refusal, is_refusal
 from tests.unit.relay.scripted import Kafka, left, make_relay, put
-from tests.unit.waiting import errors, in_thread, until
+from tests.unit.waiting import TIMEOUT, errors, in_thread, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
 
@@ -57,7 +57,7 @@ def test_where_nothing_can_be_deleted_nothing_is_published(
     relay._alive = cycles.release
     with refusing("STATEMENT"), in_thread(relay.run):
         for _ in range(10):
-            assert cycles.acquire(timeout=10)
+            assert cycles.acquire(timeout=TIMEOUT)
         assert broker.accepted == []
         [error] = errors(caplog)
         assert "nothing is deleted here" in error
@@ -81,7 +81,7 @@ def test_what_is_published_and_cannot_be_deleted_is_not_published_again(
     with refusing("ROW"), in_thread(relay.run):
         until(lambda: errors(caplog))
         for _ in range(20):
-            assert cycles.acquire(timeout=10)
+            assert cycles.acquire(timeout=TIMEOUT)
         assert len(broker.accepted) <= 12, "three batches are in flight at most"
         assert len(errors(caplog)) == 1
         run(DELETE_AGAIN)
@@ -100,7 +100,7 @@ def test_a_delete_that_a_deadlock_ends_is_done_again(caplog: pytest.LogCaptureFi
     with refusing("ROW", state=DEADLOCK), in_thread(relay.run):
         until(lambda: "nothing is deleted here" in caplog.text)
         for _ in range(5):
-            assert cycles.acquire(timeout=20)
+            assert cycles.acquire(timeout=TIMEOUT)
         assert len(broker.accepted) <= 12, "three batches are in flight at most"
         assert errors(caplog) == []
         run(DELETE_AGAIN)

@@ -22,6 +22,7 @@ from sagas.operations import interventions, reports
 from sagas.worker.run_here import run_saga_sync
 from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing
+from tests.unit.waiting import TIMEOUT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,7 +48,7 @@ def tour(register: Register, script: Script) -> type[Any]:
 class TestInAnyZone:
     def test_a_saga_is_due_at_once_and_in_time(self, tour: type[Any], script: Script) -> None:
         script.acts["stay"] = failing(OSError("away"))
-        run_saga_sync(tour, {}, key="K", timeout=20)
+        run_saga_sync(tour, {}, key="K", timeout=TIMEOUT)
         saga = Saga.objects.get()
         assert saga.status == "completed"
         for moment in (saga.created_at, saga.finished_at, saga.next_run_at):

@@ -583,7 +583,7 @@ class TestInAWorker:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(TIMEOUT)
         assert errors == []
 
     @pytest.mark.on_postgresql
@@ -597,7 +597,7 @@ class TestInAWorker:
         def hold(stop: threading.Event) -> None:
             [*Saga.objects.select_for_update().filter(id__in=[theirs.id, lost.id])]
             holding.set()
-            stop.wait(20)
+            stop.wait(TIMEOUT)
 
         with in_thread(hold):
             until(holding.is_set)

@@ -22,7 +22,7 @@ from sagas.operations.sagaz_storage import DjangoSagaStorage
 from sagas.worker.run_here import run_saga_sync
 from tests.unit.sagas.saga_running import Register, begin, run_to_end, working
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
-from tests.unit.waiting import until
+from tests.unit.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -210,14 +210,14 @@ def test_a_caller_is_told_that_it_is_parked(tour: type[Any]) -> None:
     saga = begin("tour", key="bad")
     Saga.objects.filter(id=saga).update(input="{")
     with pytest.raises(SagaParked, match="its input cannot be read"):
-        run_saga_sync(tour, {}, key="bad", timeout=20)
+        run_saga_sync(tour, {}, key="bad", timeout=TIMEOUT)
 
 
 def test_a_completed_saga_hands_out_no_context_with_a_hole(tour: type[Any]) -> None:
     saga = begin("tour", key="bad")
     Saga.objects.filter(id=saga).update(input="{", status="completed")
     with pytest.raises(UnreadableValue, match="tour bad"):
-        run_saga_sync(tour, {}, key="bad", timeout=20)
+        run_saga_sync(tour, {}, key="bad", timeout=TIMEOUT)
 
 
 @pytest.mark.on_sqlite

@@ -49,7 +49,7 @@ from tests.unit.sagas.saga_running import (
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, claimed_by, forever, raising
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -96,7 +96,7 @@ def from_a_thread(saga: UUID) -> list[BaseException]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(20)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
     return refused
 

@@ -18,6 +18,7 @@ from sagas.inbox import accepting
 from sagas.models import RefusedCommand, Saga
 from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script
+from tests.unit.waiting import TIMEOUT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,7 +33,7 @@ class Child(SagaClass):
 
 
 def run_child() -> None:
-    run_saga_sync(Child, {}, timeout=20)
+    run_saga_sync(Child, {}, timeout=TIMEOUT)
 
 
 async def run_in_our_thread(_: Context) -> None:

@@ -48,7 +48,7 @@ from tests.unit.sagas.saga_running import (
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script
-from tests.unit.waiting import until
+from tests.unit.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -962,7 +962,7 @@ class TestStopping:
             away.setattr(statements, "upsert_steps", write_journal)
             with working() as worker:
                 workers.append(worker)
-                assert reached.wait(20)
+                assert reached.wait(TIMEOUT)
         row = Saga.objects.get(id=saga)
         assert (row.status, row.failure) == ("running", "")
         assert journal_of(saga) == {}
@@ -1177,7 +1177,7 @@ def test_sagas_are_claimed_while_every_thread_is_in_a_local_step(
 ) -> None:
     register(script.saga("tour", Part("fly")), script.saga("mail", Part("post", external=True)))
     released = threading.Event()
-    script.acts["fly"] = lambda _: released.wait(20)
+    script.acts["fly"] = lambda _: released.wait(TIMEOUT)
     for n in range(6):
         begin("tour", key=f"K-{n}")
     with working(concurrency=8):

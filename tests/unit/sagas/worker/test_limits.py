@@ -27,7 +27,7 @@ from tests.unit.sagas.saga_running import (
     working,
 )
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing
-from tests.unit.waiting import in_thread, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -249,7 +249,7 @@ class TestClaiming:
 
         def claim(worker: str) -> None:
             try:
-                start.wait(20)
+                start.wait(TIMEOUT)
                 for _ in range(10):
                     found = claims.claim(worker=worker, limit=8, lease=LEASE, at_most={"three": 3})
                     taken.append(len(found))
