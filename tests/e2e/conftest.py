@@ -26,10 +26,10 @@ def service(stopped: Service) -> Service:
 
 @pytest.fixture
 def full_service(
-    tmp_path: Path, postgres_database_url: str, kafka_broker_url: str
+    tmp_path: Path, migrated_database_url: str, kafka_broker_url: str
 ) -> Iterator[FullService]:
     """A service over PostgreSQL and Kafka, not yet started."""
-    service = FullService(tmp_path, database_url=postgres_database_url, broker_url=kafka_broker_url)
+    service = FullService(tmp_path, database_url=migrated_database_url, broker_url=kafka_broker_url)
     yield service
     service.clean_up()
     service.delete_topics()

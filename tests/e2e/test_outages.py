@@ -79,6 +79,11 @@ class TestPostgreSQL:
         with container.with_bind_ports(5432, free_port()):
             yield str(container.get_connection_url(driver=None))
 
+    @pytest.fixture
+    def migrated_database_url(self, postgres_database_url: str) -> str:
+        """An empty database, which the service migrates: the run's to copy is on another server."""
+        return postgres_database_url
+
     @pytest.mark.parametrize("way", ["stop", pytest.param("kill", marks=pytest.mark.soak)])
     def test_every_process_goes_on_by_itself(
         self, full_service: FullService, postgres_server_url: str, way: str

@@ -107,7 +107,7 @@ def test_whatever_the_hash_seed_is(seed: str, tmp_path: Path) -> None:
     """With one of them a set of the two begins with left, with the other with right."""
     test = f"{__file__}::TestThroughACrash::test_the_next_step_sees_what_it_saw"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-migrations", test],
         env=os.environ | {"PYTHONHASHSEED": seed, "DATABASE_URL": f"sqlite:///{tmp_path}/db"},
         cwd=ROOT,
         capture_output=True,
