@@ -143,13 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=150_000, help="messages, with librdkafka")
     parser.add_argument("--slow-count", type=int, default=30_000, help="with kafka-python")
-    parser.add_argument("--peer-count", type=int, default=3_000, help="of each peer")
+    parser.add_argument("--peer-count", type=int, default=3_000, help="of each peer; 0: no peer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=2000)
     parser.add_argument("--client", choices=[LIBRDKAFKA, KAFKA_PYTHON], help="only this one")
     arguments = parser.parse_args()
+    peers = PEERS if arguments.peer_count else ()
     with (
-        databases("", *PEERS) as urls,
+        databases("", *peers) as urls,
         kafka() as (broker, url, topic),
     ):
         migrate(urls[0])
@@ -162,7 +163,7 @@ def main() -> None:
         for client in [arguments.client] if arguments.client else counts:
             ours = _in_turns(bench, client, count=counts[client], rounds=arguments.rounds)
             best = max(best, ours)
-        for name, each in zip(PEERS, others, strict=True):
+        for name, each in zip(peers, others, strict=True):
             _peer(each, name, best, count=arguments.peer_count)
 
 

@@ -130,7 +130,7 @@ def until(condition: Callable[[], object], *, timeout: float, reaches: int = 1) 
     deadline = time.monotonic() + timeout * SLOWEST
     while not _holds(condition(), reaches):
         assert time.monotonic() < deadline, f"not within {timeout * SLOWEST} s"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def _holds(value: object, reaches: int) -> bool:

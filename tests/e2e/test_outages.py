@@ -43,7 +43,8 @@ class TestKafka:
         kafka = Server(kafka_server_url)
         full_service.start(OUTBOX_MAX_AGE="2")
         parts = full_service.parts()
-        assert full_service.post(seed.order(order_id="BEFORE"), Prefer="wait=10").status_code == 201
+        assert full_service.post(seed.order(order_id="BEFORE")).ok
+        until(lambda: len(full_service.ended_orders()), timeout=30)
         assert full_service.get("/health/ready/").status_code == 200
 
         kafka.stop()
@@ -63,7 +64,8 @@ class TestKafka:
         until(lambda: len(full_service.ended_orders()), reaches=11, timeout=60)
         assert full_service.statuses() == {"fulfilled": 11}
         until(lambda: full_service.get("/health/ready/").ok, timeout=10)
-        assert full_service.post(seed.order(order_id="AFTER"), Prefer="wait=10").status_code == 201
+        assert full_service.post(seed.order(order_id="AFTER")).ok
+        until(lambda: full_service.statuses() == {"fulfilled": 12}, timeout=30)
         assert full_service.parts() == parts
         assert "starting it again" not in full_service.output
         full_service.assert_nothing_was_done_twice()
@@ -106,7 +108,8 @@ class TestPostgreSQL:
             assert "the database does not answer" in ready.result().json()["detail"]
             server.start()
         assert full_service.statuses() == {"fulfilled": 60}
-        assert full_service.post(seed.ORDER, Prefer="wait=10").status_code == 201
+        until(lambda: full_service.post(seed.ORDER).ok, timeout=30)
+        until(lambda: full_service.statuses() == {"fulfilled": 61}, timeout=30)
         assert full_service.parts() == parts
         assert "starting it again" not in full_service.output
         full_service.assert_nothing_was_done_twice()
