@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -73,11 +74,20 @@ def commits(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int | None:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Say how many workers `-n auto` means; PYTEST_XDIST_AUTO_NUM_WORKERS says otherwise."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
+    # Fast tests wait for nobody, and each worker begins with seconds of imports and migrations.
+    per_core = 1 if config.getoption("markexpr") == "fast" else WORKERS_PER_CORE
+    return per_core * len(os.sched_getaffinity(0))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over the folders that have no fast test where only fast ones are asked for."""
+    if config.getoption("markexpr") != "fast":
+        return None
+    return True if collection_path.name in {"integration", "e2e", "soak"} else None
 
 
 _skipped: list[str] = []
