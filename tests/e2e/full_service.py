@@ -20,6 +20,7 @@ from tests.e2e.service import START_TIMEOUT, Service, until
 
 _COLUMNS = "pid=,ppid=,pgid=,stat=,args="
 PARTITIONS = 4
+PLACE_ORDERS = (*processes.MANAGE, "place_orders", "--patience", "600")
 LEASE = 2  # seconds until a killed consumer's sagas are taken over
 
 CHARGED_TWICE = """
@@ -114,7 +115,7 @@ class FullService(Service):
     def placing(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         """`place_orders` at work; the end of the block waits for it and wants its success."""
         placing = subprocess.Popen(
-            [*processes.MANAGE, "place_orders", "--url", self.url, *arguments],
+            [*PLACE_ORDERS, "--url", self.url, *arguments],
             env=processes.environment(self.directory) | self._env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -35,6 +35,6 @@ def running_gunicorn(directory: Path, **env: str) -> Iterator[int]:
 
 def _answers(port: int) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/health/", timeout=5).ok
+        return requests.get(f"http://127.0.0.1:{port}/health/", timeout=30).ok
     except requests.RequestException:
         return False

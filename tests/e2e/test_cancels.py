@@ -100,7 +100,7 @@ def race_cancels(
 def seconds_of(service: FullService, order_id: str) -> float:
     """How long an order takes here and now."""
     began = time.monotonic()
-    service.post(seed.order(order_id=order_id), Prefer="wait=20")
+    service.post(seed.order(order_id=order_id), Prefer="wait=30")
     return time.monotonic() - began
 
 

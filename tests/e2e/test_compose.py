@@ -55,13 +55,13 @@ class Compose:
         """The order's status in the end."""
         body = seed.order(**changes)
         headers = {"X-Correlation-ID": seed.CORRELATION_ID}
-        answer = requests.post(f"{self.url}/orders/", json=body, headers=headers, timeout=10)
+        answer = requests.post(f"{self.url}/orders/", json=body, headers=headers, timeout=60)
         assert answer.status_code == 202, answer.text
         until(lambda: self.status(body["order_id"]) not in ("pending", "processing"), timeout=20)
         return self.status(body["order_id"])
 
     def status(self, order_id: str) -> str:
-        return str(requests.get(f"{self.url}/orders/{order_id}/", timeout=10).json()["status"])
+        return str(requests.get(f"{self.url}/orders/{order_id}/", timeout=60).json()["status"])
 
     def kafka_headers(self, topic: str, *, count: int) -> list[str]:
         """What Kafka's own console consumer prints of the topic's first messages."""

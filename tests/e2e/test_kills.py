@@ -31,7 +31,7 @@ def test_none_of_a_thousand_is_lost_or_done_twice(full_service: FullService) -> 
 def kill_while_orders_come_in(service: FullService, *, count: int) -> None:
     # Payments take a while, so that many sagas are under way at any time.
     service.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.05")
-    arguments = ("--rate", "15", "--declined", str(DECLINED), "--retry-for", "60")
+    arguments = ("--rate", "15", "--declined", str(DECLINED), "--retry-for", "300")
     with service.placing("--count", str(count), "--patience", "300", *arguments):
         killed = kill_until_placed(service, count=count)
 

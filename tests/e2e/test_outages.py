@@ -94,7 +94,7 @@ class TestPostgreSQL:
         # Payments take a while, so that many sagas are under way when it stops.
         full_service.start(PAYMENT_GATEWAY_URL="simulated://?delay=0.2")
         parts = full_service.parts()
-        with full_service.placing("--count", "60", "--rate", "10", "--retry-for", "60"):
+        with full_service.placing("--count", "60", "--rate", "10", "--retry-for", "300"):
             until(lambda: len(full_service.ended_orders()), reaches=10, timeout=30)
             getattr(server, way)()
             with ThreadPoolExecutor() as pool:
@@ -129,7 +129,7 @@ class TestPostgreSQL:
         server.start()
         until(lambda: not is_away(full_service), timeout=10)
         until(
-            lambda: full_service.post(seed.ORDER, Prefer="wait=10").json()["status"] == "fulfilled",
+            lambda: full_service.post(seed.ORDER, Prefer="wait=30").json()["status"] == "fulfilled",
             timeout=20,
         )
         assert full_service.parts() == parts

@@ -93,7 +93,7 @@ def test_behind_a_pooler_that_shares_connections(stage: Stage, pgbouncer: PgBoun
 
 def metric(port: int, name: str) -> int:
     """What the process tells Prometheus."""
-    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
     [value] = re.findall(rf"^{name} (\S+)$", metrics, re.MULTILINE)
     return int(float(value))
 

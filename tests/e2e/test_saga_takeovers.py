@@ -113,7 +113,7 @@ def test_it_takes_no_other_with_it(parts: Parts) -> None:
 def start_for_poison(parts: Parts, **env: str) -> None:
     apps = "tests.e2e.project.enqueuing,tests.e2e.project.poison"
     env |= HARDLY_ANY_BACKOFF
-    parts.start(TEST_APPS=apps, SAGA_LEASE="1", SAGA_MAX_TAKEOVERS="2", **env)
+    parts.start(TEST_APPS=apps, SAGA_LEASE="2", SAGA_MAX_TAKEOVERS="2", **env)
 
 
 def replace_until_parked(parts: Parts, consumers: list[Consumer]) -> int:

@@ -43,7 +43,7 @@ def test_orders_end_and_kafka_has_their_messages(full_service: FullService) -> N
     accepted = full_service.post(seed.ORDER, X_Correlation_ID=seed.CORRELATION_ID)
     assert accepted.status_code == 202
     until(lambda: full_service.order("ORD-001")["status"] == "fulfilled", timeout=30)
-    declined = full_service.post(seed.order(order_id="ORD-002", amount=1500), Prefer="wait=10")
+    declined = full_service.post(seed.order(order_id="ORD-002", amount=1500), Prefer="wait=30")
     assert declined.json()["status"] == "rejected"
     full_service.place("--count", "100")
     full_service.assert_audit_is_clean()
@@ -76,7 +76,7 @@ def test_ready_comes_last(full_service: FullService) -> None:
         before.remove(said)
     assert before[0].startswith("Preparing the database")
     # From now on nothing is waited for that was still starting.
-    response = full_service.post(seed.ORDER, Prefer="wait=5")
+    response = full_service.post(seed.ORDER, Prefer="wait=30")
     assert response.json()["status"] == "fulfilled"
 
 
@@ -123,7 +123,7 @@ def test_a_part_that_is_killed_is_named_and_started_again(full_service: FullServ
     until(lambda: full_service.output.count("consumer: ready"), reaches=3, timeout=20)
     assert len(full_service.parts()) == 4
     assert other in full_service.consumers(), "nothing happened to the one beside it"
-    full_service.place("--count", "20", "--retry-for", "20")
+    full_service.place("--count", "20", "--retry-for", "300")
     full_service.assert_audit_is_clean()
 
 
@@ -157,7 +157,7 @@ def test_a_stopped_consumers_partitions_go_to_the_other(full_service: FullServic
 def test_a_redelivered_command_changes_nothing(full_service: FullService) -> None:
     full_service.start()
     for order_id, amount in (("ORD-1", 10), ("ORD-2", 1500)):
-        full_service.post(seed.order(order_id=order_id, amount=amount), Prefer="wait=10")
+        full_service.post(seed.order(order_id=order_id, amount=amount), Prefer="wait=30")
     before = everything(full_service, of="ORD-%")
 
     commands = full_service.kafka_records("orders.commands")

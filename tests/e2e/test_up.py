@@ -53,16 +53,16 @@ def test_a_declined_order_is_rejected_and_takes_nothing(service: Service) -> Non
 
 @pytest.mark.parametrize(("amount", "status"), [(99.99, "fulfilled"), (1500, "rejected")])
 def test_waiting_brings_the_end_of_the_order(service: Service, amount: float, status: str) -> None:
-    response = service.post(seed.order(amount=amount), Prefer="wait=10")
+    response = service.post(seed.order(amount=amount), Prefer="wait=30")
 
     assert response.status_code == 201
     assert response.json()["status"] == status
-    assert response.headers["Preference-Applied"] == "wait=10"
+    assert response.headers["Preference-Applied"] == "wait=30"
 
 
 def test_the_diagrams_of_the_two_endings_differ(service: Service) -> None:
-    service.post(seed.order(order_id="GOOD"), Prefer="wait=10")
-    service.post(seed.order(order_id="BAD", amount=1500), Prefer="wait=10")
+    service.post(seed.order(order_id="GOOD"), Prefer="wait=30")
+    service.post(seed.order(order_id="BAD", amount=1500), Prefer="wait=30")
     good, bad = (
         service.get(f"/orders/{name}/diagram/").json()["diagram"] for name in ("GOOD", "BAD")
     )
@@ -102,7 +102,7 @@ def test_it_stops_when_told_to(service: Service, number: signal.Signals) -> None
 def test_stopping_finishes_what_runs(stopped: Service) -> None:
     stopped.start(PAYMENT_GATEWAY_URL="simulated://?delay=1")
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(stopped.post, seed.ORDER, Prefer="wait=20")
+        waiting = pool.submit(stopped.post, seed.ORDER, Prefer="wait=30")
         until(lambda: stopped.query("SELECT 1 FROM orders_order"), timeout=10)
         stopped.signal(signal.SIGTERM)
 
@@ -121,7 +121,7 @@ def test_an_idle_connection_does_not_hold_it_up(service: Service) -> None:
 
 
 def test_what_is_stored_is_there_after_a_restart(service: Service) -> None:
-    service.post(seed.ORDER, Prefer="wait=10")
+    service.post(seed.ORDER, Prefer="wait=30")
     stock = stock_of(service)
     service.signal(signal.SIGTERM)
     service.wait()
@@ -160,7 +160,7 @@ UNREADABLE_SAGA = """
 
 
 def test_a_part_that_dies_ends_the_whole(service: Service) -> None:
-    service.post(seed.ORDER, Prefer="wait=10")
+    service.post(seed.ORDER, Prefer="wait=30")
     service.query(UNREADABLE_MESSAGE)
 
     assert service.wait() not in (0, None)
@@ -168,10 +168,10 @@ def test_a_part_that_dies_ends_the_whole(service: Service) -> None:
 
 
 def test_a_saga_that_cannot_be_read_ends_nothing(service: Service) -> None:
-    service.post(seed.ORDER, Prefer="wait=10")
+    service.post(seed.ORDER, Prefer="wait=30")
     service.query(UNREADABLE_SAGA)
 
-    answer = service.post(seed.order(order_id="ORD-002"), Prefer="wait=20")
+    answer = service.post(seed.order(order_id="ORD-002"), Prefer="wait=30")
     assert answer.json()["status"] == "fulfilled"
 
 

@@ -390,7 +390,7 @@ class TestOurOwnDatabaseAway:
 
         stay = SagaStep.objects.filter(step="stay").values_list("status", flat=True)
         script.acts["eat"] = lambda _: journalled.append(list(stay.all()))
-        saga = run_to_end(begin("tour"), lease=0.3, write=write)
+        saga = run_to_end(begin("tour"), lease=1.0, write=write)
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "stay", "eat"]
         assert journalled == [["done"]]

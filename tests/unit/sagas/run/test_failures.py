@@ -410,7 +410,7 @@ def test_a_failure_in_failure_handling_leaves_the_saga_as_it_is(
 
     script.acts["stay"] = raising(ConnectionError("away"))
     monkeypatch.setattr(Decisions, "handle_failure", failing)
-    saga = run_to_end(begin("tour"), lease=0.5)
+    saga = run_to_end(begin("tour"), lease=1.5)
     assert (saga.status, saga.failure) == ("rolled_back", "ConnectionError: away")
     assert script.calls == ["fly", "stay", "stay", "stay", "stay", "unstay", "unfly"]
     assert "to be taken up again" in caplog.text
@@ -431,7 +431,7 @@ def test_what_ends_a_run_ends_no_worker(
 
     monkeypatch.setattr(DrivenSaga, "run_steps", run)
     sagas = [begin("tour", key=f"K-{n}") for n in range(4)]
-    with working(lease=0.5):
+    with working(lease=1.5):
         until(lambda: not Saga.objects.filter(status__in=ACTIVE).exists())
     assert {saga.status for saga in Saga.objects.filter(id__in=sagas)} == {"completed"}
     assert caplog.text.count("an error outside its steps") == 3

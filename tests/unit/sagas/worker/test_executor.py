@@ -788,7 +788,7 @@ class TestTakingOver:
             return ends[-1] != ends[0]
 
         slow.wait_for = is_renewed
-        assert run_to_end(saga, lease=0.3).status == "completed"
+        assert run_to_end(saga, lease=1.5).status == "completed"
         assert ends[-1] > ends[0]
         assert Saga.objects.get(id=saga).epoch == 1
 
@@ -1061,7 +1061,7 @@ class TestTheEnd:
         before: list[Any] = []
         on_finish("trip", hook)
         saga = begin("trip")
-        with working(lease=0.5):
+        with working(lease=1.5):
             until(lambda: calls)
             until(lambda: Saga.objects.get(id=saga).status == "completed")
         # Once it raised: no souvenir, no end. Taken up again, it ended once.

@@ -297,7 +297,7 @@ def test_a_suspect_that_hangs_is_alone_for_no_longer_than_a_lease(
     script.acts["hang"] = hang
     stuck = begin("stuck")
     Saga.objects.filter(id=stuck).update(takeovers=5)
-    with working(lease=0.5):
+    with working(lease=1.5):
         until(lambda: "hang" in script.calls)
         well = begin("well", key="W-1")
         until(lambda: is_ended(well))
