@@ -40,6 +40,15 @@ NO_SERVER = (
 WORKERS_PER_CORE = 3
 
 
+LONGEST_ID = 200
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long text by its length: a megabyte would be part of the test's name."""
+    is_long = isinstance(val, str | bytes) and len(val) > LONGEST_ID
+    return f"{argname} of {len(val)}" if is_long else None  # type: ignore[arg-type]
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test by what it uses, before pytest-xdist looks for groups."""
     if own := sorted(set(getattr(item, "fixturenames", ())) & OWN_SERVERS):
