@@ -44,7 +44,7 @@ def test_every_error_has_the_schema_of_a_problem() -> None:
         ("post", "/orders/NONE/cancel/", "/orders/{order_id}/cancel/", "", "", 404),
         ("post", "/orders/ORD-001/cancel/", "/orders/{order_id}/cancel/", "[]", JSON, 422),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:80],
 )
 def test_what_is_answered_is_documented(
     client: Client, *, method: str, path: str, route: str, body: str, content_type: str, status: int
