@@ -64,15 +64,35 @@ class Observer:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
+    @property
+    def database(self) -> str:
+        """Return the name of the connection's database."""
+        return self._connection.info.dbname
+
+    @property
+    def backend(self) -> int:
+        """Return the process id of the connection's server process."""
+        return self._connection.info.backend_pid
+
     def ask(self, query: LiteralString, *parameters: object) -> Any:
         """Return the one value of a query."""
-        row = self._connection.execute(query, parameters).fetchone()
+        [(value,)] = self.rows(query, *parameters)
+        return value
+
+    def rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        found = self._connection.execute(query, parameters).fetchall()
         self._connection.rollback()  # which is no commit
-        assert row is not None  # noqa: S101
-        return row[0]
+        return found
 
     def commits(self, database: str) -> int:
         """Return how many commits a database has seen, once all other clients have left."""
+        self.await_disconnected(database)
+        found = self.ask("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", database)
+        return int(found)
+
+    def await_disconnected(self, database: str) -> None:
+        """Wait until all other clients of a database have left."""
         deadline = time.monotonic() + DISCONNECTED_WITHIN
         while self.ask(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
@@ -82,8 +102,6 @@ class Observer:
             if time.monotonic() > deadline:
                 raise SystemExit(f"somebody is still connected to {database}")
             time.sleep(0.02)
-        found = self.ask("SELECT xact_commit FROM pg_stat_database WHERE datname = %s", database)
-        return int(found)
 
 
 def measure(case: Case, count: int, observer: Observer) -> Result:
