@@ -54,11 +54,12 @@ class Work:
 
     def since(self, before: "Work", *, orders: int) -> "Work":
         """Return what was done since then, for one order."""
-        pairs = zip(_figures(self), _figures(before), strict=True)
+        pairs = zip(figures(self), figures(before), strict=True)
         return Work(*((now - then) / orders for now, then in pairs))
 
 
-def _figures(work: Work) -> list[float]:
+def figures(work: Work) -> list[float]:
+    """Return the counts in the order of the columns."""
     return [work.commits, work.inserted, work.updated, work.hot, work.deleted]
 
 

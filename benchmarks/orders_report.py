@@ -3,11 +3,11 @@
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from benchmarks.measuring import Observer
-from benchmarks.orders_cases import TRANSACTIONS, Result, Stages
+from benchmarks.orders_cases import TRANSACTIONS, Result, Stages, figures
 from benchmarks.orders_stages import COMMIT_TO_END, percentile
 from benchmarks.wire_counting import Counts
 
@@ -15,35 +15,25 @@ Results = dict[tuple[str, int], list[Result]]
 """The rounds of each case, with each number of products."""
 
 _CPU = ("web", "relay", "consumer", "PostgreSQL", "Kafka", "load")
-_SERVICE_SETTINGS = (
-    "WEB_",
-    "SAGA_",
-    "OUTBOX_",
-    "KAFKA_",
-    "DATABASE_POOL",
-    "PAYMENT_",
-    "SAGAZ_KAFK",
-)
+_SETTINGS = ("WEB_", "SAGA_", "SAGAZ_KAFKA", "OUTBOX_", "KAFKA_", "DATABASE_POOL", "PAYMENT_")
 
 
 def print_settings(arguments: Mapping[str, object], observer: Observer) -> None:
     """Print what was run, and where."""
-    given = ", ".join(f"{name} {_text(value)}" for name, value in arguments.items())
-    print(f"{given}\n{os.cpu_count()} cores, Python {platform.python_version()},", end=" ")
+    given = [f"{name} {_text(value)}" for name, value in arguments.items()]
+    machine = [
+        f"{os.cpu_count()} cores",
+        f"Python {platform.python_version()}",
+        f"psycopg {version('psycopg')}",
+        f"PostgreSQL {observer.ask('SHOW server_version')}",
+        f"fsync {observer.ask('SHOW fsync')}",
+        f"synchronous_commit {observer.ask('SHOW synchronous_commit')}",
+    ]
+    names = sorted(name for name in os.environ if name.startswith(_SETTINGS))
+    settings = [f"{name}={os.environ[name]}" for name in names] or ["defaults"]
     print(
-        f"PostgreSQL {observer.ask('SHOW server_version')}, psycopg {version('psycopg')},", end=" "
+        f"{', '.join(given)}\n{', '.join(machine)}\nthe service's settings: {', '.join(settings)}"
     )
-    shown = [f"{name} {observer.ask(query)}" for name, query in _SHOWN.items()]
-    print(", ".join(shown))
-    kept = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if _is_setting(name)]
-    print(f"settings of the service: {' '.join(kept) or 'defaults'}\n")
-
-
-_SHOWN = {"fsync": "SHOW fsync", "synchronous_commit": "SHOW synchronous_commit"}
-
-
-def _is_setting(name: str) -> bool:
-    return name.startswith(_SERVICE_SETTINGS)
 
 
 def _text(value: object) -> str:
@@ -52,49 +42,46 @@ def _text(value: object) -> str:
 
 def print_work(results: Results) -> None:
     """Print orders a second, and the database's work for each order."""
-    print(f"{'closed loop; work for one order':44}{'orders/s':>9}{'min':>7}{'max':>7}", end="")
-    print(f"{'commits':>9}{'inserted':>10}{'updated':>9}{'HOT':>6}{'deleted':>9}")
+    columns = ("orders/s", "min", "max", "commits", "inserted", "updated", "HOT", "deleted")
+    _print_heading("closed loop, work for one order", columns)
     for (title, products), rounds in results.items():
         rates = [result.rate for result in rounds]
-        median = _medians(rounds)
-        print(f"{_name(title, products):44}{statistics.median(rates):9.1f}", end="")
-        print(f"{min(rates):7.1f}{max(rates):7.1f}", end="")
-        print(
-            f"{median(lambda r: r.work.commits):9.2f}{median(lambda r: r.work.inserted):10.2f}",
-            end="",
-        )
-        print(f"{median(lambda r: r.work.updated):9.2f}{median(lambda r: r.work.hot):6.2f}", end="")
-        print(f"{median(lambda r: r.work.deleted):9.2f}")
+        work = zip(*(figures(result.work) for result in rounds), strict=True)
+        row = [statistics.median(rates), min(rates), max(rates), *map(statistics.median, work)]
+        _print_row(_name(title, products), row)
 
 
 def print_cpu(results: Results) -> None:
     """Print the CPU time of each process for an order."""
-    print(f"\n{'CPU, milliseconds for one order':44}{''.join(f'{name:>12}' for name in _CPU)}")
+    _print_heading("closed loop, CPU ms for one order", _CPU)
     for (title, products), rounds in results.items():
-        print(f"{_name(title, products):44}", end="")
-        for name in _CPU:
-            found = [result.cpu[name] for result in rounds if name in result.cpu]
-            print(f"{statistics.median(found):12.2f}" if found else f"{'?':>12}", end="")
-        print()
+        found = [[result.cpu[name] for result in rounds if name in result.cpu] for name in _CPU]
+        row = [statistics.median(each) if each else None for each in found]
+        _print_row(_name(title, products), row)
 
 
 def print_statements(title: str, counts: Mapping[str, Counts], *, orders: int) -> None:
     """Print what each part sends to PostgreSQL for an order."""
-    print(
-        f"\n{f'{title}, for one order':44}{'statements':>12}{'round trips':>13}{'transactions':>14}"
-    )
-    rows = {**counts, "all": sum(counts.values(), start=Counts())}
-    for part, found in rows.items():
-        print(f"  {part:42}{found.statements / orders:12.2f}", end="")
-        print(f"{found.round_trips / orders:13.2f}{found.transactions / orders:14.2f}")
+    _print_heading(f"{title}, for one order", ("statements", "round trips", "commits"))
+    for part, found in [*counts.items(), ("all", sum(counts.values(), start=Counts()))]:
+        row = [found.statements, found.round_trips, found.transactions]
+        _print_row(part, [each / orders for each in row])
 
 
 def print_stages(title: str, stages: Stages) -> None:
     """Print how long each stage took."""
-    print(f"\n{f'{title}, milliseconds':44}{'p50':>9}{'p95':>9}{'p99':>9}")
+    _print_heading(f"{title}, milliseconds", ("p50", "p95", "p99"))
     for stage, values in stages.items():
-        figures = "".join(f"{percentile(values, share):9.1f}" for share in (0.5, 0.95, 0.99))
-        print(f"  {stage:42}{figures}")
+        _print_row(stage, [percentile(values, share) for share in (0.5, 0.95, 0.99)])
+
+
+def _print_heading(title: str, columns: Sequence[str]) -> None:
+    print(f"\n{title:44}{''.join(f'{column:>12}' for column in columns)}")
+
+
+def _print_row(title: str, row: Sequence[float | None]) -> None:
+    cells = ("?" if figure is None else f"{figure:.2f}" for figure in row)
+    print(f"  {title:42}{''.join(f'{cell:>12}' for cell in cells)}", flush=True)
 
 
 def print_ratios(
@@ -110,29 +97,31 @@ def print_ratios(
     """
     print("\nratios, median of rounds")
     for title, products in results:
-        for service in services:
-            if title not in (service, floor) and (title not in services or service == services[0]):
+        compared = services[:1] if title in services else services
+        for service in compared:
+            if title not in (service, floor):
                 _print_ratio(results, (service, products), (title, products))
-    many, few = max(p for _, p in results), min(p for _, p in results)
-    for title in dict.fromkeys(title for title, _ in results):
-        if many != few:
-            _print_ratio(results, (title, few), (title, many))
-    alone = percentile(results[floor, many][-1].stages[TRANSACTIONS], 0.5)
-    print(f"  an order's transactions {floor}: p50 {alone:.2f} ms")
+    few, most = (pick(products for _, products in results) for pick in (min, max))
+    if few != most:
+        for title in dict.fromkeys(title for title, _ in results):
+            _print_ratio(results, (title, few), (title, most))
+    alone = percentile(results[floor, most][-1].stages[TRANSACTIONS], 0.5)
     for service, stages in latencies.items():
-        p50, p99 = (percentile(stages[COMMIT_TO_END], share) for share in (0.5, 0.99))
-        print(f"  {service}, a quarter of the maximum: p50 / these {p50 / alone:.1f},", end=" ")
-        print(f"p99 / p50 {p99 / p50:.1f}")
+        _print_latency(service, stages[COMMIT_TO_END], alone)
+
+
+def _print_latency(service: str, milliseconds: Sequence[float], alone: float) -> None:
+    """Print an order's time as multiples of the p50 of its transactions alone."""
+    p50, p99 = (percentile(milliseconds, share) for share in (0.5, 0.99))
+    title = f"{service} at a quarter of its maximum"
+    print(f"  {f'{title}, p50 / transactions alone ({alone:.2f} ms)':80}{p50 / alone:8.2f}")
+    print(f"  {f'{title}, p99 / p50':80}{p99 / p50:8.2f}")
 
 
 def _print_ratio(results: Results, ours: tuple[str, int], other: tuple[str, int]) -> None:
     pairs = zip(results[ours], results[other], strict=True)
     ratio = statistics.median(a.rate / b.rate for a, b in pairs)
-    print(f"  {f'{_name(*ours)} / {_name(*other)}':80}{ratio:7.2f}")
-
-
-def _medians(rounds: Sequence[Result]) -> Callable[[Callable[[Result], float]], float]:
-    return lambda figure: statistics.median(map(figure, rounds))
+    print(f"  {f'{_name(*ours)} / {_name(*other)}':80}{ratio:8.2f}")
 
 
 def _name(title: str, products: int) -> str:
