@@ -76,12 +76,12 @@ def print_stages(title: str, stages: Stages) -> None:
 
 
 def _print_heading(title: str, columns: Sequence[str]) -> None:
-    print(f"\n{title:44}{''.join(f'{column:>12}' for column in columns)}")
+    print(f"\n{title:56}{''.join(f'{column:>12}' for column in columns)}")
 
 
 def _print_row(title: str, row: Sequence[float | None]) -> None:
     cells = ("?" if figure is None else f"{figure:.2f}" for figure in row)
-    print(f"  {title:42}{''.join(f'{cell:>12}' for cell in cells)}", flush=True)
+    print(f"  {title:54}{''.join(f'{cell:>12}' for cell in cells)}", flush=True)
 
 
 def print_ratios(
