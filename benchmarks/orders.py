@@ -10,11 +10,12 @@ last end. Beside it, in turns, the same business rows are written in a second da
 `orders_by_hand.py`, and as workflows of DBOS. Then an open loop at each rate, and at a quarter of
 the closed loop's maximum; `orders_stages.py` says where each moment comes from.
 
-Commits are those of `pg_stat_database`, so transactions that only read count too; this benchmark's
-own are none. The rows are the database's as well; HOT is the share of the updates that touched no
-index. Statements and round trips are counted in a run of its own, by a proxy before PostgreSQL,
-without BEGIN and COMMIT. CPU time is from /proc: PostgreSQL's is the whole server's, and `load` is
-this process.
+Commits are those of `pg_stat_database`: also transactions that only read, the empty statement by
+which a pool checks a connection, and each notification that wakes the relay; this benchmark's own
+are none. Rows are the tables' counts; HOT are the updated rows that changed no index. Statements,
+round trips and commits of each part are counted in a run of its own, by a proxy before PostgreSQL;
+statements without BEGIN and COMMIT. CPU time is from /proc: PostgreSQL's is the whole server's, and
+`load` is this process.
 """
 
 import sys

@@ -126,7 +126,7 @@ class WireCounter:
         completed = False
         while True:
             kind, body = await _message(reader, writer)
-            if kind == b"C":  # a statement is complete
+            if kind in (b"C", b"I"):  # a statement is complete, or an empty one
                 completed = True
             elif kind == b"Z":  # ready for the next one
                 self.counts.round_trips += 1
