@@ -70,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rates", type=_rates, default=[5.0, 10.0, 20.0], help="orders a second")
     parser.add_argument("--seconds", type=float, default=20, help="of each rate")
     parser.add_argument("--floor-threads", type=int, default=2, help="that write by hand")
+    parser.add_argument("--floor-orders", type=int, default=3000, help="by hand, at least")
     parser.add_argument("--consumers", type=int, default=1, help="run_saga_consumer processes")
     parser.add_argument(
         "--service",
@@ -110,7 +111,10 @@ def _beside(
     products = max(arguments.products)
     database, observer = _database(stack, Checkout(ROOT), url, "_orders_beside", products)
     threads = dict.fromkeys([arguments.floor_threads, 1])
-    cases: list[Case] = [Beside(ByHand(database, threads=each), observer) for each in threads]
+    cases: list[Case] = [
+        Beside(ByHand(database, threads=each), observer, at_least=arguments.floor_orders)
+        for each in threads
+    ]
     if find_spec("dbos") is None:
         print("DBOS is not installed: uv run --group peers python benchmarks/orders.py")
     else:

@@ -201,15 +201,18 @@ class Beside:
     Args:
         runner: runs them.
         observer: at its database.
+        at_least: orders, where fewer would be over too soon to be measured.
     """
 
-    def __init__(self, runner: Runner, observer: Observer) -> None:
+    def __init__(self, runner: Runner, observer: Observer, *, at_least: int = 0) -> None:
         self.title = runner.title
         self._runner = runner
+        self._at_least = at_least
         self._observer = observer
 
     def run(self, count: int, *, products: int) -> Result:
         """Run the orders, after a few to begin with."""
+        count = max(count, self._at_least)
         with self._runner as runner:
             runner.run(new_orders(WARM_UP, products=products))
         orders = new_orders(count, products=products)
