@@ -12,6 +12,7 @@ imports only packages further down in the list:
 
 from typing import TYPE_CHECKING, Any
 
+from sagas.definition.commit_alone import commit_alone
 from sagas.definition.current_step import call_in_thread, forward_key, idempotency_key
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.identity import saga_id
@@ -51,6 +52,7 @@ __all__ = [
     "StepRejected",
     "call_in_thread",
     "cancel_on",
+    "commit_alone",
     "forward_key",
     "idempotency_key",
     "on_finish",

@@ -11,6 +11,7 @@ class Point(StrEnum):
     BEFORE_INBOX_COMMIT = "before_inbox_commit"
     AFTER_INBOX_COMMIT = "after_inbox_commit"  # the broker's offset is not yet committed
     INSIDE_LOCAL_STEP = "inside_local_step"  # its writes are made; nothing is committed
+    INSIDE_CHAIN = "inside_chain"  # between two local steps; nothing is committed
     STARTED = "started"  # the journal has it; the call is not yet made
     CALLED = "called"  # the call is made; the journal does not have its answer
     STEP_DONE = "step_done"

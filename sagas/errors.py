@@ -10,6 +10,7 @@ SagasError ── StepRejected
 ├─ CancelRequested
 ├─ Suspended
 ├─ Decided
+├─ ChainBroken
 ├─ HookFailed
 ├─ EndRefused
 ├─ CancelRefused ── UnknownSaga
@@ -71,6 +72,10 @@ class Suspended(SagasError):  # noqa: N818 - states the fact
 
 class Decided(SagasError):  # noqa: N818 - states the fact
     """Raised where a saga is to be undone though no step has just failed; the text says why."""
+
+
+class ChainBroken(SagasError):  # noqa: N818 - states the fact
+    """Raised where local steps that were to commit together cannot: each is then done by itself."""
 
 
 class HookFailed(SagasError):  # noqa: N818 - states the fact

@@ -18,6 +18,7 @@ from saga_runtime.text import (
 )
 from sagas.errors import (
     CancelRequested,
+    ChainBroken,
     Decided,
     HookFailed,
     LeaseLost,
@@ -31,7 +32,7 @@ LONGEST_TRACEBACK = 8_000
 """Characters of a traceback in the journal and the log, at most."""
 
 _MOST_NOS = 10
-_OURS = (LeaseLost, CancelRequested, HookFailed, Suspended, Decided)
+_OURS = (LeaseLost, CancelRequested, ChainBroken, HookFailed, Suspended, Decided)
 """The executor's own signals; raised by an app's code they mean nothing."""
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from sagaz.core.decorators import SagaStepDefinition
 
+from sagas.definition.commit_alone import commits_alone
 from sagas.models import StepKind
+
+_HOOKS = ("on_enter", "on_success", "on_failure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Step:
         max_retries: attempts after the first one.
         timeout: seconds for an attempt; None for no limit.
         is_pivot: whether the saga cannot be undone any more once this step has begun.
+        commits_alone: whether the step shares no transaction: see `commit_alone`.
+        has_hooks: whether sagaz calls functions of the app around the step.
     """
 
     name: str
@@ -32,6 +37,8 @@ class Step:
     max_retries: int
     timeout: float | None
     is_pivot: bool = False
+    commits_alone: bool = False
+    has_hooks: bool = False
 
     @property
     def label(self) -> str:
@@ -54,6 +61,8 @@ def forward_step(definition: SagaStepDefinition) -> Step:
         max_retries=definition.max_retries,
         timeout=definition.timeout_seconds,
         is_pivot=definition.pivot,
+        commits_alone=commits_alone(definition.forward_fn),
+        has_hooks=any(getattr(definition, name, None) for name in _HOOKS),
     )
 
 

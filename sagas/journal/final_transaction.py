@@ -74,6 +74,28 @@ def finish(
         _log_parked(outcome)
 
 
+def end_within(saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str]) -> bool:
+    """Complete a saga in the caller's transaction, which has fenced the saga's row.
+
+    Args:
+        saga: the saga, as claimed by the worker.
+        outcome: the argument of the app's hook, which is called if there is one.
+        steps: the names of all forward steps of the saga.
+
+    Returns:
+        Whether the saga has ended now.
+
+    Raises:
+        HookFailed: the hook has raised; the caller is to roll back.
+    """
+    has_ended = _end(saga, outcome, steps)
+    if has_ended and has_hook(outcome.name, outcome.ending):
+        if sql.is_postgresql():
+            sql.run(*_LIMIT_PAUSES)
+        _call_hook(outcome)
+    return has_ended
+
+
 def _log_parked(outcome: SagaOutcome) -> None:
     logger.error(
         "%s %s is parked, a person must look: %s; see manage.py sagas show %s",

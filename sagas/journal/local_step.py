@@ -1,12 +1,15 @@
-"""Run a local step: the app's writes, the journal's rows and the fence commit together."""
+"""Run a local step: the app's writes, the journal's rows and the fence commit together.
+
+The local steps that follow may share the transaction, and so may the saga's end: see `Together`.
+"""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,12 +17,26 @@ from django.utils import timezone
 from saga_runtime.database_errors import AWAY, is_of_another, is_outage, keeps_waiting
 from saga_runtime.logs import get_logger
 from sagas.crash_points import Point, reach
-from sagas.errors import CancelRequested, LeaseLost
+from sagas.errors import CancelRequested, ChainBroken, LeaseLost
 from sagas.failures import stand_in
 from sagas.journal import codec, libpq, sql, statements
 from sagas.journal.entries import BeginPivot, Entry, StepEntry
 
 logger = get_logger(__name__)
+
+
+class Together(Protocol):
+    """What shares the transaction of a local step."""
+
+    def go_on(self, result: Any) -> Sequence[StepEntry]:
+        """Do the steps that follow; return their entries, with the results.
+
+        Args:
+            result: of the first step, as decoded from the journal.
+        """
+
+    def end(self) -> None:
+        """End the saga, where the last of the steps is the saga's last; otherwise do nothing."""
 
 
 def do_locally(
@@ -28,6 +45,7 @@ def do_locally(
     work: Callable[[], Any],
     timeout: float | None,
     finish: Callable[[], datetime] = timezone.now,
+    together: Together | None = None,
 ) -> tuple[Any, str]:
     """Do a local step: the app's writes, the journal's rows and the fence commit together.
 
@@ -36,6 +54,7 @@ def do_locally(
         work: calls the step; returns a value for `codec` to encode.
         timeout: seconds for each statement, and for each pause between two.
         finish: called when the work is done; returns the moment of the end, for the journal.
+        together: what shares the transaction.
 
     Returns:
         The result as decoded from the journal, and the reason of a waiting cancel, or "".
@@ -43,6 +62,8 @@ def do_locally(
     Raises:
         LeaseLost: another worker has taken the saga over; nothing is written.
         CancelRequested: a cancel waits, and `entry` is `unless_cancelled`; nothing is written.
+        ChainBroken: what was to share the transaction has failed; nothing is written. The step by
+            itself may succeed.
         TimeoutError: the server has ended the transaction for a pause, or has given up a deferred
             constraint or trigger at the commit; nothing is written.
     """
@@ -60,10 +81,18 @@ def do_locally(
                 libpq.limit_statements(timeout)
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
-            cancel_reason = _write_local(entry, replace(step, finished_at=finish()), result)
+            first = replace(step, finished_at=finish(), result=result)
+            if together is None:
+                cancel_reason = _write_local(entry, [first])
+            else:
+                cancel_reason = _write_together(entry, first, together)
             is_written = True
     except BaseException as error:
         if not committed.is_set():
+            is_lost = isinstance(error, AWAY) and is_outage(error)
+            if is_written and together is not None and not is_lost:
+                # The commit was refused: perhaps not because of this step.
+                raise ChainBroken from error
             if is_written and keeps_waiting(error):
                 # The commit runs what the app has deferred: its constraints and their triggers.
                 raise TimeoutError from error
@@ -73,25 +102,56 @@ def do_locally(
             *(entry.saga.name, entry.saga.key, step.step),
             exc_info=stand_in(error),
         )
+    if not committed.is_set():
+        # The app's hook, which comes last, has the transaction rolled back and has not said so.
+        raise ChainBroken
     return codec.decode(result), cancel_reason
 
 
-def _write_local(entry: Entry, step: StepEntry, result: str) -> str:
-    """Write the journal's rows behind the fence; return the reason of a waiting cancel."""
+def _write_together(entry: Entry, first: StepEntry, together: Together) -> str:
+    """Do what shares the transaction, and write all of it.
+
+    Returns:
+        "", for no cancel waits.
+
+    Raises:
+        ChainBroken: something has failed, or a cancel waits, which belongs between two steps.
+    """
+    try:
+        cancel_reason = _write_local(entry, [first, *together.go_on(codec.decode(first.result))])
+        if not cancel_reason:
+            # Last, so that other sagas wait for the rows of the app's hook for a short time only.
+            together.end()
+    except LeaseLost:
+        raise
+    except Exception as error:
+        raise ChainBroken from error
+    if cancel_reason:
+        raise ChainBroken
+    return ""
+
+
+def _write_local(entry: Entry, steps: Sequence[StepEntry]) -> str:
+    """Write the journal's rows behind the fence; return the reason of a waiting cancel.
+
+    Args:
+        entry: of the first step.
+        steps: the first step, and those that share the transaction; with their results.
+    """
     fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
     at = sql.text_of(timezone.now())
-    row = statements.step_row(entry.saga, step, at=at, result=result)
+    rows = [statements.step_row(entry.saga, step, at=at) for step in steps]
     # The fence last: until then neither claims nor cancels wait for this step's row lock.
     held = sql.run_together(
         [
-            statements.upsert_steps([row]),
-            statements.insert_attempts([row]),
+            statements.upsert_steps(rows),
+            statements.insert_attempts(rows),
             *statements.forget_takeovers([entry.saga]),
-            fence(entry.saga, step),
+            fence(entry.saga, steps[0]),
         ]
     )
     # The pivot's fence finds no row either way; the plain fence tells a cancel from a takeover.
-    if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga, step)):
+    if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga, steps[0])):
         raise CancelRequested
     if not held:
         raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")

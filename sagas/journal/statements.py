@@ -38,14 +38,13 @@ _FINAL = quoted(status for status, after in STEP_TRANSITIONS.items() if not afte
 _SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
 
 
-def step_row(saga: Claimed, step: StepEntry, *, at: str, result: str = "") -> dict[str, Any]:
+def step_row(saga: Claimed, step: StepEntry, *, at: str) -> dict[str, Any]:
     """Build the columns of a step's row, and of the attempt's row.
 
     Args:
         saga: the saga, as claimed by the worker.
         step: the attempt.
         at: the present moment, written by `sql.text_of`.
-        result: the encoded result, where `step` has none yet.
     """
     return {
         "saga_id": sql.id_text(saga.id),
@@ -55,7 +54,7 @@ def step_row(saga: Claimed, step: StepEntry, *, at: str, result: str = "") -> di
         "attempt": step.attempt,
         "failures": step.failures,
         "key": step_key(saga.id, step.step, step.kind),
-        "result": result or step.result,
+        "result": step.result,
         "error": bounded(step.error),
         "resolved_by": "",
         "started_at": sql.text_of(step.started_at),

@@ -28,12 +28,13 @@ from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_key
 from sagas.definition.identity import step_key
 from sagas.definition.steps import Step
-from sagas.errors import CancelRequested, Decided, Suspended
+from sagas.errors import CancelRequested, ChainBroken, Decided, Suspended
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.journal import codec, local_step, lookups
 from sagas.journal.entries import BeginPivot, Cancelled, Entry
 from sagas.models import StepKind, StepStatus
 from sagas.run.calling import call_external, call_local
+from sagas.run.chain import Chain, Plan
 from sagas.run.decisions import Decisions
 from sagas.run.journal_writer import JournalWriter
 from sagas.run.patience import Patience
@@ -86,6 +87,7 @@ class Attempts:
         patience: waits for the database.
         resources: of the worker: timing, and chance.
         undo_too: called with the name of a step in doubt, where the saga is decided.
+        plan: finds what a step can share its transaction with, if anything.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Attempts:
         resources: RunResources,
         *,
         undo_too: Callable[[str], None],
+        plan: Callable[[Step], Plan | None],
     ) -> None:
         self._state = state
         self._claimed = state.claimed
@@ -103,6 +106,7 @@ class Attempts:
         self._patience = patience
         self._resources = resources
         self._timing = resources.timing
+        self._plan = plan
         self._decisions = Decisions(state, writer, patience, resources, undo_too=undo_too)
 
     async def until_done(self, step: Step, context: Context, tries: Tries) -> Context:
@@ -162,7 +166,9 @@ class Attempts:
             result = await call(step, context, tries)
         except Suspended:
             raise
-        except (_Conflict, CancelRequested):
+        except (_Conflict, CancelRequested, ChainBroken) as error:
+            # Whatever has broken a chain, it comes again, at its own step.
+            self._state.commits_together &= not isinstance(error, ChainBroken)
             self._state.note_cancel(await self._writer.call(lookups.cancel_reason, self._claimed))
             # Nothing of the attempt was written, so the number is free for the next one.
             tries.attempt -= 1
@@ -211,7 +217,10 @@ class Attempts:
             Suspended: the run goes no further.
             Exception: from the step.
         """
-        begins = step.is_pivot and step.kind is StepKind.FORWARD
+        plan = self._plan(step) if self._state.commits_together else None
+        chain = Chain(plan, step, context, self._state) if plan else None
+        is_forward = step.kind is StepKind.FORWARD
+        begins = is_forward and (step.is_pivot or bool(plan and plan.pivots))
         entry = Entry(
             saga=self._claimed,
             step=tries.entry(step, StepStatus.DONE),
@@ -223,11 +232,17 @@ class Attempts:
         call = partial(call_local, step.function, dict(context), undoes=undoes)
         work = _Work(call, self._state.finished_at)
         do = partial(
-            local_step.do_locally, entry, work=work, timeout=step.timeout, finish=work.finish
+            local_step.do_locally,
+            entry,
+            work=work,
+            timeout=step.timeout,
+            finish=work.finish,
+            together=chain,
         )
+        still_for = self._still_for(step, plan)
         while True:
             try:
-                result, cancel_reason = await self._writer.call_foreign(do, still_for=step.timeout)
+                result, cancel_reason = await self._writer.call_foreign(do, still_for=still_for)
             except AWAY as error:
                 is_steps = error is work.error
                 if not is_steps and keeps_waiting(error):
@@ -247,6 +262,8 @@ class Attempts:
                 await self._patience.wait_out_outage(error)
             else:
                 self._state.note_cancel(cancel_reason)
+                if chain:
+                    chain.note_commit()
                 reach(Point.STEP_DONE, step.label)
                 return self._state.newest(result, work.finished_at)
             # The connection broke at the commit. This look waits for the row's lock, so it does not
@@ -255,8 +272,18 @@ class Attempts:
                 lookups.step_record, self._claimed, step.name, step.kind
             )
             if record is not None and record.status == StepStatus.DONE:
+                # Another worker's row, of a later claim, says nothing of what followed here.
+                if chain and record.finished_at == work.finished_at:
+                    chain.note_commit()
                 reach(Point.STEP_DONE, step.label)
                 return self._state.newest(record.result, record.finished_at)
+
+    def _still_for(self, step: Step, plan: Plan | None) -> float | None:
+        """Return the seconds allowed without a statement; None for no limit."""
+        if step.timeout is None or plan is None:
+            return step.timeout
+        longest = max(each.timeout or 0.0 for each in (step, *plan.steps))
+        return max(longest, self._timing.hook_limit) if plan.ends else longest
 
     async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
         """Attempt an external step: the start is in the journal before the call.

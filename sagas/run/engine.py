@@ -13,13 +13,16 @@ from sagaz import Saga as SagaClass
 from sagaz.core.decorators import ExecutionEngine, SagaStepDefinition
 
 from saga_runtime.logs import get_logger
+from sagas.crash_points import Point, reach
+from sagas.definition.chains import chains
 from sagas.definition.hooks import Ending
 from sagas.definition.steps import Step, compensation_step, forward_step
 from sagas.errors import Decided
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.journal.records import StepRecord
-from sagas.models import StepStatus
+from sagas.models import StepKind, StepStatus
 from sagas.run.attempts import Attempts
+from sagas.run.chain import Plan
 from sagas.run.journal_writer import JournalWriter
 from sagas.run.patience import Patience
 from sagas.run.resources import RunResources
@@ -58,9 +61,15 @@ class DrivenSaga:
         self._saga = saga
         self._state = state
         self._claimed = state.claimed
-        self._attempts = Attempts(state, writer, patience, resources, undo_too=self._undo_too)
+        self._attempts = Attempts(
+            state, writer, patience, resources, undo_too=self._undo_too, plan=self._plan
+        )
         self._knows_what_to_undo = False
         self.step_names = tuple(step.step_id for step in saga.get_steps())
+        # Before they are wrapped: a wrapped function does not tell what it is.
+        levels = [[forward_step(each) for each in level] for level in saga.get_execution_order()]
+        self._chains = chains(levels)
+        self._last_level = [step.name for step in levels[-1]] if levels else []
         for definition in saga.get_steps():
             self._wrap(definition)
         ReplayFilter(state).silence_replays(saga)
@@ -118,6 +127,9 @@ class DrivenSaga:
             # Not before: sagaz forgets at its start.
             self._knows_what_to_undo = True
             undo_all_that_is_known(self._saga, self._claimed)
+        if step.name in self._state.done_ahead:
+            reach(Point.STEP_DONE, step.label)
+            return self._state.newest(*self._state.done_ahead.pop(step.name))
         record = self._claimed.steps.get((step.name, step.kind))
         if record is not None and record.status == StepStatus.DONE:
             return self._state.newest(record.result, record.finished_at)
@@ -125,6 +137,16 @@ class DrivenSaga:
         if self._state.failure:
             return self._replay_failure(step, record)
         return await self._attempts.until_done(step, context, Tries.of(record))
+
+    def _plan(self, step: Step) -> Plan | None:
+        """Find what a step that begins can share its transaction with."""
+        if step.kind is not StepKind.FORWARD or step.name not in self._chains:
+            return None
+        following = self._chains[step.name]
+        if any((each.name, each.kind) in self._claimed.steps for each in following):
+            return None
+        ends = self._last_level == [(step, *following)[-1].name]
+        return Plan(following, ends, self.step_names) if following or ends else None
 
     def _replay_failure(self, step: Step, record: StepRecord | None) -> None:
         """Raise the recorded failure of an interrupted saga: never decide anew.

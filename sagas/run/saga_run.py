@@ -121,6 +121,9 @@ class SagaRun:
             How the saga ended; a cancel where the saga must not be completed; None where the saga
             is left.
         """
+        if self._state.has_ended:
+            reach(Point.AFTER_TERMINAL_COMMIT)
+            return Ending.COMPLETED
         if self._state.parked:
             ending = Ending.PARKED
         elif self._state.suspended:

@@ -41,6 +41,10 @@ class RunState:
         suspended: why the run goes no further; empty otherwise.
         hangs: whether a call in a thread does not return, and may still commit.
         hurry: set where the worker is to stop; ends every wait.
+        done_ahead: by name, the steps that have committed with an earlier one, and of which sagaz
+            has not heard yet: result and end of each.
+        has_ended: whether the saga's end has committed with the last step.
+        commits_together: whether local steps may share a transaction, in this run.
         busy: how many steps are at work, and not resting.
         resting: when each resting step is due, by label; seconds of a monotonic clock.
     """
@@ -62,6 +66,9 @@ class RunState:
         self.suspended = ""
         self.hangs = False
         self.hurry = asyncio.Event()
+        self.done_ahead: dict[str, tuple[Context | None, datetime | None]] = {}
+        self.has_ended = False
+        self.commits_together = True
         self.busy = 0
         self.resting: dict[str, float] = {}
         self._clock = clock

@@ -1,0 +1,147 @@
+"""Do the local steps that follow each other, and the saga's end, in one transaction.
+
+sagaz hears of the steps afterwards, as on a resume. Whatever fails in a chain, all of the chain is
+rolled back, and this run does its steps one by one: the journal is as if there were no chains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from saga_runtime.abandoned_calls import current_step
+from sagas.crash_points import Point, reach
+from sagas.definition.current_step import current_key
+from sagas.definition.hooks import Ending, SagaOutcome
+from sagas.definition.identity import step_key
+from sagas.definition.steps import Step
+from sagas.errors import ChainBroken
+from sagas.journal import codec, final_transaction, libpq, sql
+from sagas.journal.entries import StepEntry
+from sagas.models import StepStatus
+from sagas.run.calling import call_local, visible
+from sagas.run.state import RunState
+from sagas.run.tries import Tries
+
+Context = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Describe what a local step can share its transaction with.
+
+    Attributes:
+        steps: those that follow the step, none of them begun.
+        ends: whether the last of them, or the step itself, is the saga's last step.
+        all_steps: the names of all forward steps of the saga.
+    """
+
+    steps: tuple[Step, ...]
+    ends: bool
+    all_steps: tuple[str, ...]
+
+    @property
+    def pivots(self) -> list[str]:
+        """Return the names of the steps behind which the saga cannot be undone any more."""
+        return [step.name for step in self.steps if step.is_pivot]
+
+
+class Chain:
+    """Do what follows a local step, in the step's thread and transaction.
+
+    Args:
+        plan: what follows.
+        first: the step at the head.
+        context: of the saga, before the first step; not changed.
+        state: of the run.
+
+    Attributes:
+        done: the entries of the steps that followed, with their results.
+    """
+
+    def __init__(self, plan: Plan, first: Step, context: Context, state: RunState) -> None:
+        self.done: list[StepEntry] = []
+        self._plan = plan
+        self._first = first
+        self._before = context
+        self._context = dict(context)
+        self._state = state
+
+    def go_on(self, result: Any) -> Sequence[StepEntry]:
+        """Do the steps that follow; return their entries, with the results.
+
+        Args:
+            result: of the first step, as decoded from the journal.
+
+        Raises:
+            ChainBroken: the worker is to stop, or the deadline has passed.
+            Exception: from a step.
+        """
+        # Not always the first time: the answer of a commit may have got lost.
+        self.done.clear()
+        self._context = dict(self._before)
+        self._add(self._first, result)
+        limit = self._first.timeout
+        for step in self._plan.steps:
+            reach(Point.INSIDE_CHAIN, step.label)
+            self._stop_where_a_run_would()
+            if step.timeout is not None and step.timeout != limit and sql.is_postgresql():
+                libpq.limit_statements(limit := step.timeout)
+            self.done.append(entry := self._do(step))
+            self._add(step, codec.decode(entry.result))
+        return self.done
+
+    def end(self) -> None:
+        """End the saga, and call the app's hook, where the last of the steps is the saga's last.
+
+        Raises:
+            ChainBroken: the saga must not end so.
+            HookFailed: the hook has raised.
+        """
+        if not self._plan.ends:
+            return
+        saga = self._state.claimed
+        outcome = SagaOutcome(
+            saga_id=saga.id,
+            name=saga.name,
+            key=saga.key,
+            ending=Ending.COMPLETED,
+            context=visible(self._context, self._plan.all_steps),
+            reason="",
+            cancelled=False,
+        )
+        if not final_transaction.end_within(saga, outcome, steps=self._plan.all_steps):
+            raise ChainBroken
+        reach(Point.BEFORE_TERMINAL_COMMIT)
+
+    def note_commit(self) -> None:
+        """Note in the run's state that the steps, and perhaps the saga's end, have committed."""
+        self._state.pivots_begun.update(self._plan.pivots)
+        self._state.done_ahead |= {
+            entry.step: (codec.decode(entry.result), entry.finished_at) for entry in self.done
+        }
+        self._state.has_ended = self._plan.ends
+
+    def _stop_where_a_run_would(self) -> None:
+        left = self._state.seconds_left
+        if self._state.suspended or (left is not None and left <= 0):
+            raise ChainBroken
+
+    def _do(self, step: Step) -> StepEntry:
+        saga = self._state.claimed
+        tries = Tries()
+        tries.begin()
+        key = current_key.set(step_key(saga.id, step.name, step.kind))
+        named = current_step.set(f"{saga.name} {saga.key}: {step.log_name}")
+        try:
+            result = codec.encode(call_local(step.function, self._context))
+        finally:
+            current_key.reset(key)
+            current_step.reset(named)
+        reach(Point.INSIDE_LOCAL_STEP, step.label)
+        entry = tries.entry(step, StepStatus.DONE, result=result)
+        return replace(entry, finished_at=self._state.finished_at())
+
+    def _add(self, step: Step, result: Context | None) -> None:
+        """Change the context as sagaz does after a step."""
+        self._context.update(result or {})
+        self._context[f"__{step.name}_completed"] = True
