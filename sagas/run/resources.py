@@ -21,6 +21,8 @@ class RunResources:
         abandoned_calls: calls that have ignored their cancels.
         timing: of the worker.
         jitter: 0 to 1, as `random.random()`: the random part of a pause.
+        commits_together: let local steps that follow each other share a transaction, and the end of
+            the saga too.
     """
 
     journal: Threads
@@ -29,6 +31,7 @@ class RunResources:
     abandoned_calls: AbandonedCalls = field(default_factory=AbandonedCalls)
     timing: Timing = field(default_factory=Timing)
     jitter: Callable[[], float] = random.random
+    commits_together: bool = True
 
     def retry_pause(self, failures: int) -> float:
         """Return the seconds to rest after so many failures, counted from 1 on."""

@@ -12,6 +12,8 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from saga_runtime.correlation import Correlation, correlated
 from saga_runtime.database_errors import AWAY
 from saga_runtime.database_threads import NoThreadLeft
@@ -91,6 +93,7 @@ class Executor:
             group=pools.group,
             timing=timing,
             jitter=chance,
+            commits_together=getattr(settings, "SAGA_COMMIT_TOGETHER", True),
         )
         self._health = Health(
             journal=pools.journal,

@@ -196,6 +196,7 @@ class TestInTime:
         assert "stay:F" not in journal_of(saga)
 
     @pytest.mark.parametrize("with_hook", [True, False])
+    @pytest.mark.usefixtures("one_by_one")
     def test_while_the_last_step_runs(
         self,
         with_hook: bool,  # noqa: FBT001
@@ -227,6 +228,7 @@ class TestInTime:
             is_cancelled(ended, outcomes)
 
     @pytest.mark.parametrize("with_hook", [True, False])
+    @pytest.mark.usefixtures("one_by_one")
     def test_before_the_end_is_written(
         self,
         with_hook: bool,  # noqa: FBT001
@@ -264,6 +266,7 @@ class TestInTime:
             is_cancelled(ended, outcomes)
 
     @pytest.mark.parametrize("fails_again", [False, True])
+    @pytest.mark.usefixtures("one_by_one")
     def test_behind_a_hook_that_has_failed(
         self,
         fails_again: bool,  # noqa: FBT001
@@ -483,6 +486,7 @@ class TestSideBySide:
         assert sorted(script.calls) == ["left", "right", "unleft", "unright"]
 
 
+@pytest.mark.usefixtures("one_by_one")
 class TestAgainstThePivot:
     def test_first_the_cancel(
         self,

@@ -353,6 +353,7 @@ class TestHooks:
         assert heard == ["write", error, "write"]
 
     @pytest.mark.usefixtures("tour")
+    @pytest.mark.usefixtures("one_by_one")
     def test_an_on_commit_function_of_one_has_the_saga_ended_all_the_same(
         self, on_finish: Any, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -241,6 +241,7 @@ def meaning(saga: Saga, kind: Kind) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.usefixtures("one_by_one")
 def test_column(
     column: str, register: Register, on_finish: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

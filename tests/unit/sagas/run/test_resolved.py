@@ -12,7 +12,8 @@ from sagas.operations import interventions
 from tests.unit.sagas.saga_running import Register, begin, journal_of, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing, raising
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What a step does here, it does once: the next attempt finds another.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("one_by_one")]
 
 ANN = By("ann", "by hand")
 NO = StepRejected("no")

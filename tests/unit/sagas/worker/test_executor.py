@@ -1048,6 +1048,7 @@ class TestTheEnd:
         assert (outcome.ending, outcome.reason) == (Ending.ROLLED_BACK, "no table")
         assert outcome.context["seat"] == "1A"
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_hook_and_end_commit_together(self, trip: type[Trip], on_finish: SetHook) -> None:
         calls: list[str] = []
 
@@ -1069,6 +1070,7 @@ class TestTheEnd:
         assert "souvenir" in written()
         assert trip.calls == ["fly", "stay", "eat"]
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_a_hook_that_keeps_raising_parks_and_a_retry_ends_it(
         self,
         trip: type[Trip],
@@ -1114,6 +1116,7 @@ class TestTheEnd:
         assert "note" not in written()
 
     @pytest.mark.usefixtures("trip")
+    @pytest.mark.usefixtures("one_by_one")
     def test_a_commit_whose_answer_was_lost_calls_no_hook_twice(
         self, on_finish: SetHook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
