@@ -115,7 +115,7 @@ class Threads:
             if (left := watch.left()) > 0:
                 timer = call.answers.loop.call_later(left, look)
                 return
-            call.answer.set_exception(CallHangs(f"{call.step} does not come back"))
+            call.answer.set_exception(CallHangs(f"{watch.step or call.step} does not come back"))
             self._abandon(call)
 
         try:

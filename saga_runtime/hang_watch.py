@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
@@ -18,12 +19,26 @@ class Watch:
 
     Args:
         seconds: the limit, after which a call counts as hanging.
+
+    Attributes:
+        step: what the call does now, for people; empty where the call does one thing only.
     """
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._still_since: float | None = None
+        self.step = ""
+
+    def begin_part(self, step: str, seconds: float) -> None:
+        """Count anew, for the next part of the call. To be called in the call's thread.
+
+        Args:
+            step: the part, for people.
+            seconds: the part's own limit.
+        """
+        self.step, self._seconds = step, seconds
+        self._still_since = self._clock()
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function, and watch the statements of this thread's connections."""
@@ -31,6 +46,7 @@ class Watch:
             for connection in connections.all():
                 stack.enter_context(connection.execute_wrapper(self._execute))
             self._still_since = self._clock()
+            current_watch.set(self)  # in the call's own context, which ends with the call
             return function(*args, **kwargs)
 
     def left(self) -> float:
@@ -46,3 +62,7 @@ class Watch:
             return execute(sql, params, many, context)
         finally:
             self._still_since = self._clock()
+
+
+current_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+"""The watch over the running call, if any."""

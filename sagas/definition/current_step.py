@@ -24,10 +24,9 @@ def idempotency_key() -> str:
     Raises:
         RuntimeError: no step is running.
     """
-    try:
-        return current_key.get()
-    except LookupError:
-        raise RuntimeError("idempotency_key() is for use inside a saga's step") from None
+    if not (key := current_key.get("")):
+        raise RuntimeError("idempotency_key() is for use inside a saga's step")
+    return key
 
 
 def forward_key() -> str:

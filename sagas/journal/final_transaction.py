@@ -5,6 +5,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 
 from django.db import transaction
+from django.db.transaction import TransactionManagementError
 
 from saga_runtime.database_errors import ours_timed_out, ours_to_blame
 from saga_runtime.logs import get_logger
@@ -14,13 +15,15 @@ from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import call_hooks, has_hook
 from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
-from sagas.journal import end_conditions, sql, statements
+from sagas.journal import end_conditions, libpq, sql, statements
 from sagas.journal.records import Claimed
 from sagas.journal.state_machine import sources_of
 from sagas.models import Saga, SagaStatus
 
 logger = get_logger(__name__)
 
+
+_SWALLOWED = "it has caught an error of the database, behind which nothing can be committed"
 
 # For the server that has no limit of its own.
 _LIMIT_PAUSES: sql.Statement = (
@@ -91,6 +94,8 @@ def end_within(saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str]) -
     has_ended = _end(saga, outcome, steps)
     if has_ended and has_hook(outcome.name, outcome.ending):
         if sql.is_postgresql():
+            # Those of the step before the end are not the hook's.
+            libpq.limit_as_usual()
             sql.run(*_LIMIT_PAUSES)
         _call_hook(outcome)
     return has_ended
@@ -144,11 +149,23 @@ def _call_hook(outcome: SagaOutcome) -> None:
         # A savepoint: what a hook that fails has written goes, and the saga parks.
         with transaction.atomic() if is_parked else nullcontext():
             call_hooks(outcome)
+            _refuse_aborted()
     except BaseException as error:
         failed = _hook_failed(outcome, error)
         if failed.may_pass or not is_parked:
             raise failed from error
         _log(outcome, "its on_park hook failed", error)
+
+
+def _refuse_aborted() -> None:
+    """Check that the transaction can still be committed.
+
+    Raises:
+        TransactionManagementError: the app has caught an error of the database.
+    """
+    # PostgreSQL answers the COMMIT with a ROLLBACK then, which psycopg lets pass.
+    if sql.is_postgresql() and libpq.is_aborted():
+        raise TransactionManagementError(_SWALLOWED)
 
 
 def _hook_failed(outcome: SagaOutcome, error: BaseException) -> HookFailed:

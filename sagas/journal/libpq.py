@@ -26,6 +26,19 @@ def limit_statements(seconds: float) -> None:
     )
 
 
+def limit_as_usual() -> None:
+    """Take the limits of `limit_statements` back, for the rest of this transaction."""
+    send(
+        "SET LOCAL statement_timeout TO DEFAULT;"
+        "SET LOCAL idle_in_transaction_session_timeout TO DEFAULT"
+    )
+
+
+def is_aborted() -> bool:
+    """Tell whether an error has spoilt the transaction: its commit would be a rollback."""
+    return _link().pgconn.transaction_status == TransactionStatus.INERROR
+
+
 def send(text: str) -> list[tuple[Any, ...]]:
     """Send one or several statements in a single message, within `atomic()`.
 

@@ -24,6 +24,7 @@ from saga_runtime.database_errors import (
 )
 from saga_runtime.database_threads import NoThreadLeft
 from saga_runtime.logs import get_logger
+from saga_runtime.text import one_line_error
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_key
 from sagas.definition.identity import step_key
@@ -167,8 +168,7 @@ class Attempts:
         except Suspended:
             raise
         except (_Conflict, CancelRequested, ChainBroken) as error:
-            # Whatever has broken a chain, it comes again, at its own step.
-            self._state.commits_together &= not isinstance(error, ChainBroken)
+            self._note_broken_chain(step, error)
             self._state.note_cancel(await self._writer.call(lookups.cancel_reason, self._claimed))
             # Nothing of the attempt was written, so the number is free for the next one.
             tries.attempt -= 1
@@ -192,6 +192,20 @@ class Attempts:
             current_key.reset(token)
             current_step.reset(named)
         return result
+
+    def _note_broken_chain(self, step: Step, error: Exception) -> None:
+        """Do the steps one by one from now on: whatever has broken a chain comes again there."""
+        if not isinstance(error, ChainBroken):
+            return
+        self._state.commits_together = False
+        if not self._claimed.past_pivot:
+            # It was begun in the transaction that was rolled back.
+            self._state.pivots_begun.discard(step.name)
+        logger.info(
+            "%s %s: the steps from %s on do not commit together (%s), and are done one by one",
+            *(self._claimed.name, self._claimed.key, step.name),
+            one_line_error(stand_in(error.__cause__ or error)),
+        )
 
     def _give_way(self, step: Step, error: BaseException) -> Suspended:
         """Suspend the run after a failure of our own, and leave the saga to the next run."""
@@ -217,10 +231,8 @@ class Attempts:
             Suspended: the run goes no further.
             Exception: from the step.
         """
-        plan = self._plan(step) if self._state.commits_together else None
-        chain = Chain(plan, step, context, self._state) if plan else None
-        is_forward = step.kind is StepKind.FORWARD
-        begins = is_forward and (step.is_pivot or bool(plan and plan.pivots))
+        chain = self._chain(step, context, tries)
+        begins = step.kind is StepKind.FORWARD and (step.is_pivot or bool(chain and chain.pivots))
         entry = Entry(
             saga=self._claimed,
             step=tries.entry(step, StepStatus.DONE),
@@ -239,10 +251,9 @@ class Attempts:
             finish=work.finish,
             together=chain,
         )
-        still_for = self._still_for(step, plan)
         while True:
             try:
-                result, cancel_reason = await self._writer.call_foreign(do, still_for=still_for)
+                result, cancel_reason = await self._writer.call_foreign(do, still_for=step.timeout)
             except AWAY as error:
                 is_steps = error is work.error
                 if not is_steps and keeps_waiting(error):
@@ -266,24 +277,41 @@ class Attempts:
                     chain.note_commit()
                 reach(Point.STEP_DONE, step.label)
                 return self._state.newest(result, work.finished_at)
-            # The connection broke at the commit. This look waits for the row's lock, so it does not
-            # miss a commit that is still under way.
-            record = await self._writer.call(
-                lookups.step_record, self._claimed, step.name, step.kind
-            )
-            if record is not None and record.status == StepStatus.DONE:
-                # Another worker's row, of a later claim, says nothing of what followed here.
-                if chain and record.finished_at == work.finished_at:
-                    chain.note_commit()
-                reach(Point.STEP_DONE, step.label)
-                return self._state.newest(record.result, record.finished_at)
+            found = await self._found_done(step, work, chain)
+            if found is not None:
+                return found
 
-    def _still_for(self, step: Step, plan: Plan | None) -> float | None:
-        """Return the seconds allowed without a statement; None for no limit."""
-        if step.timeout is None or plan is None:
-            return step.timeout
-        longest = max(each.timeout or 0.0 for each in (step, *plan.steps))
-        return max(longest, self._timing.hook_limit) if plan.ends else longest
+    def _chain(self, step: Step, context: Context, tries: Tries) -> Chain | None:
+        """Return what the step's first attempt can share its transaction with, if anything."""
+        if not self._state.commits_together or tries.failures:
+            return None
+        plan = self._plan(step)
+        return Chain(plan, step, context, self._state, self._timing) if plan else None
+
+    async def _found_done(self, step: Step, work: _Work, chain: Chain | None) -> Context | None:
+        """Look whether a local step was committed, after the connection broke at the commit.
+
+        Returns:
+            The step's changes of the context; None where the step is to be done again.
+
+        Raises:
+            ChainBroken: nothing was committed.
+            Suspended: another worker has done the step, and the saga is that worker's.
+        """
+        # The look waits for the row's lock, so it does not miss a commit that is still under way.
+        record = await self._writer.call(lookups.step_record, self._claimed, step.name, step.kind)
+        if record is None or record.status != StepStatus.DONE:
+            if chain:
+                # Not again as a whole: perhaps its commit fails each time, by what was deferred.
+                raise ChainBroken
+            return None
+        if chain:
+            if record.finished_at != work.finished_at:
+                # That row says nothing of the steps which follow.
+                raise self._state.suspended_by("another worker has done its step")
+            chain.note_commit()
+        reach(Point.STEP_DONE, step.label)
+        return self._state.newest(record.result, record.finished_at)
 
     async def _external(self, step: Step, context: Context, tries: Tries) -> Context:
         """Attempt an external step: the start is in the journal before the call.

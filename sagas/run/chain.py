@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saga_runtime.abandoned_calls import current_step
+from saga_runtime.hang_watch import current_watch
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_key
 from sagas.definition.hooks import Ending, SagaOutcome
@@ -20,6 +21,7 @@ from sagas.journal.entries import StepEntry
 from sagas.models import StepStatus
 from sagas.run.calling import call_local, visible
 from sagas.run.state import RunState
+from sagas.run.timing import Timing
 from sagas.run.tries import Tries
 
 Context = dict[str, Any]
@@ -39,11 +41,6 @@ class Plan:
     ends: bool
     all_steps: tuple[str, ...]
 
-    @property
-    def pivots(self) -> list[str]:
-        """Return the names of the steps behind which the saga cannot be undone any more."""
-        return [step.name for step in self.steps if step.is_pivot]
-
 
 class Chain:
     """Do what follows a local step, in the step's thread and transaction.
@@ -53,18 +50,24 @@ class Chain:
         first: the step at the head.
         context: of the saga, before the first step; not changed.
         state: of the run.
+        timing: of the worker.
 
     Attributes:
         done: the entries of the steps that followed, with their results.
+        pivots: the names of those behind which the saga cannot be undone any more.
     """
 
-    def __init__(self, plan: Plan, first: Step, context: Context, state: RunState) -> None:
+    def __init__(
+        self, plan: Plan, first: Step, context: Context, state: RunState, timing: Timing
+    ) -> None:
         self.done: list[StepEntry] = []
+        self.pivots = [step.name for step in plan.steps if step.is_pivot]
         self._plan = plan
         self._first = first
         self._before = context
         self._context = dict(context)
         self._state = state
+        self._timing = timing
 
     def go_on(self, result: Any) -> Sequence[StepEntry]:
         """Do the steps that follow; return their entries, with the results.
@@ -84,6 +87,7 @@ class Chain:
         for step in self._plan.steps:
             reach(Point.INSIDE_CHAIN, step.label)
             self._stop_where_a_run_would()
+            self._begin_part(step.log_name, step.timeout)
             if step.timeout is not None and step.timeout != limit and sql.is_postgresql():
                 libpq.limit_statements(limit := step.timeout)
             self.done.append(entry := self._do(step))
@@ -100,22 +104,30 @@ class Chain:
         if not self._plan.ends:
             return
         saga = self._state.claimed
+        self._begin_part("the function at its end", self._timing.hook_limit)
+        # Its own copy, as from the journal: what it changes must not reach a step that is repeated.
+        context = codec.decode(codec.encode(visible(self._context, self._plan.all_steps)))
         outcome = SagaOutcome(
             saga_id=saga.id,
             name=saga.name,
             key=saga.key,
             ending=Ending.COMPLETED,
-            context=visible(self._context, self._plan.all_steps),
+            context=context,
             reason="",
             cancelled=False,
         )
-        if not final_transaction.end_within(saga, outcome, steps=self._plan.all_steps):
+        key = current_key.set("")  # the first step's is none of the hook's
+        try:
+            has_ended = final_transaction.end_within(saga, outcome, steps=self._plan.all_steps)
+        finally:
+            current_key.reset(key)
+        if not has_ended:
             raise ChainBroken
         reach(Point.BEFORE_TERMINAL_COMMIT)
 
     def note_commit(self) -> None:
         """Note in the run's state that the steps, and perhaps the saga's end, have committed."""
-        self._state.pivots_begun.update(self._plan.pivots)
+        self._state.pivots_begun.update(self.pivots)
         self._state.done_ahead |= {
             entry.step: (codec.decode(entry.result), entry.finished_at) for entry in self.done
         }
@@ -126,12 +138,20 @@ class Chain:
         if self._state.suspended or (left is not None and left <= 0):
             raise ChainBroken
 
+    def _begin_part(self, name: str, limit: float | None) -> None:
+        watch = current_watch.get()
+        if watch is not None and limit is not None:
+            watch.begin_part(self._in_words(name), limit + self._timing.hang_margin)
+
+    def _in_words(self, name: str) -> str:
+        return f"{self._state.claimed.name} {self._state.claimed.key}: {name}"
+
     def _do(self, step: Step) -> StepEntry:
         saga = self._state.claimed
         tries = Tries()
         tries.begin()
         key = current_key.set(step_key(saga.id, step.name, step.kind))
-        named = current_step.set(f"{saga.name} {saga.key}: {step.log_name}")
+        named = current_step.set(self._in_words(step.log_name))
         try:
             result = codec.encode(call_local(step.function, self._context))
         finally:

@@ -145,7 +145,8 @@ class DrivenSaga:
         following = self._chains[step.name]
         if any((each.name, each.kind) in self._claimed.steps for each in following):
             return None
-        ends = self._last_level == [(step, *following)[-1].name]
+        # A step without a limit is not watched, and the app's hook must be.
+        ends = self._last_level == [(step, *following)[-1].name] and step.timeout is not None
         return Plan(following, ends, self.step_names) if following or ends else None
 
     def _replay_failure(self, step: Step, record: StepRecord | None) -> None:

@@ -40,7 +40,8 @@ class SagaRun:
         self._type = saga_type
         self._resources = resources
         self._state = RunState(claimed)
-        self._state.commits_together = resources.commits_together
+        # Where a worker was lost, perhaps to one of several steps, they are done one by one.
+        self._state.commits_together = resources.commits_together and not claimed.takeovers
         self._patience = Patience(self._state, threads=resources.journal, timing=resources.timing)
         self._writer = JournalWriter(self._state, self._patience, resources)
         self._closing = Closing(claimed, self._writer, self._patience, resources)

@@ -50,6 +50,7 @@ def test_a_step_that_loses_its_connection_is_done_again(script: Script) -> None:
     assert Saga.objects.filter(name="trace").count() == 1
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_one_that_is_ended_behind_its_last_statement_is_done_again(script: Script) -> None:
     """The next thing that the connection is asked for is the journal's part."""
 

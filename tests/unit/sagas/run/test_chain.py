@@ -4,12 +4,13 @@ journal and the effects are those of steps that commit one by one."""
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from sagas import NeedsAttention, SagaOutcome, StepRejected, idempotency_key
@@ -24,6 +25,7 @@ from sagas.models import Saga, SagaAttempt, SagaStep
 from sagas.run.chain import Chain, Plan
 from sagas.run.state import RunState
 from tests.unit.sagas.saga_running import (
+    QUICK,
     Context,
     Register,
     begin,
@@ -201,8 +203,8 @@ def test_whatever_fails_the_journal_is_that_of_single_steps(
     acts: dict[str, Callable[[], Act]],
     pivot: str | None,
     register: Register,
-    monkeypatch: pytest.MonkeyPatch,
     settings: Any,
+    reached: list[str],
 ) -> None:
     found = []
     for together in (True, False):
@@ -228,6 +230,7 @@ def test_whatever_fails_the_journal_is_that_of_single_steps(
             )
         )
     assert found[0] == found[1]
+    assert "inside_chain stay:F" in reached or acts.keys() == {"fly"}
 
 
 class TestTheHook:
@@ -276,6 +279,79 @@ class TestTheHook:
         }
 
 
+class TestWhatTheHookHas:
+    def test_is_a_context_of_its_own(self, tour: str, script: Script, on_finish: SetHook) -> None:
+        """What it takes out of it is there again for a step that is repeated."""
+        seen: list[list[int]] = []
+        left = [ValueError("not now")]
+
+        def hook(outcome: SagaOutcome) -> None:
+            outcome.context["items"].clear()
+            if left:
+                raise left.pop()
+
+        on_finish("tour", hook)
+        script.acts["fly"] = lambda context: seen.append([*context["items"]])
+        assert run_to_end(begin(tour, items=[1, 2])).status == "completed"
+        assert seen == [[1, 2], [1, 2]]
+
+    def test_is_no_key_of_a_step(self, tour: str, on_finish: SetHook) -> None:
+        asked: list[str] = []
+
+        def hook(_: SagaOutcome) -> None:
+            try:
+                asked.append(idempotency_key())
+            except RuntimeError:
+                asked.append("none")
+
+        on_finish("tour", hook)
+        run_to_end(begin(tour))
+        assert asked == ["none"]
+
+    @pytest.mark.on_postgresql
+    def test_is_no_limit_of_a_step(
+        self, register: Register, script: Script, on_finish: SetHook
+    ) -> None:
+        limits: list[tuple[str, str]] = []
+
+        def limit() -> tuple[str, str]:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW statement_timeout")
+                (statements,) = cursor.fetchone()
+                cursor.execute("SHOW idle_in_transaction_session_timeout")
+                return statements, cursor.fetchone()[0]
+
+        register(
+            script.saga("brief", Part("go", timeout=50), Part("on", after=("go",), timeout=70))
+        )
+        script.acts |= {name: lambda _: limits.append(limit()) for name in ("go", "on")}
+        on_finish("brief", lambda _: limits.append(limit()))
+        run_to_end(begin("brief"))
+        assert limits[:2] == [("50s", "50s"), ("70s", "70s")]
+        assert limits[2] == limit()
+
+    @pytest.mark.on_postgresql
+    def test_is_spoilt_by_an_error_that_it_catches(self, tour: str, on_finish: SetHook) -> None:
+        """PostgreSQL rolls back at the COMMIT, and says so in a way that is easily missed."""
+
+        def hook(_: SagaOutcome) -> None:
+            with suppress(DatabaseError), connection.cursor() as cursor:
+                cursor.execute("SELECT 1 / 0")
+
+        on_finish("tour", hook)
+        saga = run_to_end(begin(tour))
+        assert saga.status == "parked"
+        assert "it has caught an error of the database" in saga.park_reason
+        assert journal_of(saga.id) == DONE
+
+
+def test_behind_a_lost_worker_the_steps_are_done_one_by_one(tour: str, reached: list[str]) -> None:
+    saga = begin(tour)
+    Saga.objects.filter(id=saga).update(takeovers=1)
+    assert run_to_end(saga).status == "completed"
+    assert not [point for point in reached if point.startswith("inside_chain")]
+
+
 @pytest.mark.on_postgresql  # on SQLite nobody else can write meanwhile
 class TestACancel:
     @pytest.mark.parametrize("during", NAMES)
@@ -296,41 +372,77 @@ class TestACancel:
         assert (ended.status, ended.cancelled) == ("rolled_back", True)
         assert ended.failure == "changed my mind"
         assert [(o.ending, o.cancelled) for o in outcomes] == [("rolled_back", True)]
-        done = {label for label, (status, _) in journal_of(saga).items() if status == "done"}
-        assert {f"{label[:-1]}C" for label in done if label.endswith("F")} <= done
+        # All of the chain was rolled back; then each step looks for itself, the first in time.
+        assert journal_of(saga) == {}
+        assert script.calls == [
+            *NAMES[: NAMES.index(during) + 1],
+            *NAMES[NAMES.index(during) + 1 :],
+        ]
 
-    @pytest.mark.parametrize("pivot", NAMES)
-    def test_and_a_pivot_exclude_each_other(
-        self, pivot: str, register: Register, script: Script
+    def test_is_accepted_before_the_chain_with_the_pivot_commits(
+        self, register: Register, script: Script
     ) -> None:
-        parts = [Part(each, pivot=each == pivot) for each in NAMES]
+        register(script.saga("trip", *chain(*(Part(n, pivot=n == "fly") for n in NAMES))))
+        saga, left = begin("trip"), [1]
+        script.acts["eat"] = lambda _: cancel(saga) if left and left.pop() else None
+        ended = run_to_end(saga)
+        assert (ended.status, ended.cancelled, journal_of(saga)) == ("rolled_back", True, {})
+
+    def test_is_refused_behind_that_commit(self, register: Register, script: Script) -> None:
+        parts = [Part("fly"), Part("stay", pivot=True), Part("call", external=True)]
         register(script.saga("trip", *chain(*parts)))
         saga = begin("trip")
-        refused: list[CancelRefused] = []
-        left = [1]
+        refused: list[str] = []
 
-        def act(_: Context) -> None:
-            if left:
-                left.pop()
+        def ask(_: Context) -> None:
+            def run(_: threading.Event) -> None:
                 try:
-                    cancel(saga)
+                    with transaction.atomic():
+                        request_cancel(saga, who="a test", reason="changed my mind")
                 except CancelRefused as error:
-                    refused.append(error)
+                    refused.append(str(error))
 
-        script.acts["eat"] = act
-        ended = run_to_end(saga)
-        # The pivot is not begun before the chain's commit, so the cancel was accepted.
-        assert not refused
-        assert (ended.status, ended.cancelled) == ("rolled_back", True)
+            with in_thread(run):
+                pass
+
+        script.acts["call"] = ask
+        assert run_to_end(saga).status == "completed"
+        assert len(refused) == 1
 
 
-def test_the_deadline_that_passes_meanwhile_undoes_the_saga(tour: str, script: Script) -> None:
-    saga = begin(tour)
+@pytest.mark.parametrize("pivot", [None, "fly", "eat"])
+def test_the_deadline_that_passes_meanwhile_undoes_the_saga(
+    pivot: str | None, register: Register, script: Script
+) -> None:
+    register(script.saga("tour", *chain(*(Part(n, pivot=n == pivot) for n in NAMES))))
+    saga = begin("tour")
+    deadline = timezone.now() + timedelta(seconds=30)
+    Saga.objects.filter(id=saga).update(deadline=deadline)
+    claimed = claimed_by("w", lease=60)
+    clock = [0.0]
+    state = RunState(claimed, clock=lambda: clock[0])
+    found = registry.saga_type("tour")
+    assert found is not None
+    levels = found.instances.new().get_execution_order()
+    first, *others = [forward_step(step) for (step,) in levels]
+    plan = Plan(tuple(others), ends=True, all_steps=NAMES)
+    together = Chain(plan, first, claimed.context, state, QUICK)
+    script.acts["stay"] = lambda _: clock.append(clock.pop() + 31)
+    with pytest.raises(ChainBroken):
+        together.go_on({})
+    assert script.calls == ["stay"]
+
+
+def test_a_pivot_that_was_rolled_back_is_not_begun(register: Register, script: Script) -> None:
+    """Nothing of the chain is done, so the deadline undoes the saga and does not park it."""
+    register(script.saga("tour", *chain(*(Part(n, pivot=n == "fly") for n in NAMES))))
+    saga = begin("tour")
     deadline = timezone.now() + timedelta(seconds=1)
     Saga.objects.filter(id=saga).update(deadline=deadline)
     script.acts["fly"] = lambda _: until(lambda: timezone.now() > deadline)
     ended = run_to_end(saga)
     assert (ended.status, ended.failure) == ("rolled_back", "its deadline has passed")
+    assert journal_of(saga) == {}
 
 
 class TestACommitWhoseAnswerIsLost:
@@ -345,14 +457,14 @@ class TestACommitWhoseAnswerIsLost:
     ) -> None:
         outcomes: list[SagaOutcome] = []
         on_finish("tour", outcomes.append)
-        real, left = local_step.do_locally, [1]
+        real, chained = local_step.do_locally, []
 
         def do_locally(entry: Any, **kwargs: Any) -> Any:
-            if left and is_made:
-                real(entry, **kwargs)
-            elif not left:
+            if kwargs["together"] is None:
                 return real(entry, **kwargs)
-            left.pop()
+            chained.append(entry.step.step)
+            if is_made:
+                real(entry, **kwargs)
             raise OperationalError("server closed the connection unexpectedly")
 
         monkeypatch.setattr(local_step, "do_locally", do_locally)
@@ -362,20 +474,39 @@ class TestACommitWhoseAnswerIsLost:
         assert SagaAttempt.objects.filter(saga_id=saga.id).count() == 3
         assert script.calls == [*NAMES]
         assert len(outcomes) == 1
+        # A chain whose commit fails each time, by what it has deferred, is not tried without end.
+        assert chained == ["fly"]
+
+    def test_is_another_workers_where_the_moment_differs(
+        self, tour: str, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The run stops there, and writes nothing: the next claim reads what is true."""
+        real = local_step.do_locally
+
+        def do_locally(entry: Any, **kwargs: Any) -> Any:
+            real(entry, **kwargs)
+            moment = timezone.now() + timedelta(hours=1)
+            SagaStep.objects.filter(step="fly").update(finished_at=moment)
+            raise OperationalError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(local_step, "do_locally", do_locally)
+        saga = run_to_end(begin(tour))
+        assert saga.status == "completed"
+        assert script.calls == [*NAMES]
+        assert SagaAttempt.objects.filter(saga_id=saga.id).count() == 3
 
 
 def test_a_run_that_is_to_stop_stops_between_two_steps(tour: str, script: Script) -> None:
-    """Nothing of the chain is committed, and the next worker begins anew."""
-    saga = begin(tour)
+    begin(tour)
     claimed = claimed_by("w")
     state = RunState(claimed)
     found = registry.saga_type(tour)
     assert found is not None
     levels = found.instances.new().get_execution_order()
     first, *others = [forward_step(step) for (step,) in levels]
-    together = Chain(Plan(tuple(others), ends=True, all_steps=NAMES), first, claimed.context, state)
+    plan = Plan(tuple(others), ends=True, all_steps=NAMES)
+    together = Chain(plan, first, claimed.context, state, QUICK)
     script.acts["stay"] = lambda _: state.suspend("the worker is ending")
     with pytest.raises(ChainBroken):
         together.go_on({})
     assert script.calls == ["stay"]
-    assert journal_of(saga) == {}

@@ -159,6 +159,7 @@ class TestAHookThatSpoilsItsTransaction:
 
 
 @pytest.mark.on_postgresql
+@pytest.mark.usefixtures("one_by_one")
 def test_a_row_that_somebody_holds_is_waited_for_at_the_end(
     script: Script, on_finish: SetHook, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_row_that_somebody_holds_is_waited_for_at_the_end(
 
 
 @pytest.mark.on_postgresql
+@pytest.mark.usefixtures("one_by_one")
 def test_what_a_local_step_leaves_to_the_commit_is_its_own(register: Register) -> None:
     """Such as a deferred constraint whose trigger waits in vain for a lock."""
     script = Script()
