@@ -17,21 +17,35 @@ from psycopg.pq.abc import PGresult
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 
-def limit_statements(seconds: float) -> None:
-    """Limit the seconds of each statement, and of each pause between two, in this transaction."""
+# In settings of our own, which end with the transaction: a look at the limits first would be a
+# round trip. Not DEFAULT later, which is not what a project has SET when it connected.
+_KEEP = (
+    "SELECT set_config('sagas.statements', current_setting('statement_timeout'), true),"
+    " set_config('sagas.pauses', current_setting('idle_in_transaction_session_timeout'), true);"
+)
+_RESTORE = (
+    "SELECT set_config('statement_timeout', current_setting('sagas.statements'), true),"
+    " set_config('idle_in_transaction_session_timeout', current_setting('sagas.pauses'), true)"
+)
+
+
+def limit_statements(seconds: float, *, keep_usual: bool = False) -> None:
+    """Limit the seconds of each statement, and of each pause between two, in this transaction.
+
+    Args:
+        seconds: the limit.
+        keep_usual: keep the limits so far, for `limit_as_usual()`.
+    """
     limit = max(1, round(timedelta(seconds=seconds).total_seconds() * 1000))
     send(
-        f"SET LOCAL statement_timeout = {limit};"
+        (_KEEP if keep_usual else "") + f"SET LOCAL statement_timeout = {limit};"
         f"SET LOCAL idle_in_transaction_session_timeout = {limit}"
     )
 
 
 def limit_as_usual() -> None:
-    """Take the limits of `limit_statements` back, for the rest of this transaction."""
-    send(
-        "SET LOCAL statement_timeout TO DEFAULT;"
-        "SET LOCAL idle_in_transaction_session_timeout TO DEFAULT"
-    )
+    """Take the limits of `limit_statements(…, keep_usual=True)` back, in the same transaction."""
+    send(_RESTORE)
 
 
 def is_aborted() -> bool:

@@ -78,7 +78,7 @@ def do_locally(
             transaction.on_commit(committed.set)
             if timeout is not None and sql.is_postgresql():
                 # The thread cannot be stopped, but what it waits for can.
-                libpq.limit_statements(timeout)
+                libpq.limit_statements(timeout, keep_usual=together is not None)
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
             first = replace(step, finished_at=finish(), result=result)

@@ -173,6 +173,7 @@ def test_a_hook_that_hangs_leaves_the_end_to_another_worker(  # noqa: PLR0917 - 
 
 
 @pytest.mark.on_postgresql
+@pytest.mark.usefixtures("one_by_one")
 def test_a_hook_holds_the_sagas_row_for_a_minute_at_most(
     register: Register, script: Script, on_finish: Callable[[str, Hook], None]
 ) -> None:
