@@ -85,11 +85,11 @@ def test_thousands_are_parked_and_put_back_in_order(ids: list[int]) -> None:
 
 def test_a_move_that_takes_longer_than_a_statement_may(ids: list[int]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = '10ms'")
+        cursor.execute("SET statement_timeout = '1s'")
         try:
             cursor.execute(
                 "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-                " $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;"
+                " $$ BEGIN PERFORM pg_sleep(1.1); RETURN NULL; END $$;"
                 "CREATE TRIGGER slow AFTER INSERT ON outbox_parked EXECUTE FUNCTION slow()"
             )
             assert park({ids[0]: "too large"}) == COUNT
