@@ -117,7 +117,7 @@ def delete_topics(url: str) -> None:
     """Those with the URL's prefix."""
     broker = broker_from_url(url)
     assert isinstance(broker, KafkaBroker)
-    with admin_client(broker.address, timeout=10) as client:
+    with admin_client(broker.address, timeout=100) as client:
         client.delete_topics(
             [name for name in client.list_topics() if name.startswith(broker.address.prefix)]
         )

@@ -228,7 +228,7 @@ def broker(
     assert isinstance(made, KafkaBroker)
     made.ensure_topics([TOPIC])
     yield made
-    with admin_client(made.address, timeout=10) as client:
+    with admin_client(made.address, timeout=100) as client:
         client.delete_topics([made.address.named(TOPIC)])
 
 

@@ -71,6 +71,6 @@ def set_limit(broker: KafkaBroker, topic: str, size: int) -> None:
 
 
 def set_option(broker: KafkaBroker, topic: str, name: str, value: str) -> None:
-    with admin_client(broker.address, timeout=5) as admin:
+    with admin_client(broker.address, timeout=100) as admin:
         admin.alter_configs([ConfigResource("TOPIC", topic, {name: value})])
         until(lambda: setting(admin, "TOPIC", topic, name) == value)

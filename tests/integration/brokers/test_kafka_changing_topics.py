@@ -51,7 +51,7 @@ class Changing:
     def test_made_again_with_one_partition(
         self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]
     ) -> None:
-        with admin_client(broker.address, timeout=5) as admin:
+        with admin_client(broker.address, timeout=100) as admin:
             admin.delete_topics([topic])
             until(lambda: topic not in admin.list_topics())
             admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
@@ -61,7 +61,7 @@ class Changing:
         assert said().count(line) == 1
 
     def test_deleted(self, broker: KafkaBroker, topic: str, said: Callable[[], list[str]]) -> None:
-        with admin_client(broker.address, timeout=5) as admin:
+        with admin_client(broker.address, timeout=100) as admin:
             admin.delete_topics([topic])
         until(lambda: bool(said()))
         line = said()[0]
@@ -97,7 +97,7 @@ class TestATopicThatChangesUnderAConsumer(Changing):
         self, broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A new member has never had partitions of it."""
-        with admin_client(broker.address, timeout=5) as admin:
+        with admin_client(broker.address, timeout=100) as admin:
             admin.delete_topics([topic])
             until(lambda: topic not in admin.list_topics())
         with closing(broker.subscribe([topic], group=topic)) as made:
@@ -121,7 +121,7 @@ class TestATopicThatChangesUnderAConsumer(Changing):
 
         def deleted(joined: LibrdkafkaMember, *_: object) -> None:
             joined.is_joined = True
-            with admin_client(broker.address, timeout=5) as admin:
+            with admin_client(broker.address, timeout=100) as admin:
                 admin.delete_topics([topic])
                 until(lambda: topic not in admin.list_topics())
 
@@ -182,7 +182,7 @@ class TestATopicThatChangesUnderAPublisher(Changing):
     def test_given_more_partitions(
         self, topic: str, broker: KafkaBroker, said: Callable[[], list[str]]
     ) -> None:
-        with admin_client(broker.address, timeout=5) as admin:
+        with admin_client(broker.address, timeout=100) as admin:
             admin.create_partitions({topic: 6})
         until(lambda: bool(said()))
         line = said()[0]
@@ -194,7 +194,7 @@ def test_a_new_producer_notices_a_topic_with_fewer_partitions(
     broker: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The one before it may have ended with the topic that was deleted."""
-    with admin_client(broker.address, timeout=5) as admin:
+    with admin_client(broker.address, timeout=100) as admin:
         admin.delete_topics([topic])
         until(lambda: topic not in admin.list_topics())
         admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
@@ -211,7 +211,7 @@ def test_a_topic_of_somebody_elses_has_the_partitions_that_it_has(
     broker: KafkaBroker, topic_name: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     small = topic_name("small.events")
-    with admin_client(broker.address, timeout=5) as admin:
+    with admin_client(broker.address, timeout=100) as admin:
         admin.create_topics({small: {"num_partitions": 1, "replication_factor": 1}})
         admin.wait_for_topics([small])
     with closing(broker.publisher()) as source:

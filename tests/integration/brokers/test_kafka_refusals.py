@@ -133,7 +133,7 @@ class TestRefusals:
         self, broker: KafkaBroker, topic_name: Callable[[str], str]
     ) -> None:
         small = topic_name("small.events")
-        with admin_client(broker.address, timeout=5) as admin:
+        with admin_client(broker.address, timeout=100) as admin:
             configs = {"max.message.bytes": "2000"}
             shape = {"num_partitions": 1, "replication_factor": 1, "configs": configs}
             admin.create_topics({small: shape})
@@ -244,7 +244,7 @@ class TestRefusals:
     def test_a_broker_that_makes_topics_on_demand(
         self, broker: KafkaBroker, topic_name: Callable[[str], str]
     ) -> None:
-        with admin_client(broker.address, timeout=5) as admin:
+        with admin_client(broker.address, timeout=100) as admin:
             assert creates_topics(admin), "the server under test is set so"
         with closing(broker.publisher()) as source:
             source.publish(Message(topic_name("new"), "key", b""), token=1)
@@ -256,7 +256,7 @@ class TestRefusals:
         with closing(like(broker, questions=server, timing=timing).publisher()) as source:
             source.publish(Message(topic, "key", b""), token=1)
             collect(source, 1)
-            with admin_client(broker.address, timeout=5) as admin:
+            with admin_client(broker.address, timeout=100) as admin:
                 admin.delete_topics([topic])
                 until(lambda: topic not in admin.list_topics())
             source.publish(Message(topic, "key", b""), token=2)

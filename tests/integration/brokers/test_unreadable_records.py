@@ -48,7 +48,7 @@ def topic(broker: KafkaBroker, topic_name: Callable[[str], str]) -> Iterator[str
     name = topic_name("orders.commands")
     broker.ensure_topics([name])
     yield name
-    with admin_client(broker.address, timeout=10) as client:
+    with admin_client(broker.address, timeout=100) as client:
         client.delete_topics([name])
 
 
@@ -119,7 +119,7 @@ class TestAHeadersName:
 class TestACodec:
     @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
     def test_of_the_topic(self, broker: KafkaBroker, topic: str, codec: str) -> None:
-        with admin_client(broker.address, timeout=5) as client:
+        with admin_client(broker.address, timeout=100) as client:
             client.alter_configs([ConfigResource("TOPIC", topic, {"compression.type": codec})])
         with closing(broker.publisher()) as publisher:
             for token in range(20):

@@ -23,7 +23,7 @@ def allow_clocks(url: str, *, behind: int) -> None:
     broker = broker_from_url(url)
     assert isinstance(broker, KafkaBroker)
     option = {"message.timestamp.before.max.ms": str(behind)}
-    with admin_client(broker.address, timeout=5) as client:
+    with admin_client(broker.address, timeout=100) as client:
         client.alter_configs([ConfigResource("TOPIC", broker.address.named(TOPIC), option)])
 
 
