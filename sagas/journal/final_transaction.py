@@ -95,8 +95,7 @@ def end_within(saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str]) -
     if has_ended and has_hook(outcome.name, outcome.ending):
         if sql.is_postgresql():
             # Those of the step before the end are not the hook's.
-            libpq.limit_as_usual()
-            sql.run(*_LIMIT_PAUSES)
+            sql.run_together([(libpq.LIMITS_AS_USUAL, []), _LIMIT_PAUSES])
         _call_hook(outcome)
     return has_ended
 

@@ -23,10 +23,11 @@ _KEEP = (
     "SELECT set_config('sagas.statements', current_setting('statement_timeout'), true),"
     " set_config('sagas.pauses', current_setting('idle_in_transaction_session_timeout'), true);"
 )
-_RESTORE = (
+LIMITS_AS_USUAL = (
     "SELECT set_config('statement_timeout', current_setting('sagas.statements'), true),"
     " set_config('idle_in_transaction_session_timeout', current_setting('sagas.pauses'), true)"
 )
+"""Takes the limits of `limit_statements(…, keep_usual=True)` back, in the same transaction."""
 
 
 def limit_statements(seconds: float, *, keep_usual: bool = False) -> None:
@@ -34,18 +35,13 @@ def limit_statements(seconds: float, *, keep_usual: bool = False) -> None:
 
     Args:
         seconds: the limit.
-        keep_usual: keep the limits so far, for `limit_as_usual()`.
+        keep_usual: keep the limits so far, for `LIMITS_AS_USUAL`.
     """
     limit = max(1, round(timedelta(seconds=seconds).total_seconds() * 1000))
     send(
         (_KEEP if keep_usual else "") + f"SET LOCAL statement_timeout = {limit};"
         f"SET LOCAL idle_in_transaction_session_timeout = {limit}"
     )
-
-
-def limit_as_usual() -> None:
-    """Take the limits of `limit_statements(…, keep_usual=True)` back, in the same transaction."""
-    send(_RESTORE)
 
 
 def is_aborted() -> bool:

@@ -5,15 +5,16 @@ rolled back, and this run does its steps one by one: the journal is as if there 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from saga_runtime.abandoned_calls import current_step
 from saga_runtime.hang_watch import current_watch
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_key
-from sagas.definition.hooks import Ending, SagaOutcome
+from sagas.definition.hooks import Ending
 from sagas.definition.identity import step_key
+from sagas.definition.registry import has_hook
 from sagas.definition.steps import Step
 from sagas.errors import ChainBroken
 from sagas.journal import codec, final_transaction, libpq, sql
@@ -64,7 +65,6 @@ class Chain:
         self.pivots = [step.name for step in plan.steps if step.is_pivot]
         self._plan = plan
         self._first = first
-        self._before = context
         self._context = dict(context)
         self._state = state
         self._timing = timing
@@ -79,9 +79,6 @@ class Chain:
             ChainBroken: the worker is to stop, or the deadline has passed.
             Exception: from a step.
         """
-        # Not always the first time: the answer of a commit may have got lost.
-        self.done.clear()
-        self._context = dict(self._before)
         self._add(self._first, result)
         limit = self._first.timeout
         for step in self._plan.steps:
@@ -105,17 +102,11 @@ class Chain:
             return
         saga = self._state.claimed
         self._begin_part("the function at its end", self._timing.hook_limit)
-        # Its own copy, as from the journal: what it changes must not reach a step that is repeated.
-        context = codec.decode(codec.encode(visible(self._context, self._plan.all_steps)))
-        outcome = SagaOutcome(
-            saga_id=saga.id,
-            name=saga.name,
-            key=saga.key,
-            ending=Ending.COMPLETED,
-            context=context,
-            reason="",
-            cancelled=False,
-        )
+        context = visible(self._context, self._plan.all_steps)
+        if has_hook(saga.name, Ending.COMPLETED):
+            # A copy, as from the journal: what the hook changes must not reach a repeated step.
+            context = codec.decode(codec.encode(context))
+        outcome = self._state.outcome(Ending.COMPLETED, context)
         key = current_key.set("")  # the first step's is none of the hook's
         try:
             has_ended = final_transaction.end_within(saga, outcome, steps=self._plan.all_steps)
@@ -158,8 +149,8 @@ class Chain:
             current_key.reset(key)
             current_step.reset(named)
         reach(Point.INSIDE_LOCAL_STEP, step.label)
-        entry = tries.entry(step, StepStatus.DONE, result=result)
-        return replace(entry, finished_at=self._state.finished_at())
+        at = self._state.finished_at()
+        return tries.entry(step, StepStatus.DONE, result=result, finished_at=at)
 
     def _add(self, step: Step, result: Context | None) -> None:
         """Change the context as sagaz does after a step."""

@@ -6,7 +6,7 @@ start.
 """
 
 import asyncio
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sagaz import Saga as SagaClass
@@ -66,10 +66,7 @@ class DrivenSaga:
         )
         self._knows_what_to_undo = False
         self.step_names = tuple(step.step_id for step in saga.get_steps())
-        # Before they are wrapped: a wrapped function does not tell what it is.
-        levels = [[forward_step(each) for each in level] for level in saga.get_execution_order()]
-        self._chains = chains(levels)
-        self._last_level = [step.name for step in levels[-1]] if levels else []
+        self._steps: dict[str, Step] = {}
         for definition in saga.get_steps():
             self._wrap(definition)
         ReplayFilter(state).silence_replays(saga)
@@ -112,6 +109,7 @@ class DrivenSaga:
         sagaz's timeouts are off: sagaz would give up while a thread still commits.
         """
         there, back = forward_step(definition), compensation_step(definition)
+        self._steps[there.name] = there
         record = self._claimed.steps.get((there.name, there.kind))
         # An earlier run has begun it: nothing is to be undone, whichever step is replayed first.
         if there.is_pivot and record is not None and self._claimed.past_pivot:
@@ -138,15 +136,27 @@ class DrivenSaga:
             return self._replay_failure(step, record)
         return await self._attempts.until_done(step, context, Tries.of(record))
 
+    @cached_property
+    def _levels(self) -> list[list[Step]]:
+        """Return the forward steps in the order of sagaz; those of a level run side by side."""
+        order = self._saga.get_execution_order()
+        return [[self._steps[each.step_id] for each in level] for level in order]
+
+    @cached_property
+    def _chains(self) -> dict[str, tuple[Step, ...]]:
+        """Return the local steps that can follow each local step in its transaction."""
+        return chains(self._levels)
+
     def _plan(self, step: Step) -> Plan | None:
         """Find what a step that begins can share its transaction with."""
         if step.kind is not StepKind.FORWARD or step.name not in self._chains:
             return None
+        *_, last_level = self._levels
         following = self._chains[step.name]
         if any((each.name, each.kind) in self._claimed.steps for each in following):
             return None
         # A step without a limit is not watched, and the app's hook must be.
-        ends = self._last_level == [(step, *following)[-1].name] and step.timeout is not None
+        ends = last_level == [(step, *following)[-1]] and step.timeout is not None
         return Plan(following, ends, self.step_names) if following or ends else None
 
     def _replay_failure(self, step: Step, record: StepRecord | None) -> None:

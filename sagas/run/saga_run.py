@@ -148,7 +148,7 @@ class SagaRun:
         await self._writer.settle()
         if ending is Ending.PARKED:
             return await self._park(context)
-        answer = await self._write_end(self._outcome(ending, context), steps)
+        answer = await self._write_end(self._state.outcome(ending, context), steps)
         match answer:
             case Written():
                 reach(Point.AFTER_TERMINAL_COMMIT)
@@ -174,7 +174,7 @@ class SagaRun:
         Raises:
             Suspended: nothing is written; the lease is lost, or the worker is to stop.
         """
-        await self._parking.park(self._outcome(Ending.PARKED, context))
+        await self._parking.park(self._state.outcome(Ending.PARKED, context))
         reach(Point.AFTER_TERMINAL_COMMIT)
         return Ending.PARKED
 
@@ -188,16 +188,3 @@ class SagaRun:
         end = End(outcome.ending, steps)
         is_completed = outcome.ending is Ending.COMPLETED
         return await self._writer.append(end, unless_cancelled=is_completed)
-
-    def _outcome(self, ending: Ending, context: Context) -> SagaOutcome:
-        """Build the outcome for the app's hooks."""
-        reason = self._state.parked or ("" if ending is Ending.COMPLETED else self._state.failure)
-        return SagaOutcome(
-            saga_id=self._claimed.id,
-            name=self._claimed.name,
-            key=self._claimed.key,
-            ending=ending,
-            context=context,
-            reason=reason,
-            cancelled=self._state.cancelled and ending is Ending.ROLLED_BACK,
-        )

@@ -10,6 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from saga_runtime.text import LONGEST_ERROR, cut
+from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.errors import Suspended
 from sagas.journal.records import Claimed
 
@@ -134,6 +135,23 @@ class RunState:
     def is_cancel_due(self) -> bool:
         """Tell whether a cancel waits, and can still be applied."""
         return bool(self.cancel_reason) and not self.failure and not self.has_begun_pivot
+
+    def outcome(self, ending: Ending, context: Context) -> SagaOutcome:
+        """Describe the saga's end for the app's hooks.
+
+        Args:
+            ending: of the saga.
+            context: the final context, without the keys of sagaz.
+        """
+        return SagaOutcome(
+            saga_id=self.claimed.id,
+            name=self.claimed.name,
+            key=self.claimed.key,
+            ending=ending,
+            context=context,
+            reason=self.parked or ("" if ending is Ending.COMPLETED else self.failure),
+            cancelled=self.cancelled and ending is Ending.ROLLED_BACK,
+        )
 
     def note_cancel(self, reason: str) -> None:
         """Note a cancel in the journal.
