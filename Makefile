@@ -6,7 +6,7 @@ UV := $(or $(SYSTEM_UV),.uv/bin/uv)
 # Modules are compiled once, not by each process that a test starts: half of its CPU time.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Several workers, each with a database of its own: see CONTRIBUTING.md.
+# Several workers, each with a database of its own: docs/testing.md.
 SHARED_OUT := -n auto --dist loadgroup
 
 .PHONY: up test lint docs

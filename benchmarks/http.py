@@ -17,7 +17,6 @@ sys.path[0] = str(ROOT)  # this folder's http.py must not stand before the stand
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import threading
@@ -26,6 +25,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
+
+from benchmarks.ports import free_port, listens
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def _print(rates: dict[str, list[float]]) -> None:
 
 @contextmanager
 def _gunicorn(application: str) -> Iterator[int]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn"]
     process = subprocess.Popen(
         [*command, "--bind", f"127.0.0.1:{port}", application], cwd=ROOT, env=os.environ
@@ -77,22 +78,12 @@ def _gunicorn(application: str) -> Iterator[int]:
         process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _await(port: int) -> None:
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise SystemExit("gunicorn did not start")
+    while not listens(port):
+        if time.monotonic() > deadline:
+            raise SystemExit("gunicorn did not start")
+        time.sleep(0.1)
 
 
 def _rate(port: int, *, clients: int, seconds: float) -> float:

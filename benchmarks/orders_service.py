@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks import cpu_time
+from benchmarks.ports import free_port, listens
 from brokers import broker_from_url
 from brokers.errors import BrokerConfigurationError
 from brokers.kafka_broker import KafkaBroker
@@ -91,7 +91,7 @@ class Service:
         broker_url: str,
         consumers: int,
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._checkout = checkout
         self._urls = database_urls
         self._broker_url = broker_url
@@ -153,7 +153,7 @@ class Service:
 
     def _await(self, part: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         is_ready: Callable[[], bool] = (
-            (lambda: _answers(self.port))
+            (lambda: listens(self.port))
             if part == WEB
             else (lambda: f"{part}: ready" in log.read_text())
         )
@@ -233,17 +233,3 @@ def _read(consumer: Consumer, *, count: int) -> dict[str, float]:
                 key = (message.key() or b"").decode()
                 found.setdefault(key, message.timestamp()[1] / 1000)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True

@@ -27,9 +27,14 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 def manage(directory: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end."""
+    """Run a command of manage.py to its end."""
+    return run(directory, *MANAGE, *arguments, **env)
+
+
+def run(directory: Path, *command: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run any command to its end, with default settings, in this directory."""
     return subprocess.run(
-        [*MANAGE, *arguments],
+        command,
         env=environment(directory) | env,
         cwd=directory,
         capture_output=True,

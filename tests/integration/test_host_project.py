@@ -1,7 +1,6 @@
 """A host project with our packages beside its apps: its own `manage.py test`, by Django's runner,
 on PostgreSQL. The runner drops its database, which nobody may be connected to then."""
 
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -119,15 +118,8 @@ def test_its_tests_pass_and_leave_no_database(
         options=options,
     )
     (project / "settings.py").write_text(settings)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "manage.py", "test", "--noinput"],
-        env=processes.environment(project) | {"PYTHONPATH": str(processes.ROOT)},
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=processes.TIMEOUT,
-        check=False,
-    )
+    test = (sys.executable, "-W", "ignore::DeprecationWarning", "manage.py", "test", "--noinput")
+    done = processes.run(project, *test, PYTHONPATH=str(processes.ROOT))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ran 3 tests" in done.stderr
     assert "Traceback" not in done.stderr

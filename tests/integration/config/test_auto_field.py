@@ -1,6 +1,5 @@
 """Whatever DEFAULT_AUTO_FIELD a host project has, its `makemigrations` finds nothing to change."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -42,18 +41,10 @@ def test_migrations_of_a_host_project_change_nothing_of_ours(
         "from django.core.management import execute_from_command_line as run;"
         f"run(['manage.py', 'makemigrations', *{OURS!r}, '--check', '--dry-run'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=processes.environment(tmp_path)
-        | {
-            "DJANGO_SETTINGS_MODULE": "host_settings",
-            "PYTHONPATH": f"{tmp_path}:{processes.ROOT}",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=processes.TIMEOUT,
-        check=False,
-    )
+    env = {
+        "DJANGO_SETTINGS_MODULE": "host_settings",
+        "PYTHONPATH": f"{tmp_path}:{processes.ROOT}",
+    }
+    done = processes.run(tmp_path, sys.executable, "-c", code, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("No changes detected")
