@@ -31,6 +31,7 @@ class StrictParser(HTTPRequestParser):
     path = ""
     command = ""
     _has_line = False
+    _line_bytes = 0
 
     def received(self, data: bytes) -> int:
         """Take in bytes of the client.
@@ -38,7 +39,10 @@ class StrictParser(HTTPRequestParser):
         Returns:
             How many of the bytes belong to this request.
         """
-        self._has_line = self._has_line or b"\n" in data
+        if not self._has_line:
+            end = data.find(b"\n")
+            self._has_line = end >= 0
+            self._line_bytes += end if self._has_line else len(data)
         consumed = super().received(data)
         if self.error is not None and not isinstance(self.error, Refusal):
             self.error = self._refusal(self.error)
@@ -77,7 +81,8 @@ class StrictParser(HTTPRequestParser):
     def _refusal(self, error: Error) -> Refusal:
         """Turn an error of waitress into a status and a sentence of ours."""
         if error.code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-            if not self._has_line:
+            # By its length, however many of the bytes have come at once.
+            if not self._has_line or self._line_bytes > self.adj.max_request_header_size:
                 return Refusal(414, "the address is too long")
             return Refusal(431, f"the headers are over {self.adj.max_request_header_size} bytes")
         if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

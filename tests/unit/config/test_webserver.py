@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import pytest
 import requests
 from django.core.handlers.wsgi import WSGIHandler
+from waitress.adjustments import Adjustments
 
 from config.serving import webserver
 from config.serving.connections import Limits
+from config.serving.framing import Refusal, StrictParser
 from config.serving.webserver import STOP_SECONDS, WebServer
 from config.web.health import Readiness
 from tests.unit.waiting import TIMEOUT
@@ -323,3 +325,18 @@ def test_a_failure_is_told_from_being_stopped(monkeypatch: pytest.MonkeyPatch) -
             assert isinstance(running.exception(10), ZeroDivisionError)
 
     assert not stop.is_set()
+
+
+@pytest.mark.parametrize("pieces", [[80_000], [40_000, 40_000], [69_000, 1_000, 10_000]])
+def test_a_long_address_is_told_from_long_headers_however_its_bytes_come(pieces: list[int]) -> None:
+    adjustments = Adjustments(max_request_header_size=65_536)
+    head = b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    parser = StrictParser(adjustments)
+    at = 0
+    for size in pieces:
+        piece = head[at : at + size]
+        if piece and not parser.completed:
+            parser.received(piece)
+        at += size
+    assert isinstance(parser.error, Refusal)
+    assert parser.error.code == 414

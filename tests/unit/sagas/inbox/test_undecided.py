@@ -40,7 +40,11 @@ def refused_by_server() -> None:
 def takes_too_long() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = 50")
-        cursor.execute("SELECT pg_sleep(5)")
+        try:
+            cursor.execute("SELECT pg_sleep(5)")
+        finally:
+            # The pool gives the connection to another test, as it is.
+            cursor.execute("RESET statement_timeout")
 
 
 class TestThroughAConsumer:
