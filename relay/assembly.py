@@ -3,7 +3,6 @@
 import os
 import random
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from relay.store import Store
 from relay.suspects import Suspects
 from relay.timing import POSTGRESQL_TIMING, SQLITE_TIMING, Timing
 from relay.transactions import LanePublishers, TransactionalLanes
+from relay.wake_ups import WakeUps
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 
@@ -49,7 +49,7 @@ def assemble_relay(
     lanes: Lanes | None = None,
     alive: Callable[[], None] = lambda: None,
     ready: Callable[[], None] = lambda: None,
-    woken: threading.Event | None = None,
+    woken: WakeUps | None = None,
     jitter: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
 ) -> Relay:
@@ -120,7 +120,7 @@ def assemble_relay(
         timing=timing,
         alive=alive,
         ready=ready,
-        woken=woken or threading.Event(),
+        woken=woken or WakeUps(),
         clock=clock,
     )
 

@@ -12,6 +12,7 @@ Invariants:
 - A message is parked only when it was refused alone, or unsent: a refused batch judges no message.
 """
 
+import math
 from collections.abc import Callable
 
 from django.db import Error, connection
@@ -44,6 +45,7 @@ class Cycle:
         clock: seconds.
 
     Attributes:
+        read_at: when the outbox was read last, by the clock.
         published: how many rows have been published and deleted.
     """
 
@@ -80,6 +82,7 @@ class Cycle:
         self._timing = timing
         self._clock = clock
         self._has_more = False
+        self.read_at = -math.inf
         self.published = 0
 
     @property
@@ -87,10 +90,17 @@ class Cycle:
         """Tell whether nothing is in flight, and nothing waits to be sent alone."""
         return not self.in_flight.rows and not self.suspects
 
-    def run(self, *, wait: float) -> bool:
+    @property
+    def is_caught_up(self) -> bool:
+        """Tell whether there is nothing to read but what will be committed."""
+        return self.reader.has_all and self.reader.reads_all_lanes and not self.suspects
+
+    def run(self, *, wait: float, reads: bool = True) -> bool:
         """Run a cycle.
 
         Args:
+            reads: look for rows even while messages are in flight, and the last look has found all
+                there was.
             wait: seconds to wait for news at most, with nothing to publish.
 
         Returns:
@@ -109,7 +119,7 @@ class Cycle:
             if judging:
                 self._publish_suspect()
             else:
-                busy = self._publish_batch() > 0 or busy
+                busy = self._publish_batch(reads=reads) > 0 or busy
         except QueueFull:  # there are reports to wait for
             busy = True
         self._await_news(wait)
@@ -161,9 +171,12 @@ class Cycle:
         self.in_flight.take_failure()
         self.suspects.drop_lanes(lost)
 
-    def _publish_batch(self) -> int:
+    def _publish_batch(self, *, reads: bool) -> int:
         """Publish the next batch, and return the number of rows."""
+        if not reads and self.in_flight.rows and self.reader.has_all:
+            return 0
         self.parked.learn(self.lanes.held)
+        self.read_at = self._clock()
         batch = self._without_parked_keys(self.reader.next_batch())
         with self.reader.reading_on(batch):
             self.publisher.publish(batch)

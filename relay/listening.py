@@ -10,6 +10,7 @@ from django.db import connection
 
 from outbox import direct
 from relay.timing import POSTGRESQL_TIMING, Timing
+from relay.wake_ups import WakeUps
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 
@@ -21,7 +22,7 @@ Connect = Callable[[str], "psycopg.Connection[tuple[object, ...]]"]
 @contextmanager
 def woken_by_commits(
     *, connect: Connect = direct.connect, timing: Timing = POSTGRESQL_TIMING
-) -> Iterator[threading.Event]:
+) -> Iterator[WakeUps]:
     """Set an event whenever something has been committed to the outbox, while the block runs.
 
     Args:
@@ -31,7 +32,7 @@ def woken_by_commits(
     Yields:
         The event, never set on SQLite, nor without OUTBOX_WAKE_UP.
     """
-    woken, over = threading.Event(), threading.Event()
+    woken, over = WakeUps(), threading.Event()
     if connection.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
         yield woken
         return
@@ -46,9 +47,7 @@ def woken_by_commits(
         listening.join()
 
 
-def _listen(
-    woken: threading.Event, over: threading.Event, connect: Connect, timing: Timing
-) -> None:
+def _listen(woken: WakeUps, over: threading.Event, connect: Connect, timing: Timing) -> None:
     """Listen until `over` is set; during an outage the relay polls."""
     outage = Outage("the database's wake-up", logger=logger, backoff=timing.outage)
     while not over.is_set():
@@ -57,10 +56,12 @@ def _listen(
                 listener.execute(f"LISTEN {direct.CHANNEL}")
                 outage.over()
                 # For what was committed before LISTEN, and told nobody here.
+                woken.are_heard = True
                 woken.set()
                 # With a timeout, or the end of the block would wait for the next commit.
                 while not over.is_set():
                     for _ in listener.notifies(timeout=timing.wake_up_check, stop_after=1):
                         woken.set()
         except (psycopg.Error, OSError) as error:
+            woken.are_heard = False
             over.wait(outage.failed(error))

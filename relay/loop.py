@@ -9,6 +9,7 @@ from brokers import BrokerUnavailable
 from relay.cycle import Cycle
 from relay.refusals import Refusal, is_refusal
 from relay.timing import Timing
+from relay.wake_ups import WakeUps
 from saga_runtime.database_errors import AWAY
 from saga_runtime.outage import Outage
 
@@ -41,7 +42,7 @@ class Relay:
         timing: Timing,
         alive: Callable[[], None],
         ready: Callable[[], None],
-        woken: threading.Event,
+        woken: WakeUps,
         clock: Callable[[], float],
     ) -> None:
         self._cycle = cycle
@@ -90,14 +91,24 @@ class Relay:
         threading.Thread(target=self._wake_for, args=(stop,), daemon=True).start()
         try:
             while not stop.is_set():
+                if self._woken.is_set():
+                    self._breathe(stop)
+                is_woken = self._woken.is_set()
                 # Before the cycle reads: what is committed afterwards sets the event again.
                 self._woken.clear()
-                moved = self._run_cycle(stop)
+                moved = self._run_cycle(stop, reads=is_woken or not self._woken.are_heard)
                 if not moved and not self.in_flight and self._woken.wait(self._pause):
                     self._pause = self._timing.shortest_poll
             self._cycle.flush()
         finally:
             self._cycle.close()
+
+    def _breathe(self, stop: threading.Event) -> None:
+        """Wait a moment after the latest read, unless the read has left rows."""
+        if self._woken.are_heard and self._cycle.is_caught_up and not self.in_flight:
+            left = self._cycle.read_at + self._timing.breather - self._clock()
+            if 0 < left <= self._timing.breather:
+                stop.wait(left)
 
     def _wake_for(self, stop: threading.Event) -> None:
         stop.wait()
@@ -125,8 +136,15 @@ class Relay:
             self._cycle.close()
         return self.published
 
-    def _run_cycle(self, stop: threading.Event, *, bears_refusals: bool = True) -> bool:
+    def _run_cycle(
+        self, stop: threading.Event, *, bears_refusals: bool = True, reads: bool = True
+    ) -> bool:
         """Run a cycle; an outage or a refusal pauses and spends nothing.
+
+        Args:
+            stop: ends the pause.
+            bears_refusals: go on after the database has refused a statement.
+            reads: look for rows also while there is something else to do.
 
         Returns:
             Whether there was work.
@@ -134,7 +152,7 @@ class Relay:
         self._alive()
         began = self._clock()
         try:
-            moved = self._cycle.run(wait=self._pause)
+            moved = self._cycle.run(wait=self._pause, reads=reads)
         except BrokerUnavailable as error:
             stop.wait(self._broker_outage.failed(error))
             return True
@@ -162,6 +180,8 @@ class Relay:
             self._tell_when_ready()
 
     def _next_pause(self, *, moved: bool) -> float:
+        if self._woken.are_heard and self._cycle.is_caught_up:
+            return self._timing.longest_poll  # what is committed by then wakes the relay
         if moved:
             return self._timing.shortest_poll
         return min(self._pause * 1.5, self._timing.longest_poll)

@@ -71,6 +71,8 @@ class ReadAhead:
         self._resting = resting
         self._last_lane = -1
         self._ahead = _NOTHING
+        # Where nothing has changed since, the next read finds only what was committed since.
+        self._read_under: _Circumstances | None = None
         self.is_full = False
 
     @property
@@ -80,8 +82,20 @@ class ReadAhead:
         in_flight = 3 * self._batch_size - len(self._in_flight.rows)
         return max(0, min(with_broker, in_flight) // self._batch_size)
 
+    @property
+    def has_all(self) -> bool:
+        """Tell whether the latest read has found all rows that there were, in lanes still open."""
+        is_current = self._read_under == self._circumstances()
+        return is_current and not (self.is_full or self._ahead.rows)
+
+    @property
+    def reads_all_lanes(self) -> bool:
+        """Tell whether no lane is closed for a while."""
+        return not self._closed()
+
     def next_batch(self) -> list[Row]:
         """Return the next rows of the open lanes, as far as there is room."""
+        self._read_under = None
         if not self.room or not self._open_lanes():
             self.is_full = False
             return []
@@ -90,6 +104,7 @@ class ReadAhead:
         if not batch or circumstances != self._circumstances():
             batch = self._ask(self._in_flight.rows.values()).result()
         self._last_lane = batch[-1].lane if batch else -1
+        self._read_under = self._circumstances()
         self.is_full = len(batch) == self._batch_size
         return batch
 

@@ -14,6 +14,8 @@ class Timing:
             third of the time.
         shortest_poll: pause before the outbox is read again after a cycle with work;
             each idle cycle makes the pause longer by half.
+        breather: pause between two reads of a relay that is woken by commits and has read all there
+            was: what is committed meanwhile is one batch.
         longest_poll: pause between two reads of an empty outbox.
         report_timeout: how long a cycle without more to publish waits for delivery reports.
         commit_timeout: how long a cycle waits for the commits of transactional producers.
@@ -34,6 +36,7 @@ class Timing:
 
     lease: float = 10.0
     shortest_poll: float = 0.005
+    breather: float = 0.02
     longest_poll: float = 0.7
     report_timeout: float = 0.05
     commit_timeout: float = 2.0

@@ -15,6 +15,7 @@ from relay import segments
 from relay.assembly import assemble_relay
 from relay.lanes import LeasedLanes
 from relay.loop import Relay
+from relay.wake_ups import WakeUps
 
 pytestmark = [
     pytest.mark.postgres,
@@ -26,7 +27,7 @@ MOST_A_SECOND = 2
 SECONDS = 300.0
 
 
-class Idling(threading.Event):
+class Idling(WakeUps):
     """What a relay waits for: nothing comes, and its clock passes the pause at once.
 
     `happens`: called meanwhile; says whether the relay is woken."""
@@ -141,3 +142,44 @@ def test_woken_it_reads_at_once(relay: Relay, idling: Idling) -> None:
     idling.happens = happen
     relay.run(idling.stop)
     assert seen[29:31] == [0, 1]
+
+
+@pytest.mark.parametrize("are_heard", [True, False])
+def test_what_is_committed_while_messages_are_in_flight_is_read_where_it_is_heard_of(
+    are_heard: bool,  # noqa: FBT001
+    relay: Relay,
+    idling: Idling,
+    requests: Requests,
+) -> None:
+    """Between its read and the last delete there is nothing to read, unless somebody says so."""
+    idling.are_heard = are_heard
+    for number in range(30):
+        put()
+        relay._cycle.run(wait=0.0, reads=True)
+        put()
+        if number % 2:
+            relay._cycle.run(wait=0.0, reads=not are_heard)
+    idling.happens = lambda: relay.published < 60
+    relay.run(idling.stop)
+    assert relay.published == 60
+
+
+def test_a_relay_that_hears_of_commits_does_not_look_in_between(
+    relay: Relay, idling: Idling, requests: Requests
+) -> None:
+    idling.are_heard = True
+    woken: list[int] = []
+
+    def happen() -> bool:
+        woken.append(1)
+        if len(woken) <= 100:
+            put()
+        else:
+            idling.stop.set()
+        return True
+
+    idling.happens = happen
+    relay.run(idling.stop)
+    assert relay.published == 100
+    # One for each message, and those of the beginning and the end.
+    assert requests.text.count("CROSS JOIN LATERAL") <= 105
