@@ -19,6 +19,7 @@ from sagas.errors import CancelRefused, UnknownSaga
 from sagas.inbox import counters
 from sagas.inbox.app_calls import CommandRefused, raise_outage
 from sagas.inbox.commands import Cancel, Command, Nothing, Start, read_command
+from sagas.inbox.places import Reserved, Worker, reserved_places
 from sagas.inbox.sequences import Sequences
 from sagas.inbox.undecided import Undecided
 from sagas.journal.cancelling import request_cancel
@@ -36,6 +37,7 @@ def accept(
     consumer: str,
     sequences: Sequences | None = None,
     undecided: Undecided | None = None,
+    worker: Worker | None = None,
 ) -> int:
     """Write records into the inbox, in one transaction.
 
@@ -44,6 +46,7 @@ def accept(
         consumer: the group, under whose name the inbox remembers messages.
         sequences: the sequences accepted before, to count messages out of order.
         undecided: the tries of commands that cannot be judged; None to try without end.
+        worker: runs new sagas at once, and hears of all that there is to do.
 
     Returns:
         How many of the records have given a worker something to do.
@@ -54,13 +57,15 @@ def accept(
     """
     # Triggers run before the transaction: they may be slow, and must not hold its locks.
     commands, refused = _read(records, undecided)
-    with transaction.atomic():
-        # Refused records too: the offset that is committed afterwards covers them.
-        keep(refused)
-        unseen = _unseen(commands, consumer=consumer)
-        changed = _store(unseen, consumer=consumer)
-        reach(Point.BEFORE_INBOX_COMMIT)
-    reach(Point.AFTER_INBOX_COMMIT)
+    starts = sum(isinstance(command, Start) for command in commands)
+    with reserved_places(worker, starts) as places:
+        with transaction.atomic():
+            # Refused records too: the offset that is committed afterwards covers them.
+            keep(refused)
+            unseen = _unseen(commands, consumer=consumer)
+            changed = _store(unseen, places, consumer=consumer)
+            reach(Point.BEFORE_INBOX_COMMIT)
+        reach(Point.AFTER_INBOX_COMMIT)
     # Behind the commit: a batch that is rolled back comes again, and would be counted twice.
     counters.ACCEPTED.inc(len(unseen))
     counters.REFUSED.inc(len(refused))
@@ -108,7 +113,7 @@ def _unseen(commands: list[Command], *, consumer: str) -> list[Command]:
     return new
 
 
-def _store(commands: list[Command], *, consumer: str) -> int:
+def _store(commands: list[Command], places: Reserved, *, consumer: str) -> int:
     """Write the rows of commands; return how many give a worker something to do."""
     # First: where another consumer stores the same message, this waits for that commit, and what
     # follows finds the saga.
@@ -127,9 +132,11 @@ def _store(commands: list[Command], *, consumer: str) -> int:
                 assert_never(command)
     # Of two commands for one saga the first counts: `unknown_sagas()` keeps the last of an id.
     new = unknown_sagas(sagas[::-1])
-    insert_sagas(new)
+    places.claimed = insert_sagas(new, claim=places.claim)
     # After the sagas: a cancel may have come in the same batch as the command that it cancels.
-    return len(new) + _request_cancels(cancels)
+    changed = len(new) + _request_cancels(cancels)
+    places.waiting = changed - len(places.claimed)
+    return changed
 
 
 def _request_cancels(cancels: list[Cancel]) -> int:

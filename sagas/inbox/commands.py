@@ -126,7 +126,7 @@ def _payload(event: CloudEvent) -> object:
 def _first_context(saga_type: SagaType, method: str, payload: object) -> str | None:
     """Return a trigger's context, encoded; None where the trigger wants no saga."""
     with refusing(f"{saga_type.name}.{method} cannot read it"):
-        context = call_trigger(getattr(saga_type.saga_class(), method), payload)
+        context = call_trigger(getattr(saga_type.instances.new(), method), payload)
         try:
             return None if context is None else codec.encode(dict(context))
         except UnstorableValue as error:

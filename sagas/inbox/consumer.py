@@ -11,6 +11,7 @@ from saga_runtime.database_errors import AWAY
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 from sagas.inbox import accepting
+from sagas.inbox.places import Worker
 from sagas.inbox.sequences import Sequences
 from sagas.inbox.undecided import CommandUndecided, Undecided
 
@@ -29,7 +30,7 @@ class SagaConsumer:
         broker: where the commands come from.
         topics: the topics to receive.
         group: the consumer group, whose members share the topics' partitions.
-        on_new: called after a batch with work for a worker.
+        worker: runs new sagas in this process.
         alive: called in each round.
         undecided: limits the tries of commands that cannot be judged.
         backoff: the pauses while the broker or the database is away; by default `Outage`'s.
@@ -44,7 +45,7 @@ class SagaConsumer:
         *,
         topics: Sequence[str],
         group: str,
-        on_new: Callable[[], None] = lambda: None,
+        worker: Worker | None = None,
         alive: Callable[[], None] = lambda: None,
         undecided: Undecided | None = None,
         backoff: Backoff | None = None,
@@ -52,7 +53,7 @@ class SagaConsumer:
         self._broker = broker
         self._topics = topics
         self._group = group
-        self._on_new = on_new
+        self._worker = worker
         self._alive = alive
         self._sequences = Sequences()
         self._undecided = undecided or Undecided()
@@ -100,13 +101,12 @@ class SagaConsumer:
             consumer=self._group,
             sequences=self._sequences,
             undecided=self._undecided,
+            worker=self._worker,
         )
         self._database_outage.over()
         # Only now: what is delivered twice changes nothing, what is committed is never seen again.
         subscription.commit(records)
         logger.debug("accepted %d record(s), %d new saga(s)", len(records), new)
-        if new:
-            self._on_new()
 
 
 def _close(subscription: Subscription | None) -> None:

@@ -13,6 +13,7 @@ from sagas.definition.hooks import Ending
 from sagas.journal import sql
 from sagas.journal.records import Claimed
 from sagas.journal.state_machine import may_become, quoted
+from sagas.journal.statements import IS_HELD, held_by
 from sagas.models import ACTIVE, MAY_HAVE_HAPPENED, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 
 # Skipped: a person has left the compensation out, and takes the effect of the step as it is.
@@ -69,6 +70,28 @@ def statement(saga: Claimed, ending: Ending, steps: Collection[str]) -> sql.Stat
     )
     now = sql.text_of(timezone.now())
     return text, [ending.value, now, sql.id_text(saga.id), *params]
+
+
+def completion(saga: Claimed, names: Collection[str], *, pivot: bool) -> sql.Statement:
+    """Build the statement that completes a saga, and returns the saga's id: its own fence.
+
+    The statement returns no row where another worker has claimed the saga, a cancel waits, the
+    journal refuses the end, or the saga has ended already.
+
+    Args:
+        saga: the saga, as claimed by the worker.
+        names: of all forward steps of the saga.
+        pivot: a pivot begins in this transaction.
+    """
+    text = (
+        "UPDATE sagas_saga SET status = %s, finished_at = %s, park_reason = '',"  # noqa: S608
+        f" past_pivot = {'%s' if pivot else 'past_pivot'}"
+        f" WHERE {IS_HELD} AND cancel_reason = '' AND {IS_ACTIVE}"
+        f" AND {is_done(sql.listed([*names]), '%s')} RETURNING id"
+    )
+    now = sql.text_of(timezone.now())
+    begins = [True] if pivot else []
+    return text, [Ending.COMPLETED.value, now, *begins, *held_by(saga), *names, len(names)]
 
 
 def is_active(saga: Claimed) -> bool:

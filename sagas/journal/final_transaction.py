@@ -25,15 +25,6 @@ logger = get_logger(__name__)
 
 _SWALLOWED = "it has caught an error of the database, behind which nothing can be committed"
 
-# For the server that has no limit of its own.
-_LIMIT_PAUSES: sql.Statement = (
-    """
-    SELECT set_config(name, '60s', true) FROM pg_settings
-    WHERE name = 'idle_in_transaction_session_timeout' AND setting = '0'
-    """,
-    [],
-)
-
 
 def finish(
     saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str], with_hook: bool = True
@@ -77,29 +68,6 @@ def finish(
         _log_parked(outcome)
 
 
-def end_within(saga: Claimed, outcome: SagaOutcome, *, steps: Collection[str]) -> bool:
-    """Complete a saga in the caller's transaction, which has fenced the saga's row.
-
-    Args:
-        saga: the saga, as claimed by the worker.
-        outcome: the argument of the app's hook, which is called if there is one.
-        steps: the names of all forward steps of the saga.
-
-    Returns:
-        Whether the saga has ended now.
-
-    Raises:
-        HookFailed: the hook has raised; the caller is to roll back.
-    """
-    has_ended = _end(saga, outcome, steps)
-    if has_ended and has_hook(outcome.name, outcome.ending):
-        if sql.is_postgresql():
-            # Those of the step before the end are not the hook's.
-            sql.run_together([(libpq.LIMITS_AS_USUAL, []), _LIMIT_PAUSES])
-        _call_hook(outcome)
-    return has_ended
-
-
 def _log_parked(outcome: SagaOutcome) -> None:
     logger.error(
         "%s %s is parked, a person must look: %s; see manage.py sagas show %s",
@@ -111,9 +79,10 @@ def _finish(
     saga: Claimed, outcome: SagaOutcome, steps: Collection[str], *, with_hook: bool
 ) -> bool:
     """Write the end behind the fence, and tell whether the saga has ended just now."""
-    # A hook that hangs must not hold the saga's row for ever: nobody could claim it.
-    limits = [_LIMIT_PAUSES] if with_hook and sql.is_postgresql() else []
-    held = sql.run_together([*limits, statements.fence(saga)])
+    limits: list[sql.Statement] = (
+        [(libpq.LIMIT_PAUSES, [])] if with_hook and sql.is_postgresql() else []
+    )
+    *_, held = sql.run_together([*limits, statements.fence(saga)])
     if not held:
         raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
     # Read under the lock: a cancel that comes now waits for the commit, and finds the saga ended.
@@ -121,7 +90,7 @@ def _finish(
         raise CancelRequested
     has_ended = _end(saga, outcome, steps)
     if has_ended and with_hook:
-        _call_hook(outcome)
+        call_hook(outcome)
     elif not has_ended and end_conditions.is_active(saga):
         raise EndRefused
     return has_ended
@@ -136,7 +105,7 @@ def _end(saga: Claimed, outcome: SagaOutcome, steps: Collection[str]) -> bool:
     return bool(held.update(status=SagaStatus.PARKED, park_reason=outcome.reason, finished_at=None))
 
 
-def _call_hook(outcome: SagaOutcome) -> None:
+def call_hook(outcome: SagaOutcome) -> None:
     """Call the app's hook.
 
     Raises:

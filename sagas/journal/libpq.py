@@ -23,11 +23,17 @@ _KEEP = (
     "SELECT set_config('sagas.statements', current_setting('statement_timeout'), true),"
     " set_config('sagas.pauses', current_setting('idle_in_transaction_session_timeout'), true);"
 )
-LIMITS_AS_USUAL = (
+_LIMITS_AS_USUAL = (
     "SELECT set_config('statement_timeout', current_setting('sagas.statements'), true),"
     " set_config('idle_in_transaction_session_timeout', current_setting('sagas.pauses'), true)"
 )
-"""Takes the limits of `limit_statements(…, keep_usual=True)` back, in the same transaction."""
+# For the server that has no limit of its own.
+# Not from pg_settings, a view that puts all settings together: that takes a millisecond.
+LIMIT_PAUSES = """
+SELECT set_config('idle_in_transaction_session_timeout', '60s', true)
+WHERE current_setting('idle_in_transaction_session_timeout') = '0'
+"""
+"""Keeps a hook that hangs from holding the saga's row for ever: nobody could claim it."""
 
 
 def limit_statements(seconds: float, *, keep_usual: bool = False) -> None:
@@ -35,7 +41,7 @@ def limit_statements(seconds: float, *, keep_usual: bool = False) -> None:
 
     Args:
         seconds: the limit.
-        keep_usual: keep the limits so far, for `LIMITS_AS_USUAL`.
+        keep_usual: keep the limits so far, for `usual_limits()`.
     """
     limit = max(1, round(timedelta(seconds=seconds).total_seconds() * 1000))
     send(
@@ -44,31 +50,38 @@ def limit_statements(seconds: float, *, keep_usual: bool = False) -> None:
     )
 
 
+def usual_limits() -> list[tuple[str, list[Any]]]:
+    """Build the statements that take `limit_statements(…, keep_usual=True)` back.
+
+    They are for the same transaction, and for an app's hook.
+    """
+    return [(_LIMITS_AS_USUAL, []), (LIMIT_PAUSES, [])] if connection.vendor == "postgresql" else []
+
+
 def is_aborted() -> bool:
     """Tell whether an error has spoilt the transaction: its commit would be a rollback."""
     return _link().pgconn.transaction_status == TransactionStatus.INERROR
 
 
-def send(text: str) -> list[tuple[Any, ...]]:
+def send(text: str) -> list[list[tuple[Any, ...]]]:
     """Send one or several statements in a single message, within `atomic()`.
 
     Returns:
-        The rows of the last statement; each value is text, or None.
+        The rows of each statement; each value is text, or None.
     """
     connection.validate_no_broken_transaction()
-    link = _link()
+    link, skipped = _link(), 0
     if link.pgconn.transaction_status == TransactionStatus.IDLE:
         # As psycopg does before the first statement; here libpq is called past psycopg.
         text = f"{_begin(link)};{text}"
+        skipped = 1
     with connection.wrap_database_errors:
         link.pgconn.send_query(text.encode())
         # Not `exec_()`: where the server ends the session, that has lost the reason.
         for result in (results := link.wait(generators.execute(link.pgconn))):
             if result.status not in _FINE:
                 raise psycopg.errors.error_from_result(result)
-    result = results[-1]
-    columns = range(result.nfields)
-    return [tuple(_text(result, n, column) for column in columns) for n in range(result.ntuples)]
+    return [_rows(result) for result in results[skipped:]]
 
 
 def bound(text: str, params: Sequence[Any]) -> str:
@@ -96,6 +109,11 @@ def _begin(link: "psycopg.Connection[Any]") -> str:
     if link.deferrable is not None:
         parts.append("DEFERRABLE" if link.deferrable else "NOT DEFERRABLE")
     return " ".join(parts)
+
+
+def _rows(result: PGresult) -> list[tuple[Any, ...]]:
+    columns = range(result.nfields)
+    return [tuple(_text(result, n, column) for column in columns) for n in range(result.ntuples)]
 
 
 def _text(result: PGresult, row: int, column: int) -> str | None:

@@ -4,7 +4,6 @@ Rows may be damaged, or written by a newer version. No damage to a saga keeps fu
 being loaded: a damaged saga is marked as `unreadable`, and parks.
 """
 
-import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from math import inf
@@ -60,11 +59,7 @@ def load_claimed(taken: Rows, *, worker: str, began: float) -> list[Claimed]:
     taken_up = [row["id"] for row in rows if row["epoch"] > 1]
     steps = _steps_of(taken_up) if taken_up else {}
     rows.sort(key=lambda row: str(row.pop("created_at")))
-    found = [_claimed(row, worker, steps.get(row["id"], [])) for row in rows]
-    for claimed in found:
-        if claimed.seconds_left is not None:
-            claimed.seconds_left -= time.monotonic() - began
-    return found
+    return [_claimed(row, worker, steps.get(row["id"], []), began) for row in rows]
 
 
 def record_of(row: SagaStep) -> StepRecord:
@@ -92,14 +87,16 @@ def _has_id(row: dict[str, Any]) -> bool:
     return True
 
 
-def _claimed(row: dict[str, Any], worker: str, steps: Rows) -> Claimed:
+def _claimed(row: dict[str, Any], worker: str, steps: Rows, began: float) -> Claimed:
     encoded, deadline = row.pop("input"), row.pop("deadline")
     for flag in ("cancelled", "past_pivot"):
         row[flag] = bool(row[flag])
-    claimed = Claimed(**row, worker=worker, context={}, seconds_left=None)
+    claimed = Claimed(**row, worker=worker, context={}, deadline_at=None)
     try:
         claimed.context = _dict(encoded, "its input")
-        claimed.seconds_left = _seconds_until(deadline)
+        left = _seconds_until(deadline)
+        # From before the statement that has measured them: rather too early than too late.
+        claimed.deadline_at = None if left is None else began + left
         claimed.steps = {(values[0], values[1]): _record(values) for values in steps}
     except UnreadableValue as error:
         claimed.unreadable = (

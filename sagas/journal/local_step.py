@@ -5,7 +5,7 @@ The local steps that follow may share the transaction, and so may the saga's end
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,10 +17,13 @@ from django.utils import timezone
 from saga_runtime.database_errors import AWAY, is_of_another, is_outage, keeps_waiting
 from saga_runtime.logs import get_logger
 from sagas.crash_points import Point, reach
+from sagas.definition.hooks import Ending
+from sagas.definition.registry import has_hook
 from sagas.errors import CancelRequested, ChainBroken, LeaseLost
 from sagas.failures import stand_in
-from sagas.journal import codec, libpq, sql, statements
+from sagas.journal import codec, end_conditions, libpq, sql, statements
 from sagas.journal.entries import BeginPivot, Entry, StepEntry
+from sagas.journal.records import Claimed
 
 logger = get_logger(__name__)
 
@@ -28,15 +31,26 @@ logger = get_logger(__name__)
 class Together(Protocol):
     """What shares the transaction of a local step."""
 
+    @property
+    def before(self) -> Sequence[StepEntry]:
+        """Return the answers of calls that led to the step, to be written before the step."""
+
+    @property
+    def ends(self) -> Collection[str]:
+        """Return the names of all forward steps, where the saga ends here; otherwise none."""
+
     def go_on(self, result: Any) -> Sequence[StepEntry]:
         """Do the steps that follow; return their entries, with the results.
 
         Args:
             result: of the first step, as decoded from the journal.
+
+        Returns:
+            The entries; the last may be the start of a call, which is not made here.
         """
 
-    def end(self) -> None:
-        """End the saga, where the last of the steps is the saga's last; otherwise do nothing."""
+    def call_hook(self) -> None:
+        """Call the app's hook for the end, if there is one; the saga's row has ended."""
 
 
 def do_locally(
@@ -118,10 +132,13 @@ def _write_together(entry: Entry, first: StepEntry, together: Together) -> str:
         ChainBroken: something has failed, or a cancel waits, which belongs between two steps.
     """
     try:
-        cancel_reason = _write_local(entry, [first, *together.go_on(codec.decode(first.result))])
-        if not cancel_reason:
+        after = together.go_on(codec.decode(first.result))
+        if together.ends:
+            _write_end(entry, [*together.before, first, *after], names=together.ends)
             # Last, so that other sagas wait for the rows of the app's hook for a short time only.
-            together.end()
+            together.call_hook()
+            return ""
+        cancel_reason = _write_local(entry, [*together.before, first, *after])
     except LeaseLost:
         raise
     except Exception as error:
@@ -131,31 +148,82 @@ def _write_together(entry: Entry, first: StepEntry, together: Together) -> str:
     return ""
 
 
+def _write_end(entry: Entry, steps: Sequence[StepEntry], *, names: Collection[str]) -> None:
+    """Write the journal's rows and the saga's end, in one round trip.
+
+    Args:
+        entry: of the first step.
+        steps: as for `_write_local`.
+        names: of all forward steps.
+
+    Raises:
+        LeaseLost: another worker has taken the saga over.
+        ChainBroken: a cancel waits, or the journal does not let the saga end so.
+    """
+    saga = entry.saga
+    at = sql.text_of(timezone.now())
+    rows = [statements.step_row(saga, step, at=at) for step in steps]
+    # Those of the last step are not the hook's.
+    limits = libpq.usual_limits() if has_hook(saga.name, Ending.COMPLETED) else []
+    # The saga's row once: its end is the fence, and the begin of a pivot.
+    written, *_, ended = sql.run_together(
+        [
+            statements.upsert_steps(rows),
+            statements.insert_attempts(rows),
+            *limits,
+            end_conditions.completion(saga, names, pivot=entry.unless_cancelled),
+        ]
+    )
+    _check_all_written(saga, rows, written)
+    if ended:
+        return
+    if not sql.run(*statements.fence(saga)):
+        raise LeaseLost(_taken_over(saga))
+    raise ChainBroken
+
+
 def _write_local(entry: Entry, steps: Sequence[StepEntry]) -> str:
     """Write the journal's rows behind the fence; return the reason of a waiting cancel.
 
     Args:
         entry: of the first step.
-        steps: the first step, and those that share the transaction; with their results.
+        steps: all that the transaction has: the answer of a call, the first step, what follows.
     """
     fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
     at = sql.text_of(timezone.now())
     rows = [statements.step_row(entry.saga, step, at=at) for step in steps]
     # The fence last: until then neither claims nor cancels wait for this step's row lock.
-    held = sql.run_together(
+    written, *_, held = sql.run_together(
         [
             statements.upsert_steps(rows),
             statements.insert_attempts(rows),
             *statements.forget_takeovers([entry.saga]),
-            fence(entry.saga, steps[0]),
+            fence(entry.saga),
         ]
     )
+    _check_all_written(entry.saga, rows, written)
     # The pivot's fence finds no row either way; the plain fence tells a cancel from a takeover.
-    if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga, steps[0])):
+    if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga)):
         raise CancelRequested
     if not held:
-        raise LeaseLost(f"{entry.saga.name} {entry.saga.key} was taken over by another worker")
+        raise LeaseLost(_taken_over(entry.saga))
     return str(held[0][0])
+
+
+def _check_all_written(
+    saga: Claimed, rows: Sequence[statements.StepRow], written: Sequence[object]
+) -> None:
+    """Check that each step's attempt is the current one.
+
+    Raises:
+        LeaseLost: the upsert has left a row as it was: with a later attempt, or a person's word.
+    """
+    if len(written) < len(rows):
+        raise LeaseLost(_taken_over(saga))
+
+
+def _taken_over(saga: Claimed) -> str:
+    return f"{saga.name} {saga.key} was taken over by another worker"
 
 
 @contextmanager

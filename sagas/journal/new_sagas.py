@@ -1,12 +1,17 @@
 """Build and insert the rows of new sagas; no other module builds such rows."""
 
+import time
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
 
 from saga_runtime.correlation import Correlation
 from sagas.definition.identity import saga_id
 from sagas.definition.saga_types import SagaType
 from sagas.journal import sql
-from sagas.models import Saga
+from sagas.journal.loading import load_claimed, returned_columns
+from sagas.journal.records import Claimed
+from sagas.models import Saga, SagaStatus
 
 
 def new_saga(saga_type: SagaType, key: str, *, context: str, correlation: Correlation) -> Saga:
@@ -35,11 +40,49 @@ def new_saga(saga_type: SagaType, key: str, *, context: str, correlation: Correl
     )
 
 
-def insert_sagas(sagas: Collection[Saga]) -> None:
-    """Insert rows of `new_saga()`; existing sagas stay unchanged."""
+@dataclass(frozen=True, slots=True)
+class ClaimNew:
+    """Say who claims new sagas with their insert.
+
+    Attributes:
+        worker: the claiming worker's name.
+        lease: how long each saga is the worker's, unless the lease is renewed.
+        most: how many sagas to claim; the others wait, as without a claim.
+        but: names of sagas to leave out: their number is limited among all workers.
+    """
+
+    worker: str
+    lease: timedelta
+    most: int
+    but: Collection[str] = ()
+
+
+def insert_sagas(sagas: Collection[Saga], *, claim: ClaimNew | None = None) -> list[Claimed]:
+    """Insert rows of `new_saga()`; existing sagas stay unchanged.
+
+    Returns:
+        The sagas that were claimed, each by the caller's transaction.
+    """
+    began = time.monotonic()
+    taken: list[Saga] = []
+    if claim is not None:
+        taken = [saga for saga in sagas if saga.name not in claim.but][: claim.most]
+        for saga in taken:
+            saga.status, saga.epoch, saga.worker = SagaStatus.RUNNING, 1, claim.worker
+            saga.next_run_at = sql.moment_after(claim.lease)
     # In the order of ids: two consumers that insert the same sagas must not deadlock.
     rows = sorted(sagas, key=lambda saga: saga.id)
     Saga.objects.bulk_create(rows, ignore_conflicts=True)
+    if claim is None or not taken:
+        return []
+    among, keys = sql.among([saga.id for saga in taken])
+    # Read back: of a saga that another consumer has inserted meanwhile, this row is not there.
+    found = sql.run(
+        f"SELECT {', '.join(returned_columns())} FROM sagas_saga"  # noqa: S608 - constants
+        f" WHERE {among} AND worker = %s AND epoch = 1",
+        [*keys, claim.worker],
+    )
+    return load_claimed(found, worker=claim.worker, began=began)
 
 
 def unknown_sagas(sagas: Collection[Saga]) -> list[Saga]:

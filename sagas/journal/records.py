@@ -38,7 +38,7 @@ class Claimed:
         cancel_reason: of a cancel, waiting or applied; empty without a cancel.
         cancelled: the failure is a cancel.
         takeovers: how many workers the saga has lost since an attempt last ended.
-        seconds_left: until the deadline, when the saga was claimed; None without a deadline.
+        deadline_at: the deadline in seconds of `time.monotonic()`; None without a deadline.
         steps: by name and kind.
         unreadable: why the rows cannot be read; then context and steps are empty.
     """
@@ -56,7 +56,7 @@ class Claimed:
     cancelled: bool
     past_pivot: bool
     takeovers: int
-    seconds_left: float | None
+    deadline_at: float | None
     correlation_id: str
     traceparent: str
     steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)

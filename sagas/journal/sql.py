@@ -123,14 +123,14 @@ def run(sql: str, params: Sequence[Any]) -> Rows:
         return cursor.fetchall() if cursor.description else []
 
 
-def run_together(statements: Sequence[Statement]) -> Rows:
+def run_together(statements: Sequence[Statement]) -> list[Rows]:
     """Run statements in turn, in the caller's transaction.
 
     PostgreSQL gets all statements in a single round trip.
 
     Returns:
-        The rows of the last statement; on PostgreSQL all values are text.
+        The rows of each statement; on PostgreSQL all values are text.
     """
     if is_postgresql():
         return libpq.send(";".join(libpq.bound(*statement) for statement in statements))
-    return [run(*statement) for statement in statements][-1]
+    return [run(*statement) for statement in statements]

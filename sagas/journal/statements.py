@@ -121,37 +121,30 @@ def forget_takeovers(sagas: Collection[Claimed]) -> list[sql.Statement]:
     return [(f"UPDATE sagas_saga SET takeovers = 0 WHERE {among}", keys)]  # noqa: S608 - constants
 
 
-def fence(saga: Claimed, step: StepEntry | None = None) -> sql.Statement:
+def fence(saga: Claimed) -> sql.Statement:
     """Build the statement to lock the saga's row until the commit, and return cancel_reason.
 
-    The statement returns no row where another worker has claimed the saga, or where `step` is given
-    and is not the current attempt at the step.
+    The statement returns no row where another worker has claimed the saga.
     """
     # A share lock keeps claims and cancels out, but not other steps of the same saga.
     share = " FOR SHARE" if sql.is_postgresql() else ""
-    condition, params = _is_held(saga, step)
-    return f"SELECT cancel_reason FROM sagas_saga WHERE {condition}{share}", params  # noqa: S608
+    return f"SELECT cancel_reason FROM sagas_saga WHERE {IS_HELD}{share}", held_by(saga)  # noqa: S608
 
 
-def pivot_fence(saga: Claimed, step: StepEntry) -> sql.Statement:
+def pivot_fence(saga: Claimed) -> sql.Statement:
     """Build a pivot's fence, also the begin of the pivot, unless a cancel waits."""
     # The pivot and a cancel write the same row: one comes first, and the other sees the change.
-    condition, params = _is_held(saga, step)
     text = (
-        f"UPDATE sagas_saga SET past_pivot = %s WHERE {condition} AND cancel_reason = ''"  # noqa: S608
+        f"UPDATE sagas_saga SET past_pivot = %s WHERE {IS_HELD} AND cancel_reason = ''"  # noqa: S608
         " RETURNING cancel_reason"
     )
-    return text, [True, *params]
+    return text, [True, *held_by(saga)]
 
 
-def _is_held(saga: Claimed, step: StepEntry | None) -> sql.Statement:
-    condition, params = "id = %s AND epoch = %s", [sql.id_text(saga.id), saga.epoch]
-    if step is None:
-        return condition, params
-    # The upsert leaves the row of a later attempt, or a person's word, as it is: then the row does
-    # not say what this attempt says, and the transaction must not commit.
-    current = "saga_id = %s AND step = %s AND kind = %s AND attempt = %s AND status = %s"
-    return (
-        f"{condition} AND EXISTS (SELECT 1 FROM sagas_step WHERE {current})",  # noqa: S608
-        [*params, params[0], step.step, step.kind, step.attempt, step.status.value],
-    )
+IS_HELD = "id = %s AND epoch = %s"
+"""The condition that the saga's row is still the worker's; the parameters are `held_by()`."""
+
+
+def held_by(saga: Claimed) -> list[Any]:
+    """Return the parameters of `IS_HELD`."""
+    return [sql.id_text(saga.id), saga.epoch]

@@ -35,10 +35,11 @@ from sagas.journal import codec, local_step, lookups
 from sagas.journal.entries import BeginPivot, Cancelled, Entry
 from sagas.models import StepKind, StepStatus
 from sagas.run.calling import call_external, call_local
-from sagas.run.chain import Chain, Plan
+from sagas.run.chain import Chain
 from sagas.run.decisions import Decisions
 from sagas.run.journal_writer import JournalWriter
 from sagas.run.patience import Patience
+from sagas.run.plans import Plans
 from sagas.run.resources import RunResources
 from sagas.run.state import RunState
 from sagas.run.tries import Tries
@@ -88,7 +89,7 @@ class Attempts:
         patience: waits for the database.
         resources: of the worker: timing, and chance.
         undo_too: called with the name of a step in doubt, where the saga is decided.
-        plan: finds what a step can share its transaction with, if anything.
+        plans: find what a step can share its transaction with.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Attempts:
         resources: RunResources,
         *,
         undo_too: Callable[[str], None],
-        plan: Callable[[Step], Plan | None],
+        plans: Plans,
     ) -> None:
         self._state = state
         self._claimed = state.claimed
@@ -107,7 +108,7 @@ class Attempts:
         self._patience = patience
         self._resources = resources
         self._timing = resources.timing
-        self._plan = plan
+        self._plans = plans
         self._decisions = Decisions(state, writer, patience, resources, undo_too=undo_too)
 
     async def until_done(self, step: Step, context: Context, tries: Tries) -> Context:
@@ -154,8 +155,8 @@ class Attempts:
             The step's changes of the context; None where an attempt must follow.
         """
         if not step.is_external:
-            # A local step commits by itself: the answer that led to it must be committed before.
-            await self._writer.settle()
+            # The answer that led to a local step must commit before it, or with it.
+            await self._writer.settle(but_held=self._may_share(tries))
             # A parallel step, or the worker's end, may have suspended the run during the wait.
             self._state.stop_if_suspended()
         await self._decisions.stop_if_decided(step, tries)
@@ -173,25 +174,48 @@ class Attempts:
             # Nothing of the attempt was written, so the number is free for the next one.
             tries.attempt -= 1
             return None
-        except Exception as error:
-            failure = failure_of(error)
-            if any(type(each) is NoThreadLeft for each in causes(error)):
-                raise self._state.suspended_by(str(NoThreadLeft())) from error
-            if step.is_external:
-                await heal_after(error)
-            # Beside a refusal out of a group, other calls may have had their effect.
-            if step.is_external and (failure.is_group or not failure.is_no):
-                tries.in_doubt = True
-            if not await self._decisions.is_excused(step, tries, failure):
-                await self._decisions.handle_failure(step, tries, failure)
-            elif not step.is_external:
-                # The transaction was rolled back, the attempt's row with it.
-                tries.attempt -= 1
+        except Exception as error:  # noqa: BLE001 - whatever a step raises is judged
+            await self._handle_error(step, tries, error)
             return None
         finally:
             current_key.reset(token)
             current_step.reset(named)
         return result
+
+    async def _handle_error(self, step: Step, tries: Tries, error: Exception) -> None:
+        """Decide what follows from an attempt that has raised; return where another one follows.
+
+        Raises:
+            Suspended: the run goes no further.
+            StepFailed: no attempt is left.
+        """
+        if await self._finds_cancel(step):
+            # Nothing of the attempt was written, so the number is free for the next one.
+            tries.attempt -= 1
+            return
+        failure = failure_of(error)
+        if any(type(each) is NoThreadLeft for each in causes(error)):
+            raise self._state.suspended_by(str(NoThreadLeft())) from error
+        if step.is_external:
+            await heal_after(error)
+        # Beside a refusal out of a group, other calls may have had their effect.
+        if step.is_external and (failure.is_group or not failure.is_no):
+            tries.in_doubt = True
+        if not await self._decisions.is_excused(step, tries, failure):
+            await self._decisions.handle_failure(step, tries, failure)
+        elif not step.is_external:
+            # The transaction was rolled back, the attempt's row with it.
+            tries.attempt -= 1
+
+    async def _finds_cancel(self, step: Step) -> bool:
+        """Tell whether a cancel came before a local step that has failed.
+
+        Where the answer of the call before waits for that step, nobody has looked since.
+        """
+        if step.is_external or self._writer.held is None:
+            return False
+        await self._writer.settle()
+        return self._state.is_cancel_due
 
     def _note_broken_chain(self, step: Step, error: Exception) -> None:
         """Do the steps one by one from now on: whatever has broken a chain comes again there."""
@@ -273,20 +297,29 @@ class Attempts:
                 await self._patience.wait_out_outage(error)
             else:
                 self._state.note_cancel(cancel_reason)
-                if chain:
-                    chain.note_commit()
+                self._note_commit(chain)
                 reach(Point.STEP_DONE, step.label)
                 return self._state.newest(result, work.finished_at)
             found = await self._found_done(step, work, chain)
             if found is not None:
                 return found
 
+    def _may_share(self, tries: Tries) -> bool:
+        """Tell whether a step's next attempt may share its transaction."""
+        return self._state.commits_together and not tries.failures
+
     def _chain(self, step: Step, context: Context, tries: Tries) -> Chain | None:
         """Return what the step's first attempt can share its transaction with, if anything."""
-        if not self._state.commits_together or tries.failures:
+        plan = self._plans.of(step) if self._may_share(tries) else None
+        answer = self._writer.held
+        if plan is None or (plan.is_empty and answer is None):
             return None
-        plan = self._plan(step)
-        return Chain(plan, step, context, self._state, self._timing) if plan else None
+        return Chain(plan, step, context, self._state, self._timing, answer=answer)
+
+    def _note_commit(self, chain: Chain | None) -> None:
+        if chain:
+            self._writer.note_held_written()
+            chain.note_commit()
 
     async def _found_done(self, step: Step, work: _Work, chain: Chain | None) -> Context | None:
         """Look whether a local step was committed, after the connection broke at the commit.
@@ -309,7 +342,7 @@ class Attempts:
             if record.finished_at != work.finished_at:
                 # That row says nothing of the steps which follow.
                 raise self._state.suspended_by("another worker has done its step")
-            chain.note_commit()
+            self._note_commit(chain)
         reach(Point.STEP_DONE, step.label)
         return self._state.newest(record.result, record.finished_at)
 
@@ -325,14 +358,7 @@ class Attempts:
             Suspended: the run goes no further.
             Exception: from the step.
         """
-        begins = step.is_pivot and step.kind is StepKind.FORWARD
-        answer = await self._writer.append(
-            *((BeginPivot(),) if begins else ()),
-            step=tries.entry(step, StepStatus.STARTED),
-            unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
-        )
-        if isinstance(answer, Cancelled):
-            raise CancelRequested
+        await self._start(step, tries)
         reach(Point.STARTED, step.label)
         result = await call_external(
             step.function,
@@ -346,12 +372,35 @@ class Attempts:
         reach(Point.CALLED, step.label)
         at = self._state.finished_at()
         done = tries.entry(step, StepStatus.DONE, result=encoded, finished_at=at)
-        self._writer.append_nowait(done)
+        if self._state.is_alone and self._may_share(tries) and self._plans.lets_answer_wait(step):
+            self._writer.hold(done)
+        else:
+            self._writer.append_nowait(done)
         # Alone, the next step's entry settles this one. Beside a slow step that entry comes late,
         # and a crash meanwhile would repeat the call.
         if not self._state.is_alone:
             await self._writer.settle()
         return self._state.newest(codec.decode(encoded), at)
+
+    async def _start(self, step: Step, tries: Tries) -> None:
+        """Write the start of an external step, unless the local step before has written it.
+
+        Raises:
+            CancelRequested: a cancel came before; nothing is written.
+            Suspended: the run goes no further.
+        """
+        started_at = self._state.started_ahead.pop(step.name, None)
+        if started_at is not None:
+            tries.started_at, tries.in_doubt = started_at, False
+            return
+        begins = step.is_pivot and step.kind is StepKind.FORWARD
+        answer = await self._writer.append(
+            *((BeginPivot(),) if begins else ()),
+            step=tries.entry(step, StepStatus.STARTED),
+            unless_cancelled=step.kind is StepKind.FORWARD and not self._state.failure,
+        )
+        if isinstance(answer, Cancelled):
+            raise CancelRequested
 
     def _allowance(self, step: Step) -> Allowance:
         """Return the time for an attempt: the step's timeout, or less before the deadline."""

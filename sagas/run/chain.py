@@ -1,11 +1,13 @@
-"""Do the local steps that follow each other, and the saga's end, in one transaction.
+"""Do what a local step shares its transaction with, in the step's thread.
+
+In front is the answer of the call before. Behind are the local steps that follow, and then the
+saga's end, or the start of the next call.
 
 sagaz hears of the steps afterwards, as on a resume. Whatever fails in a chain, all of the chain is
 rolled back, and this run does its steps one by one: the journal is as if there were no chains.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from saga_runtime.abandoned_calls import current_step
@@ -21,26 +23,12 @@ from sagas.journal import codec, final_transaction, libpq, sql
 from sagas.journal.entries import StepEntry
 from sagas.models import StepStatus
 from sagas.run.calling import call_local, visible
+from sagas.run.plans import Plan
 from sagas.run.state import RunState
 from sagas.run.timing import Timing
 from sagas.run.tries import Tries
 
 Context = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Describe what a local step can share its transaction with.
-
-    Attributes:
-        steps: those that follow the step, none of them begun.
-        ends: whether the last of them, or the step itself, is the saga's last step.
-        all_steps: the names of all forward steps of the saga.
-    """
-
-    steps: tuple[Step, ...]
-    ends: bool
-    all_steps: tuple[str, ...]
 
 
 class Chain:
@@ -52,17 +40,29 @@ class Chain:
         context: of the saga, before the first step; not changed.
         state: of the run.
         timing: of the worker.
+        answer: of the call before, not yet in the journal; None without one.
 
     Attributes:
+        before: the answer, to be written before the first step.
         done: the entries of the steps that followed, with their results.
         pivots: the names of those behind which the saga cannot be undone any more.
     """
 
     def __init__(
-        self, plan: Plan, first: Step, context: Context, state: RunState, timing: Timing
+        self,
+        plan: Plan,
+        first: Step,
+        context: Context,
+        state: RunState,
+        timing: Timing,
+        *,
+        answer: StepEntry | None = None,
     ) -> None:
+        self.before = () if answer is None else (answer,)
         self.done: list[StepEntry] = []
-        self.pivots = [step.name for step in plan.steps if step.is_pivot]
+        following = (*plan.steps, *filter(None, [plan.call]))
+        self.pivots = [step.name for step in following if step.is_pivot]
+        self._start: StepEntry | None = None
         self._plan = plan
         self._first = first
         self._context = dict(context)
@@ -70,10 +70,13 @@ class Chain:
         self._timing = timing
 
     def go_on(self, result: Any) -> Sequence[StepEntry]:
-        """Do the steps that follow; return their entries, with the results.
+        """Do the steps that follow, and start the call behind them.
 
         Args:
             result: of the first step, as decoded from the journal.
+
+        Returns:
+            The entries of the steps, with the results, and of the call's start.
 
         Raises:
             ChainBroken: the worker is to stop, or the deadline has passed.
@@ -89,31 +92,36 @@ class Chain:
                 libpq.limit_statements(limit := step.timeout)
             self.done.append(entry := self._do(step))
             self._add(step, codec.decode(entry.result))
-        return self.done
+        if self._plan.call is None:
+            return self.done
+        self._stop_where_a_run_would()
+        tries = Tries()
+        tries.begin()
+        self._start = tries.entry(self._plan.call, StepStatus.STARTED)
+        return [*self.done, self._start]
 
-    def end(self) -> None:
-        """End the saga, and call the app's hook, where the last of the steps is the saga's last.
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Return the names of all forward steps, where the saga ends here; otherwise none."""
+        return self._plan.all_steps if self._plan.ends else ()
+
+    def call_hook(self) -> None:
+        """Call the app's hook for the end, if there is one; the saga's row has ended.
 
         Raises:
-            ChainBroken: the saga must not end so.
             HookFailed: the hook has raised.
         """
-        if not self._plan.ends:
-            return
         saga = self._state.claimed
-        self._begin_part("the function at its end", self._timing.hook_limit)
-        context = visible(self._context, self._plan.all_steps)
         if has_hook(saga.name, Ending.COMPLETED):
+            self._begin_part("the function at its end", self._timing.hook_limit)
             # A copy, as from the journal: what the hook changes must not reach a repeated step.
+            context = visible(self._context, self._plan.all_steps)
             context = codec.decode(codec.encode(context))
-        outcome = self._state.outcome(Ending.COMPLETED, context)
-        key = current_key.set("")  # the first step's is none of the hook's
-        try:
-            has_ended = final_transaction.end_within(saga, outcome, steps=self._plan.all_steps)
-        finally:
-            current_key.reset(key)
-        if not has_ended:
-            raise ChainBroken
+            key = current_key.set("")  # the first step's is none of the hook's
+            try:
+                final_transaction.call_hook(self._state.outcome(Ending.COMPLETED, context))
+            finally:
+                current_key.reset(key)
         reach(Point.BEFORE_TERMINAL_COMMIT)
 
     def note_commit(self) -> None:
@@ -122,6 +130,8 @@ class Chain:
         self._state.done_ahead |= {
             entry.step: (codec.decode(entry.result), entry.finished_at) for entry in self.done
         }
+        if self._start is not None:
+            self._state.started_ahead[self._start.step] = self._start.started_at
         self._state.has_ended = self._plan.ends
 
     def _stop_where_a_run_would(self) -> None:

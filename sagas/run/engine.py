@@ -6,7 +6,7 @@ start.
 """
 
 import asyncio
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from sagaz import Saga as SagaClass
@@ -14,17 +14,16 @@ from sagaz.core.decorators import ExecutionEngine, SagaStepDefinition
 
 from saga_runtime.logs import get_logger
 from sagas.crash_points import Point, reach
-from sagas.definition.chains import chains
 from sagas.definition.hooks import Ending
 from sagas.definition.steps import Step, compensation_step, forward_step
 from sagas.errors import Decided
 from sagas.failures import StepFailed, failure_of, stand_in
 from sagas.journal.records import StepRecord
-from sagas.models import StepKind, StepStatus
+from sagas.models import StepStatus
 from sagas.run.attempts import Attempts
-from sagas.run.chain import Plan
 from sagas.run.journal_writer import JournalWriter
 from sagas.run.patience import Patience
+from sagas.run.plans import Plans
 from sagas.run.resources import RunResources
 from sagas.run.sagaz_hooks import ReplayFilter
 from sagas.run.state import RunState
@@ -61,12 +60,17 @@ class DrivenSaga:
         self._saga = saga
         self._state = state
         self._claimed = state.claimed
+        self._steps: dict[str, Step] = {}
         self._attempts = Attempts(
-            state, writer, patience, resources, undo_too=self._undo_too, plan=self._plan
+            state,
+            writer,
+            patience,
+            resources,
+            undo_too=self._undo_too,
+            plans=Plans(saga, self._steps, state.claimed),
         )
         self._knows_what_to_undo = False
         self.step_names = tuple(step.step_id for step in saga.get_steps())
-        self._steps: dict[str, Step] = {}
         for definition in saga.get_steps():
             self._wrap(definition)
         ReplayFilter(state).silence_replays(saga)
@@ -134,30 +138,10 @@ class DrivenSaga:
         self._state.stop_if_suspended()
         if self._state.failure:
             return self._replay_failure(step, record)
-        return await self._attempts.until_done(step, context, Tries.of(record))
-
-    @cached_property
-    def _levels(self) -> list[list[Step]]:
-        """Return the forward steps in the order of sagaz; those of a level run side by side."""
-        order = self._saga.get_execution_order()
-        return [[self._steps[each.step_id] for each in level] for level in order]
-
-    @cached_property
-    def _chains(self) -> dict[str, tuple[Step, ...]]:
-        """Return the local steps that can follow each local step in its transaction."""
-        return chains(self._levels)
-
-    def _plan(self, step: Step) -> Plan | None:
-        """Find what a step that begins can share its transaction with."""
-        if step.kind is not StepKind.FORWARD or step.name not in self._chains:
-            return None
-        *_, last_level = self._levels
-        following = self._chains[step.name]
-        if any((each.name, each.kind) in self._claimed.steps for each in following):
-            return None
-        # A step without a limit is not watched, and the app's hook must be.
-        ends = last_level == [(step, *following)[-1]] and step.timeout is not None
-        return Plan(following, ends, self.step_names) if following or ends else None
+        tries = Tries.of(record)
+        # Its start is in the journal: where the saga is decided before the call, undo it too.
+        tries.in_doubt |= step.name in self._state.started_ahead
+        return await self._attempts.until_done(step, context, tries)
 
     def _replay_failure(self, step: Step, record: StepRecord | None) -> None:
         """Raise the recorded failure of an interrupted saga: never decide anew.

@@ -55,6 +55,25 @@ class JournalWriter:
         self._threads = resources.journal
         self._timing = resources.timing
         self._unconfirmed: list[tuple[Entry, asyncio.Future[Verdict]]] = []
+        self._held: StepEntry | None = None
+
+    @property
+    def held(self) -> StepEntry | None:
+        """Return the answer of a call that waits for the next transaction, if any."""
+        return self._held
+
+    def hold(self, step: StepEntry) -> None:
+        """Keep the answer of a call for the transaction of the local step that follows.
+
+        Whatever else is written of the saga, the answer is handed in before.
+        """
+        self._held = step
+
+    def note_held_written(self) -> None:
+        """Note that the local step's transaction has committed, with the answer of the call."""
+        if self._held is not None:
+            reach(Point.STEP_DONE, f"{self._held.step}:{self._held.kind}")
+        self._held = None
 
     async def append(
         self, *changes: Change, step: StepEntry | None = None, unless_cancelled: bool = False
@@ -74,6 +93,7 @@ class JournalWriter:
             Suspended: nothing is written, the saga belongs to a later claim; or nobody knows, as
                 the database is away and the worker stopping.
         """
+        self._hand_in_held()
         # A decision, a wait or an end must not rest on an answer that may yet get lost.
         if any(not isinstance(change, BeginPivot) for change in changes):
             await self.settle()
@@ -99,12 +119,17 @@ class JournalWriter:
         entry = Entry(saga=self._state.claimed, step=step)
         self._unconfirmed.append((entry, self._group.put(entry)))
 
-    async def settle(self) -> None:
+    async def settle(self, *, but_held: bool = False) -> None:
         """Wait until every entry that was handed in is committed.
+
+        Args:
+            but_held: leave the answer that `hold()` keeps out.
 
         Raises:
             Suspended: an entry is not committed, and nothing may follow.
         """
+        if not but_held:
+            self._hand_in_held()
         while self._unconfirmed:
             # In the order of handing in, which is that of the groups.
             entry, written = self._unconfirmed.pop(0)
@@ -119,10 +144,16 @@ class JournalWriter:
 
     async def close(self) -> None:
         """Wait for every entry that was handed in, written or not."""
+        self._hand_in_held()
         unconfirmed = [written for _, written in self._unconfirmed]
         self._unconfirmed.clear()
         if unconfirmed:
             await asyncio.gather(*unconfirmed, return_exceptions=True)
+
+    def _hand_in_held(self) -> None:
+        if self._held is not None:
+            step, self._held = self._held, None
+            self.append_nowait(step)
 
     async def _verdict_on(self, entry: Entry, written: "asyncio.Future[Verdict]") -> Answer:
         """Wait for the verdict on an entry; where the verdict is lost or busy, try again.

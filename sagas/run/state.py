@@ -44,6 +44,8 @@ class RunState:
         hurry: set where the worker is to stop; ends every wait.
         done_ahead: by name, the steps that have committed with an earlier one, and of which sagaz
             has not heard yet: result and end of each.
+        started_ahead: by name, the external step whose start has committed with the local step
+            before: when its first attempt began. Its call has not been made.
         has_ended: whether the saga's end has committed with the last step.
         commits_together: whether local steps may share a transaction, in this run.
         busy: how many steps are at work, and not resting.
@@ -68,6 +70,7 @@ class RunState:
         self.hangs = False
         self.hurry = asyncio.Event()
         self.done_ahead: dict[str, tuple[Context | None, datetime | None]] = {}
+        self.started_ahead: dict[str, datetime] = {}
         self.has_ended = False
         self.commits_together = True
         self.busy = 0
@@ -78,7 +81,7 @@ class RunState:
         self._last_end = max(ends, default=None)
         self._last_end_lock = threading.Lock()
         self._written_at: dict[str, datetime] = {}
-        self._deadline = None if claimed.seconds_left is None else clock() + claimed.seconds_left
+        self._deadline = claimed.deadline_at
 
     def finished_at(self) -> datetime:
         """Return now as the end of an attempt.

@@ -73,25 +73,52 @@ class Claiming:
         self._outage = Outage("the database", logger=logger, backoff=timing.outage)
         self._pause = timing.shortest_poll
         self._wanted_room = 1
+        self._may_wait = False
         self._patient_until = 0.0
         self.has_claimed = False
 
-    async def claim(self, running: int) -> Round:
+    @property
+    def waits_for_room(self) -> bool:
+        """Tell whether sagas wait that the worker could claim, if it had room for them.
+
+        A suspect waits until nothing else runs.
+        """
+        return self._may_wait or self._suspects.has_worker_alone
+
+    @property
+    def wants_an_end(self) -> bool:
+        """Tell whether the end of a saga may let the worker claim another one."""
+        # Of a name with a limit the next may begin only now.
+        return self.waits_for_room or bool(max_concurrent())
+
+    @property
+    def takes_new(self) -> bool:
+        """Tell whether the worker may run sagas that nobody has waited with."""
+        return self.has_claimed and not self.waits_for_room
+
+    def note_waiting(self) -> None:
+        """Note that sagas wait for a claim."""
+        self._may_wait = True
+
+    async def claim(self, room: int, *, is_idle: bool) -> Round:
         """Claim as many as there is room for, where there is enough room.
 
         Where more sagas wait, they are claimed many at a time; but running sagas may take long, and
         the room beside them is not left empty for it.
 
         Args:
-            running: how many sagas the worker runs.
+            room: how many sagas the worker can run more.
+            is_idle: the worker runs nothing.
         """
         timing = self._timing
-        room = self._concurrency - running
         is_worthwhile = room >= self._wanted_room or self._clock() >= self._patient_until
         if not room or not is_worthwhile:
+            self._may_wait = True
             self._pause = timing.claim_patience if room else timing.longest_poll
             return Round([], self._pause)
-        sagas = await self._claim(room, is_idle=not running)
+        self._may_wait = False  # before the claim: what is noted during it counts
+        sagas = await self._claim(room, is_idle=is_idle)
+        self._may_wait |= len(sagas) == room
         # A full claim: more sagas wait, and a claim of many costs little more than a claim of one.
         self._wanted_room = max(1, self._concurrency // 4) if len(sagas) == room else 1
         self._patient_until = self._clock() + timing.claim_patience

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,12 +24,13 @@ from saga_runtime.waits import until_set
 from sagas.crash_points import Point, reach
 from sagas.definition.current_step import current_place
 from sagas.definition.hooks import Ending, SagaOutcome
-from sagas.definition.registry import saga_type
+from sagas.definition.registry import max_concurrent, saga_type
 from sagas.definition.saga_types import SagaType
 from sagas.errors import Suspended, WorkerUnwell
 from sagas.failures import stand_in
 from sagas.journal import writing
 from sagas.journal.entries import Entry, Verdict
+from sagas.journal.new_sagas import ClaimNew
 from sagas.journal.records import Claimed
 from sagas.run.closing import Parking
 from sagas.run.resources import RunResources
@@ -37,6 +39,7 @@ from sagas.run.timing import Timing
 from sagas.worker.claiming import Claiming
 from sagas.worker.health import Health
 from sagas.worker.leases import Leases
+from sagas.worker.places import Places
 from sagas.worker.pools import Pools
 from sagas.worker.suspects import Suspects
 
@@ -121,6 +124,10 @@ class Executor:
             suspect_from=self.suspect_from,
             only=only,
         )
+        self._worker = worker
+        self._places = Places(concurrency)
+        self._concurrency = concurrency
+        self._is_claiming = False
         self._has_released = False
         self._running: dict[asyncio.Task[None], tuple[Claimed, SagaRun | Parking]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,6 +144,39 @@ class Executor:
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):  # closed just now
                 loop.call_soon_threadsafe(self._woken.set)
+
+    def reserve(self, most: int) -> ClaimNew | None:
+        """Reserve places for sagas that are being inserted; call it from any thread.
+
+        Returns:
+            How to claim them; None where no place is free, or where older sagas wait.
+        """
+        if not self._is_claiming or not self._claiming.takes_new:
+            return None
+        taken = self._places.take(most)
+        if not taken:
+            return None
+        lease = timedelta(seconds=self._timing.lease)
+        return ClaimNew(self._worker, lease, most=taken, but=max_concurrent().keys())
+
+    def hand_over(self, claimed: Sequence[Claimed], *, reserved: int, waiting: int) -> None:
+        """Start sagas that were claimed with their insert; call it from any thread."""
+        loop = self._loop
+        if reserved and loop is not None:
+            with suppress(RuntimeError):  # closed just now: the leases run out
+                loop.call_soon_threadsafe(self._start_reserved, claimed, reserved)
+        if waiting:
+            self._claiming.note_waiting()
+            self.wake()
+
+    def _start_reserved(self, claimed: Sequence[Claimed], reserved: int) -> None:
+        # Of a worker that is to stop they are released with the others.
+        started = claimed if self._is_claiming else ()
+        for each in started:
+            self._start(each)
+        self._places.free(reserved - len(started))
+        if not self._is_claiming:
+            self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
         """Claim and run sagas until `stop` is set, then finish or hand over the running sagas.
@@ -168,7 +208,8 @@ class Executor:
             WorkerUnwell: calls of steps do not return.
         """
         while not stop.is_set():
-            if self._health.is_unwell():
+            self._is_claiming = not self._health.is_unwell()
+            if not self._is_claiming:
                 if self._health.is_hopeless:
                     raise WorkerUnwell(f"this worker ends, unwell: {self._health.describe_stuck()}")
                 await self._hand_over_once()
@@ -176,14 +217,24 @@ class Executor:
                 continue
             self._has_released = False
             self._alive()
-            found = await self._claiming.claim(len(self._running))
+            await self._wait(await self._claim_once())
+
+    async def _claim_once(self) -> float:
+        """Claim and start sagas; return the seconds until the next claim."""
+        room = self._places.take(self._concurrency)
+        started = 0
+        try:
+            found = await self._claiming.claim(room, is_idle=not self._running)
             for claimed in found.sagas:
                 self._start(claimed)
-            await self._wait(found.pause)
+                started += 1
+        finally:
+            self._places.free(room - started)
+        return found.pause
 
     async def _hand_over_once(self) -> None:
         """Release all leases, once nothing runs any more."""
-        if not self._running and not self._has_released:
+        if not self._places.taken and not self._has_released:
             with suppress(*AWAY):  # the leases run out all the same
                 await self._leases.release()
                 self._has_released = True
@@ -220,7 +271,9 @@ class Executor:
         # takeovers park a saga that hangs in each worker.
         if run.hangs:
             self._leases.let_run_out(claimed.id)
-        self._woken.set()
+        self._places.free()
+        if self._claiming.wants_an_end or not self._is_claiming:
+            self._woken.set()
 
     def _cost_too_many(self, claimed: Claimed) -> str:
         """Return why a saga is not run again, where the saga has cost too many workers."""
@@ -269,6 +322,13 @@ class Executor:
 
     async def _finish_running(self) -> None:
         """Let running sagas finish within the grace, and hand over the rest."""
+        self._is_claiming = False
+        # Sagas that are claimed with their insert just now are to be released with the others.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.close_timeout):
+                while self._places.taken > len(self._running):
+                    await self._woken.wait()
+                    self._woken.clear()
         # First the runs that wait stop, and steps may go on to the next ones; after the grace every
         # run stops behind its step.
         if self._running:

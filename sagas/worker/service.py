@@ -145,7 +145,7 @@ class SagaService:
             broker,
             topics=settings.SAGA_TOPICS,
             group=settings.SAGA_CONSUMER_GROUP,
-            on_new=executor.wake,
+            worker=executor,
             alive=both.first,
         )
         return cls(consumer, executor, end_within=_end_within(timing))

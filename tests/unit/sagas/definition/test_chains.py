@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sagas import commit_alone
-from sagas.definition.chains import LONGEST_CHAIN, chains
+from sagas.definition.chains import LONGEST_CHAIN, answers_that_wait, chains
 from sagas.definition.steps import Step, forward_step
 from sagas.models import StepKind
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
@@ -17,7 +17,7 @@ def step(name: str, **attributes: Any) -> Step:
 
 
 def found(*levels: list[Step]) -> dict[str, list[str]]:
-    return {head: [each.name for each in behind] for head, behind in chains(levels).items()}
+    return {head: [each.name for each in behind.steps] for head, behind in chains(levels).items()}
 
 
 def test_local_steps_one_after_the_other() -> None:
@@ -67,3 +67,42 @@ def test_a_method_is_marked() -> None:
 
     assert getattr(Shop().pack, "_commits_alone", False)
     assert not getattr(Shop().ship, "_commits_alone", False)
+
+
+def calls(*levels: list[Step]) -> dict[str, str | None]:
+    return {
+        head: behind.call.name if behind.call else None for head, behind in chains(levels).items()
+    }
+
+
+def test_the_external_step_behind_a_chain_can_start_with_it() -> None:
+    external = step("x", is_external=True)
+    assert calls([step("a")], [step("b")], [external], [step("c")]) == {
+        "a": "x",
+        "b": "x",
+        "c": None,
+    }
+    assert calls([step("a")], [external, step("b")]) == {"a": None}
+
+
+@pytest.mark.parametrize("other", ["commits_alone", "has_hooks"])
+def test_one_that_shares_nothing_starts_alone(other: str) -> None:
+    external = step("x", is_external=True, **{other: True})
+    levels = [[step("a")], [external], [step("b")]]
+    assert calls(*levels) == {"a": None, "b": None}
+    assert answers_that_wait(levels) == set()
+
+
+def test_behind_a_full_chain_nothing_starts() -> None:
+    levels = [[step(str(n))] for n in range(LONGEST_CHAIN + 1)]
+    levels.append([step("x", is_external=True)])
+    assert calls(*levels)["0"] is None
+    assert calls(*levels)["1"] == "x"
+
+
+def test_an_answer_waits_for_a_local_step_alone() -> None:
+    x, y, z = (step(name, is_external=True) for name in "xyz")
+    assert answers_that_wait([[x], [step("a")], [y], [z]]) == {"x"}
+    assert answers_that_wait([[x], [step("a"), step("b")], [y]]) == set()
+    assert answers_that_wait([[x, y], [step("a")]]) == set()
+    assert answers_that_wait([[x], [step("a", commits_alone=True)]]) == set()

@@ -467,14 +467,10 @@ class TestTheConsumer:
             )
 
     def test_it_accepts_and_commits(self, broker: MemoryBroker) -> None:
-        woken: list[int] = []
-        consumer = SagaConsumer(
-            broker, topics=[TOPIC], group="sagas", on_new=lambda: woken.append(1)
-        )
+        consumer = SagaConsumer(broker, topics=[TOPIC], group="sagas")
         with in_thread(consumer.run):
             self.publish(broker, record({"trip": "T-1"}), record(raw=b"{"))
             until(lambda: Saga.objects.exists() and RefusedCommand.objects.exists())
-        assert woken
         assert not broker.subscribe([TOPIC], group="sagas").receive(timeout=0, limit=9)
 
     def test_what_it_could_not_store_comes_again(

@@ -219,7 +219,7 @@ class TestAWrapperThatIsBroken:
         monkeypatch.setattr(DrivenSaga, "_forward", leaving_out)
         saga = run_to_end(begin("shop"))
         assert saga.status == "parked"
-        assert saga.park_reason == "it was to be completed, but charge is not begun"
+        assert saga.park_reason == "it was to be completed, but charge is started"
         assert hook == []
 
     def test_that_leaves_out_a_compensation(

@@ -539,6 +539,7 @@ class TestInAWorker:
             until(lambda: Saga.objects.filter(status=SagaStatus.COMPLETED).count() == len(sagas))
         assert set(SagaStep.objects.values_list("attempt", "failures")) == {(1, 0)}
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_many_side_by_side_take_fewer_transactions_than_entries(self) -> None:
         write = Recorder()
         sagas = {begin("tour", key=f"K-{n}"): n for n in range(60)}

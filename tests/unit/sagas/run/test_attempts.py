@@ -375,6 +375,7 @@ class TestOurOwnDatabaseAway:
         assert script.calls == ["fly", "stay", "eat"]
         assert history(saga.id).count(("stay:F", 1, "done")) == 1
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_where_it_never_can_nothing_follows_and_it_is_taken_up_again(
         self, script: Script
     ) -> None:

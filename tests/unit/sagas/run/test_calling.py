@@ -286,6 +286,7 @@ def stopping_after_a_step(worker: Executor) -> Iterator[None]:
 
 @pytest.mark.django_db(transaction=True)
 class TestThroughSteps:
+    @pytest.mark.usefixtures("one_by_one")
     @pytest.mark.parametrize("crash", [False, True], ids=["one worker", "a worker for each step"])
     def test_a_crash_changes_nothing(self, crash: bool, register: Register) -> None:  # noqa: FBT001
         seen: list[Context] = []

@@ -147,6 +147,7 @@ class TestInTime:
         is_cancelled(run_to_end(saga), outcomes)
         assert script.calls == []
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_the_local_step_that_runs_wins(
         self, script: Script, outcomes: list[SagaOutcome], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -163,6 +164,7 @@ class TestInTime:
         assert script.calls == ["fly", "unfly"]
         assert journal_of(saga) == {"fly:F": ("done", 1), "fly:C": ("done", 1)}
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_the_external_step_that_runs_wins(
         self, script: Script, outcomes: list[SagaOutcome]
     ) -> None:
@@ -179,6 +181,7 @@ class TestInTime:
         assert seen == [5]
         assert journal_of(saga)["stay:F"] == ("done", 1)
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_between_the_start_and_an_external_step(
         self, script: Script, outcomes: list[SagaOutcome]
     ) -> None:

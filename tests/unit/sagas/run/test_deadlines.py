@@ -112,6 +112,7 @@ class TestBeforeThePivot:
             (Ending.ROLLED_BACK, PASSED, False)
         ]
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_before_a_later_step_what_is_done_is_undone(self, script: Script) -> None:
         def fly(_: Context) -> None:
             until(is_late)

@@ -49,7 +49,7 @@ def run_of(*ends: datetime, now: Callable[[], datetime] = timezone.now) -> RunSt
         context: Context = {}
         failure = cancel_reason = ""
         cancelled = False
-        seconds_left = None
+        deadline_at = None
         steps = {(str(n), "F"): StepRecord("done", 1, 0, {}, "", end) for n, end in enumerate(ends)}
 
     return RunState(Taken(), now=now)  # type: ignore[arg-type]

@@ -308,6 +308,7 @@ class TestTheWayForward:
 
 
 class TestLocalSteps:
+    @pytest.mark.usefixtures("one_by_one")
     def test_writes_and_journal_commit_together(
         self, trip: type[Trip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -888,6 +889,7 @@ class TestAStaleWorker:
         claims.release(worker="stale")
         assert Saga.objects.get(id=stale.id).next_run_at == before
 
+    @pytest.mark.usefixtures("one_by_one")
     def test_in_the_middle_of_a_call(self, trip: type[Trip]) -> None:
         saga = begin("trip")
 
