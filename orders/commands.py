@@ -10,7 +10,7 @@ from typing import Any
 from django.db import router
 
 from orders.errors import CommandMismatch, UnknownOrder
-from orders.models import MAX_ID, Order
+from orders.models import BY_ORDER_ID, MAX_ID, Order
 from saga_runtime.text import is_storable
 
 
@@ -76,8 +76,7 @@ def _order_of(command: Any) -> Order:
     if not is_storable(order_id, longest=MAX_ID):
         raise UnknownOrder("the command names no order: `order_id` must be an order's id")
     # From the database of the write: a lagging replica lacks the order, and a command comes once.
-    orders = Order.objects.using(router.db_for_write(Order))
-    order = orders.filter(order_id=order_id).first()
+    order = BY_ORDER_ID.find(order_id, using=router.db_for_write(Order))
     if order is None:
         raise UnknownOrder(f"there is no order {order_id!r}")
     return order

@@ -2,6 +2,10 @@
 
 from typing import assert_never
 
+from django.db import connection
+from django.utils import timezone
+
+from orders.fulfilment import Charge, record_charge
 from orders.messages import EVENTS, ORDER_CANCELLED, ORDER_FULFILLED, ORDER_REJECTED
 from orders.models import Order, OrderStatus
 from outbox import enqueue
@@ -40,19 +44,28 @@ def end_order(outcome: SagaOutcome) -> None:
 
 
 def flag_order(outcome: SagaOutcome) -> None:
-    """Mark the order of a parked saga: a person must look."""
-    _set_status(outcome, OrderStatus.ATTENTION)
+    """Mark the order of a parked saga: a person must look, and find a charge in our books."""
+    order, key = _set_status(outcome, OrderStatus.ATTENTION), outcome.context.get("charge_key")
+    if order is not None and key:
+        # The shipment would have entered the charge.
+        record_charge(
+            order_id=order.order_id,
+            charge=Charge(key, outcome.context["transaction_id"], order.amount),
+        )
 
 
 def _set_status(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
     """Set the order's status and reason; None where the command named no order of ours."""
-    order = Order.objects.select_for_update().filter(order_id=outcome.key).first()
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    # The row changes and comes back in one round trip.
+    changed = Order.objects.raw(
+        "UPDATE orders_order SET status = %s, reason = %s, updated_at = %s WHERE order_id = %s"
+        " RETURNING id, order_id, user_id, amount, status, reason, saga_id",
+        [status.value, outcome.reason, now, outcome.key],
+    )
+    order = next(iter(changed), None)
     if order is None:
         logger.error(
             "saga %s ended for an order that there is not: %s", outcome.saga_id, outcome.key
         )
-        return None
-    order.status = status
-    order.reason = outcome.reason
-    order.save(update_fields=["status", "reason", "updated_at"])
     return order

@@ -1,13 +1,15 @@
 """Change stock, payments and shipments, for the order saga. Callers own the transaction."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from orders.errors import NotPaid, OutOfStock, UnknownOrder
 from orders.models import (
+    BY_ORDER_ID,
     Order,
     OrderStatus,
     Payment,
@@ -17,6 +19,63 @@ from orders.models import (
     ReservationStatus,
     Shipment,
 )
+from saga_runtime.round_trips import Statement, run_together
+
+# No row for a product that does not exist.
+_RESERVE = """
+INSERT INTO orders_reservation (order_id, product_id, quantity, status)
+SELECT %s, id, %s, %s FROM orders_product WHERE product_id = %s
+"""
+_SET_STATUS = "UPDATE orders_order SET status = %s, updated_at = %s WHERE id = %s"
+# Always in the same order, or two orders of the same products could deadlock.
+_LOCK = """
+SELECT id FROM orders_product WHERE id IN (
+    SELECT product_id FROM orders_reservation WHERE order_id = %s
+) ORDER BY id FOR NO KEY UPDATE
+"""
+_TAKE_FROM_STOCK = """
+UPDATE orders_product SET on_hand = on_hand - %s, reserved = reserved + %s
+WHERE product_id = %s AND on_hand >= %s RETURNING product_id
+"""
+_SEND_FROM_STOCK = f"""
+UPDATE orders_product SET reserved = reserved - quantity, shipped = shipped + quantity
+FROM orders_reservation AS held
+WHERE orders_product.id = held.product_id AND held.order_id = %s
+    AND held.status = '{ReservationStatus.ACTIVE}'
+"""  # noqa: S608
+_CLOSE_RESERVATIONS = f"""
+UPDATE orders_reservation SET status = %s
+WHERE order_id = %s AND status = '{ReservationStatus.ACTIVE}'
+"""  # noqa: S608
+_SHIP = """
+INSERT INTO orders_shipment (order_id, tracking, created_at) VALUES (%s, %s, %s) RETURNING id
+"""
+# What an order costs, what our books have of it, and how many products it has reserved.
+_PAID = """
+SELECT placed.id, placed.amount, payment.amount, payment.status,
+    (SELECT count(*) FROM orders_reservation WHERE order_id = placed.id)
+FROM orders_order AS placed LEFT JOIN orders_payment AS payment ON payment.order_id = placed.id
+WHERE placed.order_id = %s
+"""
+_ENTER_CHARGE = """
+INSERT INTO orders_payment (order_id, key, transaction_id, amount, status, charged_at)
+SELECT id, %s, %s, %s, %s, %s FROM orders_order WHERE order_id = %s ON CONFLICT (key) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Hold a charge that the payment provider has confirmed.
+
+    Attributes:
+        key: the charge's idempotency key.
+        transaction_id: the provider's name for the charge.
+        amount: two decimals.
+    """
+
+    key: str
+    transaction_id: str
+    amount: Decimal
 
 
 def reserve_stock(*, order_id: str) -> Order:
@@ -29,26 +88,53 @@ def reserve_stock(*, order_id: str) -> Order:
         UnknownOrder: there is no such order.
         OutOfStock: too little of a product is on hand.
     """
-    order = Order.objects.filter(order_id=order_id).first()
+    order = BY_ORDER_ID.find(order_id)
     if order is None:
         raise UnknownOrder(f"there is no order {order_id}")
     wanted = {item["id"]: item["quantity"] for item in order.items}
-    # Products in one order, so that two orders never lock them crosswise.
-    products = Product.objects.filter(product_id__in=wanted).order_by("id")
-    for product in products:
-        quantity = wanted.pop(product.product_id)
-        taken = Product.objects.filter(pk=product.pk, on_hand__gte=quantity).update(
-            on_hand=F("on_hand") - quantity, reserved=F("reserved") + quantity
-        )
-        if not taken:
-            raise OutOfStock(f"out of stock: {quantity} of {product.product_id} are not on hand")
-        Reservation.objects.create(order=order, product=product, quantity=quantity)
-    if wanted:
-        raise OutOfStock(f"out of stock: there is no product {', '.join(wanted)}")
-    Order.objects.filter(pk=order.pk).update(
-        status=OrderStatus.PROCESSING, updated_at=timezone.now()
+    reserve = [
+        (_RESERVE, [order.pk, quantity, ReservationStatus.ACTIVE.value, product_id])
+        for product_id, quantity in wanted.items()
+    ]
+    take = [
+        (_TAKE_FROM_STOCK, [quantity, quantity, product_id, quantity])
+        for product_id, quantity in wanted.items()
+    ]
+    # The products last: until the commit, other orders wait for their rows.
+    found = run_together(
+        *reserve,
+        (_SET_STATUS, [OrderStatus.PROCESSING.value, _now(), order.pk]),
+        *_lock_products(order.pk, len(wanted)),
+        *take,
     )
+    taken = {product_id for rows in found[-len(take) :] for (product_id,) in rows}
+    if missing := sorted(wanted.keys() - taken):
+        raise OutOfStock(_describe_missing({each: wanted[each] for each in missing}))
     return order
+
+
+def _lock_products(order: int, count: int) -> list[Statement]:
+    """Lock the rows of an order's reserved products.
+
+    Args:
+        order: the number of the order's row.
+        count: how many products there are.
+    """
+    # A single row is in order by itself, and SQLite writes one transaction at a time.
+    is_needed = count > 1 and connection.vendor == "postgresql"
+    return [(_LOCK, [order])] if is_needed else []
+
+
+def _describe_missing(wanted: dict[str, int]) -> str:
+    """Say what is missing in stock, for a person."""
+    known = set(Product.objects.filter(product_id__in=wanted).values_list("product_id", flat=True))
+    parts = [
+        f"{quantity} of {product_id} are not on hand"
+        if product_id in known
+        else f"there is no product {product_id}"
+        for product_id, quantity in wanted.items()
+    ]
+    return f"out of stock: {', '.join(parts)}"
 
 
 def release_stock(*, order_id: str) -> None:
@@ -61,7 +147,7 @@ def release_stock(*, order_id: str) -> None:
         _close(reservation, ReservationStatus.RELEASED)
 
 
-def amount_due(*, order_id: str) -> Decimal:
+def _amount_due(*, order_id: str) -> Decimal:
     """Look up an order's price.
 
     Returns:
@@ -82,30 +168,25 @@ def amount_charged(*, order_id: str, charge_key: str) -> Decimal:
         decimals.
     """
     payment = Payment.objects.filter(key=charge_key).first()
-    return amount_due(order_id=order_id) if payment is None else payment.amount
+    return _amount_due(order_id=order_id) if payment is None else payment.amount
 
 
-def record_charge(*, order_id: str, key: str, transaction_id: str, amount: Decimal) -> None:
+def record_charge(*, order_id: str, charge: Charge) -> None:
     """Enter a charge into our books; a second time, or after its refund, nothing changes.
 
     Args:
         order_id: the public id.
-        key: the charge's idempotency key.
-        transaction_id: the provider's name for the charge.
-        amount: two decimals.
+        charge: what the provider has confirmed.
     """
-    with transaction.atomic():
-        Payment.objects.get_or_create(
-            key=key,
-            defaults={
-                "order": Order.objects.get(order_id=order_id),
-                "transaction_id": transaction_id,
-                "amount": amount,
-            },
-        )
+    run_together(_enter(order_id, charge))
 
 
-def record_refund(*, order_id: str, charge_key: str) -> None:
+def _enter(order_id: str, charge: Charge) -> Statement:
+    values = [charge.key, charge.transaction_id, str(charge.amount)]
+    return _ENTER_CHARGE, [*values, PaymentStatus.CHARGED.value, _now(), order_id]
+
+
+def record_refund(*, order_id: str, charge_key: str, transaction_id: str = "") -> None:
     """Enter a refund into our books, even of a charge that was never entered.
 
     A worker that was stopped before entering the charge must not enter it after the refund.
@@ -113,47 +194,54 @@ def record_refund(*, order_id: str, charge_key: str) -> None:
     Args:
         order_id: the public id.
         charge_key: the charge's idempotency key.
+        transaction_id: the provider's name for the charge; empty where nobody knows of one.
     """
     with transaction.atomic():
         order = Order.objects.get(order_id=order_id)
         refunded = {"status": PaymentStatus.REFUNDED, "refunded_at": timezone.now()}
         _, is_new = Payment.objects.get_or_create(
-            key=charge_key, defaults={"order": order, "amount": order.amount, **refunded}
+            key=charge_key,
+            defaults={
+                "order": order,
+                "transaction_id": transaction_id,
+                "amount": order.amount,
+                **refunded,
+            },
         )
         if not is_new:
             Payment.objects.filter(key=charge_key, status=PaymentStatus.CHARGED).update(**refunded)
 
 
-def ship(*, order_id: str) -> Shipment:
+def ship(*, order_id: str, charge: Charge | None = None) -> Shipment:
     """Turn an order's reservations into a shipment.
 
+    Args:
+        order_id: the public id.
+        charge: to be entered into our books before; None where they have it.
+
     Raises:
+        UnknownOrder: there is no such order.
         NotPaid: our books lack the whole amount, whatever earlier steps have reported.
     """
-    order = Order.objects.select_related("payment").get(order_id=order_id)
-    _check_paid(order)
-    for reservation in _active_reservations(order_id):
-        Product.objects.filter(pk=reservation.product_id).update(
-            reserved=F("reserved") - reservation.quantity,
-            shipped=F("shipped") + reservation.quantity,
-        )
-        _close(reservation, ReservationStatus.SHIPPED)
-    return Shipment.objects.create(order=order, tracking=f"TRACK-{order_id}")
-
-
-def _check_paid(order: Order) -> None:
-    """Check that our books have the order's whole amount.
-
-    Raises:
-        NotPaid: they have not.
-    """
-    payment: Payment | None = getattr(order, "payment", None)
-    if payment is None or payment.status != PaymentStatus.CHARGED:
-        raise NotPaid(f"order {order.order_id} is not paid for")
-    if payment.amount != order.amount:
-        raise NotPaid(
-            f"{payment.amount} were taken for order {order.order_id}, which costs {order.amount}"
-        )
+    entered = [] if charge is None else [_enter(order_id, charge)]
+    *_, found = run_together(*entered, (_PAID, [order_id]))
+    if not found:
+        raise UnknownOrder(f"there is no order {order_id}")
+    [(number, amount, paid, status, products)] = found
+    if status != PaymentStatus.CHARGED:
+        raise NotPaid(f"order {order_id} is not paid for")
+    if paid != amount:
+        taken, price = (round(Decimal(str(each)), 2) for each in (paid, amount))
+        raise NotPaid(f"{taken} were taken for order {order_id}, which costs {price}")
+    tracking = f"TRACK-{order_id}"
+    # The products last: until the commit, other orders wait for their rows.
+    [(shipment,)], *_ = run_together(
+        (_SHIP, [number, tracking, _now()]),
+        *_lock_products(number, products),
+        (_SEND_FROM_STOCK, [number]),
+        (_CLOSE_RESERVATIONS, [ReservationStatus.SHIPPED.value, number]),
+    )
+    return Shipment(pk=shipment, order_id=number, tracking=tracking)
 
 
 def _active_reservations(order_id: str) -> list[Reservation]:
@@ -161,6 +249,11 @@ def _active_reservations(order_id: str) -> list[Reservation]:
         order__order_id=order_id, status=ReservationStatus.ACTIVE
     )
     return list(reservations.order_by("product_id"))
+
+
+def _now() -> object:
+    """Return this moment, as the database takes it in a statement of our own."""
+    return connection.ops.adapt_datetimefield_value(timezone.now())
 
 
 def _close(reservation: Reservation, status: ReservationStatus) -> None:

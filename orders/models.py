@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from saga_runtime.lookups import Lookup
+
 MAX_ID = 64
 
 
@@ -109,6 +111,10 @@ class Order(models.Model):
     def has_ended(self) -> bool:
         """Whether the status is a last one."""
         return self.status in ENDED
+
+
+BY_ORDER_ID = Lookup(Order, "order_id")
+"""Finds an order by the public id."""
 
 
 class ReservationStatus(models.TextChoices):

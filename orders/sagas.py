@@ -83,7 +83,8 @@ class OrderSaga(Saga):
             order = fulfilment.reserve_stock(order_id=ctx["order_id"])
         except (OutOfStock, UnknownOrder) as error:
             raise StepRejected(str(error)) from error
-        return {"reservation_id": f"RES-{order.order_id}"}
+        # The amount of the row again: of the message's nothing is charged.
+        return {"reservation_id": f"RES-{order.order_id}", "amount": order.amount}
 
     @compensate("reserve_inventory", timeout_seconds=LOCAL_TIMEOUT)
     def release_inventory(self, ctx: Context) -> None:
@@ -93,22 +94,14 @@ class OrderSaga(Saga):
     @action("charge_payment", depends_on=["reserve_inventory"], max_retries=CHARGE_RETRIES)
     async def charge_payment(self, ctx: Context) -> Context:
         """Charge the amount in the order's row, never an amount from a message."""
-        key, order_id = idempotency_key(), ctx["order_id"]
-        amount = await call_in_thread(fulfilment.amount_due, order_id=order_id)
+        key = idempotency_key()
         try:
             transaction_id = await call_in_thread(
-                gateway().charge, key=key, reference=order_id, amount=amount
+                gateway().charge, key=key, reference=ctx["order_id"], amount=ctx["amount"]
             )
         except PaymentDeclined as error:
             raise StepRejected(str(error)) from error
-        await call_in_thread(
-            fulfilment.record_charge,
-            order_id=order_id,
-            key=key,
-            transaction_id=transaction_id,
-            amount=amount,
-        )
-        return {"transaction_id": transaction_id}
+        return {"transaction_id": transaction_id, "charge_key": key}
 
     @compensate("charge_payment", max_retries=REFUND_RETRIES)
     async def refund_payment(self, ctx: Context) -> None:
@@ -124,14 +117,21 @@ class OrderSaga(Saga):
             amount=amount,
         )
         await call_in_thread(
-            fulfilment.record_refund, order_id=ctx["order_id"], charge_key=forward_key()
+            fulfilment.record_refund,
+            order_id=ctx["order_id"],
+            charge_key=forward_key(),
+            transaction_id=ctx.get("transaction_id", ""),
         )
 
     @action("ship_order", depends_on=["charge_payment"], pivot=True, timeout_seconds=LOCAL_TIMEOUT)
     def ship_order(self, ctx: Context) -> Context:
-        """Ship the items; from here on nothing is undone."""
+        """Enter the charge into our books, and ship; from here on nothing is undone."""
+        # Without a key a person has settled the charge, and the payment's row is that person's.
+        charge = None
+        if key := ctx.get("charge_key"):
+            charge = fulfilment.Charge(key, ctx["transaction_id"], ctx["amount"])
         try:
-            shipment = fulfilment.ship(order_id=ctx["order_id"])
+            shipment = fulfilment.ship(order_id=ctx["order_id"], charge=charge)
         except NotPaid as error:  # our books contradict the charge: for a person, not for an undo
             raise NeedsAttention(str(error)) from error
         return {"shipment_id": f"SHIP-{ctx['order_id']}", "tracking": shipment.tracking}

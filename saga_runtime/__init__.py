@@ -1,7 +1,8 @@
 """Lay the ground floor: modules on which every package stands, and which no package owns.
 
 - Text of foreign origin: `text`, `strict_json`, `nesting`, `urls`, `headers`.
-- Databases and other servers: `database_errors`, `deadlocks`, `outage`, `backoff`, `async_orm`.
+- Databases and other servers: `database_errors`, `deadlocks`, `outage`, `backoff`, `async_orm`,
+  `round_trips`, `lookups`.
 - Threads and the event loop: `database_threads`, `hang_watch`, `abandoned_calls`, `allowance`,
   `event_loop`, `waits`.
 - Long-running commands: `processes`, `signs_of_life`, `commands`, `prometheus`, `logs`.

@@ -31,10 +31,10 @@ def has_failed(key: str) -> bool:
     return SagaStep.objects.filter(key=key, failures__gt=0).exists()
 
 
-def ship(*, order_id: str) -> Any:
+def ship(*, order_id: str, charge: fulfilment.Charge | None = None) -> Any:
     if order_id.startswith(UNDELIVERABLE):
         raise StepRejected("nobody delivers there")
-    return deliver(order_id=order_id)
+    return deliver(order_id=order_id, charge=charge)
 
 
 deliver = fulfilment.ship

@@ -253,7 +253,9 @@ def test_cancelled_at_each_point(saga_workers: Workers, then: str) -> None:
             assert_cancelled(end)
         else:
             assert end == FULFILLED
+    # The charge's answer commits with the shipment.
     assert {str(moment) for moment, accepted, _ in results if not accepted} == {
+        "step_done charge_payment:F",
         "step_done ship_order:F",
         "after_terminal_commit",
     }

@@ -56,7 +56,7 @@ def charged(order_id: str) -> Order:
     fulfilment.reserve_stock(order_id=order_id)
     transaction_id = SimulatedGateway().charge(key=order_id, reference=order_id, amount=AMOUNT)
     fulfilment.record_charge(
-        order_id=order_id, key=order_id, transaction_id=transaction_id, amount=AMOUNT
+        order_id=order_id, charge=fulfilment.Charge(order_id, transaction_id, AMOUNT)
     )
     return order
 

@@ -224,7 +224,9 @@ class TestPlacing:
                 cursor.execute("SET statement_timeout = '100ms'; SET lock_timeout = 0")
             self.assert_waits(type_)
             over.set()
-        connection.close()
+        with connection.cursor() as cursor:
+            # The pool gives the connection to another test, as it is.
+            cursor.execute("RESET statement_timeout; RESET lock_timeout")
         self.assert_accepted_afterwards(type_)
 
     def assert_waits(self, type_: str) -> None:
@@ -280,7 +282,7 @@ class TestTheSteps:
         fulfilment.reserve_stock(order_id="F")
         if taken:
             fulfilment.record_charge(
-                order_id="F", key="K", transaction_id="T", amount=Decimal(taken)
+                order_id="F", charge=fulfilment.Charge("K", "T", Decimal(taken))
             )
         with pytest.raises(NotPaid, match=reason):
             fulfilment.ship(order_id="F")
@@ -289,7 +291,7 @@ class TestTheSteps:
     def test_nor_what_is_refunded(self) -> None:
         place()
         fulfilment.reserve_stock(order_id="F")
-        fulfilment.record_charge(order_id="F", key="K", transaction_id="T", amount=PRICE)
+        fulfilment.record_charge(order_id="F", charge=fulfilment.Charge("K", "T", PRICE))
         fulfilment.record_refund(order_id="F", charge_key="K")
         with pytest.raises(NotPaid):
             fulfilment.ship(order_id="F")
@@ -396,9 +398,9 @@ class TestACharge:
     def test_ships_once_it_is_entered(self, parked: Order) -> None:
         fulfilment.record_charge(
             order_id="F",
-            key=step_key(parked.saga_id, "charge_payment", StepKind.FORWARD),
-            transaction_id="BANK-4711",
-            amount=PRICE,
+            charge=fulfilment.Charge(
+                step_key(parked.saga_id, "charge_payment", StepKind.FORWARD), "BANK-4711", PRICE
+            ),
         )
         interventions.retry(parked.saga_id, by=self.BY)
         until(lambda: Order.objects.filter(status=OrderStatus.FULFILLED).exists())

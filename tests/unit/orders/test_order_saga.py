@@ -329,7 +329,7 @@ def test_a_charge_on_its_way_is_not_entered_after_its_refund() -> None:
         amount=Decimal(10),
     ).order
     fulfilment.record_refund(order_id="ORD-1", charge_key="K")
-    fulfilment.record_charge(order_id="ORD-1", key="K", transaction_id="TXN-1", amount=order.amount)
+    fulfilment.record_charge(order_id="ORD-1", charge=fulfilment.Charge("K", "TXN-1", order.amount))
     assert Payment.objects.get().status == PaymentStatus.REFUNDED
     fulfilment.record_refund(order_id="ORD-1", charge_key="K")
     assert Payment.objects.count() == 1
