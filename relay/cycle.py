@@ -46,6 +46,7 @@ class Cycle:
 
     Attributes:
         read_at: when the outbox was read last, by the clock.
+        reads: how often the outbox has been read.
         published: how many rows have been published and deleted.
     """
 
@@ -82,7 +83,7 @@ class Cycle:
         self._timing = timing
         self._clock = clock
         self._has_more = False
-        self.read_at = -math.inf
+        self.read_at, self.reads = -math.inf, 0
         self.published = 0
 
     @property
@@ -122,9 +123,9 @@ class Cycle:
                 busy = self._publish_batch(reads=reads) > 0 or busy
         except QueueFull:  # there are reports to wait for
             busy = True
-        self._await_news(wait)
+        deleted = self._await_news(wait)
         # Deleted first: what has arrived must not be parked with its key, and sent again later.
-        deleted = self._delete_acknowledged()
+        deleted += self._delete_acknowledged()
         self._failures.settle(self.lanes.held)
         return busy or deleted > 0
 
@@ -176,7 +177,7 @@ class Cycle:
         if not reads and self.in_flight.rows and self.reader.has_all:
             return 0
         self.parked.learn(self.lanes.held)
-        self.read_at = self._clock()
+        self.read_at, self.reads = self._clock(), self.reads + 1
         batch = self._without_parked_keys(self.reader.next_batch())
         with self.reader.reading_on(batch):
             self.publisher.publish(batch)
@@ -188,6 +189,7 @@ class Cycle:
         waiting = self.parked.among(batch)
         if not waiting:
             return batch
+        self.reader.note_left()
         self.parked.park_waiting(waiting, held=self.lanes.held, in_flight=self.in_flight.keys)
         return [row for row in batch if row.key not in waiting]
 
@@ -203,15 +205,21 @@ class Cycle:
         self.publisher.publish([row])
         self.suspects.alone = row.id
 
-    def _await_news(self, wait: float) -> None:
-        """Wait for reports, or for the running delete, unless more can be published at once."""
+    def _await_news(self, wait: float) -> int:
+        """Wait for reports, or for the running delete, unless more can be published at once.
+
+        Returns:
+            How many rows have been deleted meanwhile.
+        """
         if self._has_more:
             self.publisher.collect_reports(timeout=0)
-        elif self.in_flight.unreported:
-            self._await_reports(min(wait, self._timing.report_timeout))
-        else:
-            self.publisher.collect_reports(timeout=0)
-            self._take_deleted(timeout=wait)
+            return 0
+        wait = min(wait, self._timing.report_timeout)
+        if self.in_flight.unreported:
+            self._await_reports(wait)
+            return 0
+        self.publisher.collect_reports(timeout=0)
+        return self._take_deleted(timeout=wait)
 
     def _await_reports(self, timeout: float) -> None:
         """Wait for the first report, and after more than a batch, for room for the next.

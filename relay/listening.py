@@ -37,7 +37,7 @@ def woken_by_commits(
         yield woken
         return
     listening = threading.Thread(
-        target=_listen, args=(woken, over, connect, timing), name="wake-ups"
+        target=_listen_until, args=(woken, over, connect, timing), name="wake-ups"
     )
     listening.start()
     try:
@@ -45,6 +45,13 @@ def woken_by_commits(
     finally:
         over.set()
         listening.join()
+
+
+def _listen_until(woken: WakeUps, over: threading.Event, connect: Connect, timing: Timing) -> None:
+    try:
+        _listen(woken, over, connect, timing)
+    finally:
+        woken.are_heard = False  # whatever has ended it: the relay has to poll
 
 
 def _listen(woken: WakeUps, over: threading.Event, connect: Connect, timing: Timing) -> None:

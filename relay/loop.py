@@ -55,6 +55,7 @@ class Relay:
         self._woken = woken
         self._clock = clock
         self._pause = timing.shortest_poll
+        self._owes_read = True
         self._is_ready = False
         self._ready_without_lanes = clock() + 2 * timing.lease
         self.cycles = 0
@@ -93,19 +94,30 @@ class Relay:
             while not stop.is_set():
                 if self._woken.is_set():
                     self._breathe(stop)
-                is_woken = self._woken.is_set()
+                self._owes_read |= self._woken.is_set() or not self._woken.are_heard
+                # A wake-up may get lost, with the process that was to send it.
+                is_old = self._clock() - self._cycle.read_at >= self._timing.longest_poll
+                reads = self._cycle.reads
                 # Before the cycle reads: what is committed afterwards sets the event again.
                 self._woken.clear()
-                moved = self._run_cycle(stop, reads=is_woken or not self._woken.are_heard)
-                if not moved and not self.in_flight and self._woken.wait(self._pause):
+                moved = self._run_cycle(stop, reads=self._owes_read or is_old)
+                if self._cycle.reads > reads:
+                    self._owes_read = False
+                rests = not moved or (self._hears_all and not self._owes_read)
+                if rests and not self.in_flight and self._woken.wait(self._pause):
                     self._pause = self._timing.shortest_poll
             self._cycle.flush()
         finally:
             self._cycle.close()
 
+    @property
+    def _hears_all(self) -> bool:
+        """Tell whether whatever there will be to read wakes the relay."""
+        return self._woken.are_heard and self._cycle.is_caught_up
+
     def _breathe(self, stop: threading.Event) -> None:
         """Wait a moment after the latest read, unless the read has left rows."""
-        if self._woken.are_heard and self._cycle.is_caught_up and not self.in_flight:
+        if self._hears_all and not self.in_flight:
             left = self._cycle.read_at + self._timing.breather - self._clock()
             if 0 < left <= self._timing.breather:
                 stop.wait(left)
@@ -180,8 +192,8 @@ class Relay:
             self._tell_when_ready()
 
     def _next_pause(self, *, moved: bool) -> float:
-        if self._woken.are_heard and self._cycle.is_caught_up:
-            return self._timing.longest_poll  # what is committed by then wakes the relay
+        if self._hears_all:
+            return self._timing.longest_poll
         if moved:
             return self._timing.shortest_poll
         return min(self._pause * 1.5, self._timing.longest_poll)

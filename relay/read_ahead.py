@@ -7,6 +7,7 @@ closed or opened. Otherwise the next batch is thrown away.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -67,6 +68,7 @@ class ReadAhead:
         self._lanes = lanes
         self._in_flight = in_flight
         self._batch_size = batch_size
+        self._lane_limit = max(1, batch_size // 4)
         self._suspects = suspects
         self._resting = resting
         self._last_lane = -1
@@ -104,7 +106,9 @@ class ReadAhead:
         if not batch or circumstances != self._circumstances():
             batch = self._ask(self._in_flight.rows.values()).result()
         self._last_lane = batch[-1].lane if batch else -1
-        self._read_under = self._circumstances()
+        # A lane at its limit may have more rows.
+        fullest = max(Counter(row.lane for row in batch).values(), default=0)
+        self._read_under = None if fullest >= self._lane_limit else self._circumstances()
         self.is_full = len(batch) == self._batch_size
         return batch
 
@@ -125,6 +129,7 @@ class ReadAhead:
         try:
             yield
         except BaseException as error:
+            self._read_under = None  # the rest of the batch is still to be sent
             if pending is not None:
                 pending.result()  # the connection is free only then
             if isinstance(error, QueueFull):
@@ -134,8 +139,13 @@ class ReadAhead:
         self._ahead = _Ahead(pending.result() if pending else [], circumstances)
 
     def forget(self) -> None:
-        """Throw away rows read ahead."""
+        """Throw away rows read ahead, and what the latest read has told."""
         self._ahead = _NOTHING
+        self._read_under = None
+
+    def note_left(self) -> None:
+        """Note that rows of the latest read stay where they are."""
+        self._read_under = None
 
     def _ask(self, in_flight: Collection[Row]) -> Pending:
         return self._store.head(
@@ -144,7 +154,7 @@ class ReadAhead:
             in_flight=in_flight,
             limit=self._batch_size,
             # No lane, however long, keeps the others waiting.
-            lane_limit=max(1, self._batch_size // 4),
+            lane_limit=self._lane_limit,
         )
 
     def _circumstances(self) -> _Circumstances:

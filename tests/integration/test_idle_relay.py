@@ -183,3 +183,43 @@ def test_a_relay_that_hears_of_commits_does_not_look_in_between(
     assert relay.published == 100
     # One for each message, and those of the beginning and the end.
     assert requests.text.count("CROSS JOIN LATERAL") <= 105
+
+
+def test_a_lane_with_more_than_a_read_takes_is_read_on_without_a_wake_up(
+    relay: Relay, idling: Idling
+) -> None:
+    """A read takes a part of each lane; what is left wakes nobody."""
+    idling.are_heard = True
+    count = 3 * (relay._cycle.reader._lane_limit) + 7
+    with transaction.atomic():
+        for _ in range(count):
+            enqueue(topic="shop.events", key="K", type="shop.sold", payload=1)
+    slept: list[int] = []
+
+    def happen() -> bool:
+        slept.append(relay.published)
+        idling.stop.set()
+        return False
+
+    idling.happens = happen
+    relay.run(idling.stop)
+    assert slept == [count]
+
+
+def test_a_wake_up_that_is_lost_costs_a_poll_even_with_messages_in_flight(
+    relay: Relay, idling: Idling
+) -> None:
+    idling.are_heard = True
+    put()
+    relay._cycle.run(wait=0.0)
+    put()
+    # In flight, or not: by then the latest read is as old as a poll.
+    idling.now += 0.7
+
+    def stop() -> bool:
+        idling.stop.set()
+        return False
+
+    idling.happens = stop
+    relay.run(idling.stop)
+    assert relay.published == 2
