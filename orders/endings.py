@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from django.db import connection
+from django.db import connection, router
 from django.utils import timezone
 
 from orders.fulfilment import Charge, record_charge
@@ -31,6 +31,8 @@ def end_order(outcome: SagaOutcome) -> None:
     order = _set_status(outcome, status)
     if order is None:
         return
+    if outcome.ending is Ending.COMPLETED and "shipment_id" not in outcome.context:
+        _record_charge(order, outcome)  # a person has settled the shipment
     payload = {
         "order_id": order.order_id,
         "user_id": order.user_id,
@@ -45,20 +47,23 @@ def end_order(outcome: SagaOutcome) -> None:
 
 def flag_order(outcome: SagaOutcome) -> None:
     """Mark the order of a parked saga: a person must look, and find a charge in our books."""
-    order, key = _set_status(outcome, OrderStatus.ATTENTION), outcome.context.get("charge_key")
-    if order is not None and key:
-        # The shipment would have entered the charge.
-        record_charge(
-            order_id=order.order_id,
-            charge=Charge(key, outcome.context["transaction_id"], order.amount),
-        )
+    order = _set_status(outcome, OrderStatus.ATTENTION)
+    if order is not None:
+        _record_charge(order, outcome)
+
+
+def _record_charge(order: Order, outcome: SagaOutcome) -> None:
+    """Enter the charge, if there was one, which the shipment would have entered."""
+    if key := outcome.context.get("charge_key"):
+        charge = Charge(key, outcome.context["transaction_id"], order.amount)
+        record_charge(order_id=order.order_id, charge=charge)
 
 
 def _set_status(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
     """Set the order's status and reason; None where the command named no order of ours."""
     now = connection.ops.adapt_datetimefield_value(timezone.now())
     # The row changes and comes back in one round trip.
-    changed = Order.objects.raw(
+    changed = Order.objects.using(router.db_for_write(Order)).raw(
         "UPDATE orders_order SET status = %s, reason = %s, updated_at = %s WHERE order_id = %s"
         " RETURNING id, order_id, user_id, amount, status, reason, saga_id",
         [status.value, outcome.reason, now, outcome.key],

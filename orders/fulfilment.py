@@ -59,7 +59,7 @@ WHERE placed.order_id = %s
 """
 _ENTER_CHARGE = """
 INSERT INTO orders_payment (order_id, key, transaction_id, amount, status, charged_at)
-SELECT id, %s, %s, %s, %s, %s FROM orders_order WHERE order_id = %s ON CONFLICT (key) DO NOTHING
+SELECT id, %s, %s, %s, %s, %s FROM orders_order WHERE order_id = %s ON CONFLICT DO NOTHING
 """
 
 

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sagas.models import StepKind, StepStatus
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -61,3 +63,19 @@ class Claimed:
     traceparent: str
     steps: dict[tuple[str, str], StepRecord] = field(default_factory=dict)
     unreadable: str = ""
+
+    @property
+    def context_so_far(self) -> dict[str, Any]:
+        """Return the first context with the results of the steps done, in the order of their ends.
+
+        For the hook of a saga that parks without being run.
+        """
+        context = dict(self.context)
+        done = [
+            (step.finished_at, step.result)
+            for (_, kind), step in self.steps.items()
+            if kind == StepKind.FORWARD and step.status == StepStatus.DONE and step.finished_at
+        ]
+        for _, result in sorted(done, key=lambda each: each[0]):
+            context |= result or {}
+        return context

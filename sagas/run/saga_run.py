@@ -85,7 +85,7 @@ class SagaRun:
                 exc_info=stand_in(error),
             )
             self._state.park(f"its saga cannot be made: {failure_of(error).text}")
-            return await self._park(self._claimed.context)
+            return await self._park(self._claimed.context_so_far)
         # In this task, and in those that copy its context: the calls of steps.
         current_abandoned_calls.set(self._resources.abandoned_calls)
         token = current_threads.set(self._resources.calls)
