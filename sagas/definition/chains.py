@@ -16,8 +16,8 @@ class Followers:
 
     Attributes:
         steps: the local steps that follow directly.
-        call: the external step behind them, whose start can be written along; None where another
-            kind of step follows, or none.
+        call: the external step behind them, whose start can be written along; None where a pivot
+            or another kind of step follows, or none.
     """
 
     steps: tuple[Step, ...]
@@ -47,7 +47,8 @@ def chains(levels: Iterable[Sequence[Step]]) -> dict[str, Followers]:
             continue
         step = level[0]
         if step.is_external:
-            behind, call = (), step
+            # Not a pivot: started and not called, it would leave nothing to undo the saga by.
+            behind, call = (), None if step.is_pivot else step
             continue
         if behind and (step.timeout is None) != (behind[0].timeout is None):
             behind, call = (), None  # the server's limit for one of them would hold for the other

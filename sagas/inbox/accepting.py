@@ -131,7 +131,7 @@ def _store(commands: list[Command], places: Reserved, *, consumer: str) -> int:
             case _:
                 assert_never(command)
     # Of two commands for one saga the first counts: `unknown_sagas()` keeps the last of an id.
-    new = unknown_sagas(sagas[::-1])
+    new = unknown_sagas(sagas[::-1])[::-1]
     places.claimed = insert_sagas(new, claim=places.claim)
     # After the sagas: a cancel may have come in the same batch as the command that it cancels.
     changed = len(new) + _request_cancels(cancels)

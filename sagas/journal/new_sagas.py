@@ -1,9 +1,14 @@
 """Build and insert the rows of new sagas; no other module builds such rows."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
+
+from django.db import connection
+from django.db.models.constants import OnConflict
+from django.db.models.sql import InsertQuery
 
 from saga_runtime.correlation import Correlation
 from sagas.definition.identity import saga_id
@@ -71,18 +76,30 @@ def insert_sagas(sagas: Collection[Saga], *, claim: ClaimNew | None = None) -> l
             saga.status, saga.epoch, saga.worker = SagaStatus.RUNNING, 1, claim.worker
             saga.next_run_at = sql.moment_after(claim.lease)
     # In the order of ids: two consumers that insert the same sagas must not deadlock.
-    rows = sorted(sagas, key=lambda saga: saga.id)
-    Saga.objects.bulk_create(rows, ignore_conflicts=True)
-    if claim is None or not taken:
+    inserted = _insert(sorted(sagas, key=lambda saga: saga.id))
+    claimed = [saga.id for saga in taken if saga.id in inserted]
+    if claim is None or not claimed:
         return []
-    among, keys = sql.among([saga.id for saga in taken])
-    # Read back: of a saga that another consumer has inserted meanwhile, this row is not there.
-    found = sql.run(
-        f"SELECT {', '.join(returned_columns())} FROM sagas_saga"  # noqa: S608 - constants
-        f" WHERE {among} AND worker = %s AND epoch = 1",
-        [*keys, claim.worker],
-    )
+    among, keys = sql.among(claimed)
+    columns = ", ".join(returned_columns())
+    found = sql.run(f"SELECT {columns} FROM sagas_saga WHERE {among}", keys)  # noqa: S608
     return load_claimed(found, worker=claim.worker, began=began)
+
+
+def _insert(rows: Sequence[Saga]) -> set[UUID]:
+    """Insert rows, and return the ids of those that were not there."""
+    # As `bulk_create()` does it, which does not tell: a saga that another consumer inserts
+    # meanwhile may be claimed by this very worker before this statement goes on.
+    fields = Saga._meta.concrete_fields  # noqa: SLF001
+    size = max(1, connection.ops.bulk_batch_size(fields, rows))
+    inserted: set[UUID] = set()
+    for first in range(0, len(rows), size):
+        query = InsertQuery(Saga, on_conflict=OnConflict.IGNORE)
+        query.insert_values(fields, [*rows[first : first + size]])
+        for text, params in query.get_compiler(connection=connection).as_sql():
+            found = sql.run(f"{text} RETURNING id", params)
+            inserted |= {sql.uuid_of(key) for (key,) in found}
+    return inserted
 
 
 def unknown_sagas(sagas: Collection[Saga]) -> list[Saga]:

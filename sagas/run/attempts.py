@@ -156,7 +156,8 @@ class Attempts:
         """
         if not step.is_external:
             # The answer that led to a local step must commit before it, or with it.
-            await self._writer.settle(but_held=self._may_share(tries))
+            shares = self._may_share(tries) and self._plans.of(step) is not None
+            await self._writer.settle(but_held=shares)
             # A parallel step, or the worker's end, may have suspended the run during the wait.
             self._state.stop_if_suspended()
         await self._decisions.stop_if_decided(step, tries)

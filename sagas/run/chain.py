@@ -60,8 +60,7 @@ class Chain:
     ) -> None:
         self.before = () if answer is None else (answer,)
         self.done: list[StepEntry] = []
-        following = (*plan.steps, *filter(None, [plan.call]))
-        self.pivots = [step.name for step in following if step.is_pivot]
+        self.pivots = [step.name for step in plan.steps if step.is_pivot]
         self._start: StepEntry | None = None
         self._plan = plan
         self._first = first

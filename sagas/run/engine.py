@@ -151,7 +151,8 @@ class DrivenSaga:
         Raises:
             Decided: always.
         """
-        if record is not None and record.status in (StepStatus.UNKNOWN, StepStatus.STARTED):
+        is_in_doubt = record and record.status in (StepStatus.UNKNOWN, StepStatus.STARTED)
+        if is_in_doubt or step.name in self._state.started_ahead:
             self._undo_too(step.name)
         raise Decided(self._state.failure)
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -126,11 +127,10 @@ class Executor:
         )
         self._worker = worker
         self._places = Places(concurrency)
-        self._concurrency = concurrency
-        self._is_claiming = False
         self._has_released = False
         self._running: dict[asyncio.Task[None], tuple[Claimed, SagaRun | Parking]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = Context()
         self._woken = asyncio.Event()
 
     @property
@@ -151,9 +151,7 @@ class Executor:
         Returns:
             How to claim them; None where no place is free, or where older sagas wait.
         """
-        if not self._is_claiming or not self._claiming.takes_new:
-            return None
-        taken = self._places.take(most)
+        taken = self._places.reserve(most) if self._claiming.takes_new else 0
         if not taken:
             return None
         lease = timedelta(seconds=self._timing.lease)
@@ -171,12 +169,18 @@ class Executor:
 
     def _start_reserved(self, claimed: Sequence[Claimed], reserved: int) -> None:
         # Of a worker that is to stop they are released with the others.
-        started = claimed if self._is_claiming else ()
-        for each in started:
-            self._start(each)
-        self._places.free(reserved - len(started))
-        if not self._is_claiming:
-            self._woken.set()
+        started = 0
+        try:
+            for each in claimed if self._places.is_open else ():
+                self._start(each)
+                started += 1
+        finally:
+            self._places.free(reserved - started)
+            if not self._places.is_open:
+                self._has_released = False
+            # Who waits for room, or for the end of all reservations, is to look again.
+            if started < reserved:
+                self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
         """Claim and run sagas until `stop` is set, then finish or hand over the running sagas.
@@ -187,7 +191,7 @@ class Executor:
         run_loop(self._main(stop), last_seconds=self._timing.loop_end)
 
     async def _main(self, stop: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._context = asyncio.get_running_loop(), copy_context()
         renewing = asyncio.create_task(self._leases.keep())
         try:
             try:
@@ -208,8 +212,8 @@ class Executor:
             WorkerUnwell: calls of steps do not return.
         """
         while not stop.is_set():
-            self._is_claiming = not self._health.is_unwell()
-            if not self._is_claiming:
+            self._places.open(is_open=not self._health.is_unwell())
+            if not self._places.is_open:
                 if self._health.is_hopeless:
                     raise WorkerUnwell(f"this worker ends, unwell: {self._health.describe_stuck()}")
                 await self._hand_over_once()
@@ -221,10 +225,12 @@ class Executor:
 
     async def _claim_once(self) -> float:
         """Claim and start sagas; return the seconds until the next claim."""
-        room = self._places.take(self._concurrency)
+        room = self._places.take_all()
         started = 0
         try:
-            found = await self._claiming.claim(room, is_idle=not self._running)
+            # A suspect runs alone: not beside sagas that are being inserted, either.
+            is_idle = not self._running and room == self._places.count
+            found = await self._claiming.claim(room, is_idle=is_idle)
             for claimed in found.sagas:
                 self._start(claimed)
                 started += 1
@@ -256,14 +262,16 @@ class Executor:
         run: SagaRun | Parking
         if found is not None and not unfit:
             run = SagaRun(claimed, found, self._resources)
-            task = asyncio.create_task(self._guard(claimed, run.execute))
+            task = self._begin(self._guard(claimed, run.execute))
         else:
             run = parking = Parking(claimed, self._resources)
-            task = asyncio.create_task(
-                self._guard(claimed, lambda: self._park(claimed, parking, unfit))
-            )
+            task = self._begin(self._guard(claimed, lambda: self._park(claimed, parking, unfit)))
         self._running[task] = (claimed, run)
         task.add_done_callback(self._ended)
+
+    def _begin(self, guarded: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        # In the worker's context: what the inbox's thread has set is none of the saga's.
+        return asyncio.create_task(guarded, context=self._context.copy())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         claimed, run = self._running.pop(task)
@@ -272,7 +280,7 @@ class Executor:
         if run.hangs:
             self._leases.let_run_out(claimed.id)
         self._places.free()
-        if self._claiming.wants_an_end or not self._is_claiming:
+        if self._claiming.wants_an_end or not self._places.is_open:
             self._woken.set()
 
     def _cost_too_many(self, claimed: Claimed) -> str:
@@ -312,7 +320,7 @@ class Executor:
             name=claimed.name,
             key=claimed.key,
             ending=Ending.PARKED,
-            context=claimed.context,
+            context=claimed.context_so_far,
             reason=reason,
         )
         # A hook that hangs would cost each worker a thread, and the saga would never be parked.
@@ -322,13 +330,8 @@ class Executor:
 
     async def _finish_running(self) -> None:
         """Let running sagas finish within the grace, and hand over the rest."""
-        self._is_claiming = False
-        # Sagas that are claimed with their insert just now are to be released with the others.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timing.close_timeout):
-                while self._places.taken > len(self._running):
-                    await self._woken.wait()
-                    self._woken.clear()
+        self._places.open(is_open=False)
+        await self._until_nothing_is_reserved()
         # First the runs that wait stop, and steps may go on to the next ones; after the grace every
         # run stops behind its step.
         if self._running:
@@ -341,7 +344,19 @@ class Executor:
                 run.suspend("the worker is stopping")
         if self._running:
             await asyncio.wait(self._running, timeout=self._timing.grace)
+        await self._until_nothing_is_reserved()
         await self._leases.release_at_the_end()
+
+    async def _until_nothing_is_reserved(self) -> None:
+        """Wait, for a while, for sagas that are claimed with their insert just now.
+
+        They are to be released with the others.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.close_timeout):
+                while self._places.taken > len(self._running):
+                    await self._woken.wait()
+                    self._woken.clear()
 
 
 def _misfit(claimed: Claimed, found: SagaType | None) -> str:

@@ -286,7 +286,8 @@ def test_the_longest_held_connection_makes_room(server: Running) -> None:
         first.sendall(b"GET / HT")
         second.sendall(b"GET / HT")
         assert requests.get(f"{server.url}/health/", timeout=TIMEOUT).status_code == 200
-        assert first.recv(1) == b""
+        with suppress(ConnectionResetError):  # where the server had not read it yet
+            assert first.recv(1) == b""
         second.sendall(b"TP/1.0\r\n\r\n")
         assert second.recv(4) == b"HTTP"
 

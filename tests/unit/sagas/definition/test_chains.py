@@ -85,6 +85,10 @@ def test_the_external_step_behind_a_chain_can_start_with_it() -> None:
     assert calls([step("a")], [external, step("b")]) == {"a": None}
 
 
+def test_a_pivot_is_not_started_ahead() -> None:
+    assert calls([step("a")], [step("x", is_external=True, is_pivot=True)]) == {"a": None}
+
+
 @pytest.mark.parametrize("other", ["commits_alone", "has_hooks"])
 def test_one_that_shares_nothing_starts_alone(other: str) -> None:
     external = step("x", is_external=True, **{other: True})

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -26,7 +27,7 @@ from sagas.run.timing import Timing
 from sagas.worker.executor import Executor
 from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended
 from tests.unit.sagas.scripted_sagas import Part, Script
-from tests.unit.waiting import TIMEOUT, until
+from tests.unit.waiting import TIMEOUT, in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -217,7 +218,7 @@ def test_of_a_worker_that_stops_are_released(tour: str, script: Script) -> None:
         if point is Point.BEFORE_INBOX_COMMIT:
             stop.set()
             worker.wake()
-            until(lambda: not worker._is_claiming)
+            until(lambda: not worker._places.is_open)
 
     end = observe(stop_now)
     (saga,) = accept(worker, "a")
@@ -264,3 +265,54 @@ def test_without_a_worker_are_pending(tour: str) -> None:
     accepting.accept([record("a")], consumer="tests")
     assert Saga.objects.get().status == "pending"
     assert new_sagas.insert_sagas([]) == []
+
+
+@pytest.mark.on_postgresql  # on SQLite nobody else can write meanwhile
+def test_that_this_worker_has_claimed_meanwhile_runs_once(
+    tour: str, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another consumer inserts it just before our insert, and our worker claims it at once."""
+    held = Held(script)
+    real = new_sagas.unknown_sagas
+
+    def unknown_sagas(sagas: Any) -> Any:
+        found = real(sagas)
+
+        def insert(_: threading.Event) -> None:
+            begin(tour, key="a")
+            worker.wake()
+            until(lambda: script.calls == ["fly"])
+
+        with in_thread(insert):
+            pass
+        return found
+
+    monkeypatch.setattr(accepting, "unknown_sagas", unknown_sagas)
+    with idle_worker() as worker:
+        (saga,) = accept(worker, "a")
+        held.go.set()
+        until(lambda: is_ended(saga) and not worker._places.taken)
+    assert script.calls == ["fly"]
+
+
+def test_the_oldest_of_a_batch_run_first(tour: str, script: Script) -> None:
+    held = Held(script)
+    with idle_worker(concurrency=2) as worker:
+        sagas = accept(worker, "a", "b", "c", "d")
+        pending = Saga.objects.filter(status="pending").values_list("key", flat=True)
+        assert set(pending) == {"c", "d"}
+        held.go.set()
+        until(lambda: is_ended(*sagas))
+
+
+def test_a_step_sees_nothing_that_the_inbox_has_set(tour: str, script: Script) -> None:
+    """Such as what a trigger binds for its log lines."""
+    bound: ContextVar[str] = ContextVar("bound", default="")
+    seen: list[str] = []
+    script.acts["fly"] = lambda _: seen.append(bound.get())
+    with idle_worker() as worker:
+        token = bound.set("by the inbox")
+        (saga,) = accept(worker, "a")
+        bound.reset(token)
+        until(lambda: is_ended(saga))
+    assert seen == [""]

@@ -19,6 +19,7 @@ from sagas.journal.cancelling import request_cancel
 from sagas.models import Saga, SagaAttempt
 from sagas.run.saga_run import SagaRun
 from sagas.worker.executor import Executor
+from tests.unit.sagas import journal_entries as entries
 from tests.unit.sagas.saga_running import (
     Context,
     Register,
@@ -27,7 +28,7 @@ from tests.unit.sagas.saga_running import (
     run_to_end,
     working,
 )
-from tests.unit.sagas.scripted_sagas import Part, Script, chain, failing, raising
+from tests.unit.sagas.scripted_sagas import Part, Script, chain, claimed_by, failing, raising
 from tests.unit.waiting import in_thread, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -223,6 +224,22 @@ class TestTheStepBehind:
         assert "eat:F" not in journal_of(saga)
 
 
+def test_an_answer_is_committed_before_a_step_that_cannot_share(
+    register: Register, script: Script
+) -> None:
+    """A person has settled a later step: then nothing follows the step in its transaction."""
+    parts = [Part("fly"), Part("stay", external=True), Part("eat"), Part("pack")]
+    register(script.saga("tour", *chain(*parts)))
+    saga = begin("tour")
+    claimed = claimed_by("a person")
+    entries.done(claimed, "pack", "F", attempt=1, result={})
+    Saga.objects.filter(id=saga).update(worker="", takeovers=0, next_run_at=timezone.now())
+    seen: list[dict[str, tuple[str, int]]] = []
+    script.acts["eat"] = lambda _: seen.append(journal_of(saga))
+    assert run_to_end(saga).status == "completed"
+    assert seen[0]["stay:F"] == ("done", 1)
+
+
 class TestACancel:
     def test_during_the_call_undoes_it(self, tour: str, script: Script) -> None:
         saga = begin(tour)
@@ -254,16 +271,16 @@ class TestACancel:
         assert run_to_end(saga).status == "rolled_back"
         assert script.calls == ["fly", "stay", "eat", "unstay", "unfly"]
 
-    def test_is_refused_behind_the_start_of_a_pivot(
+    def test_is_accepted_until_a_pivot_starts(
         self, register: Register, script: Script, at: At
     ) -> None:
+        """No start of a pivot is written ahead: it could not be taken back."""
         parts = [Part("fly"), Part("stay", external=True, pivot=True), Part("eat")]
         register(script.saga("tour", *chain(*parts)))
         saga = begin("tour")
-        refused: list[str] = []
-        at(Point.STEP_DONE, "fly:F", lambda: refused.extend(cancel(saga)))
-        assert run_to_end(saga).status == "completed"
-        assert len(refused) == 1
+        at(Point.STEP_DONE, "fly:F", lambda: cancel(saga))
+        assert run_to_end(saga).status == "rolled_back"
+        assert script.calls == ["fly", "unfly"]
 
 
 class TestACallThatIsStartedAndNotMade:
