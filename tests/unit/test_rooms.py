@@ -40,6 +40,11 @@ def writes_of_saga_tables(source: str) -> Iterator[str]:
                 parts = {each.attr for each in inside if isinstance(each, ast.Attribute)}
                 if "saga" in names or (names | parts) & MODELS or parts & RELATED:
                     yield f"{node.lineno}: {ast.unparse(node)[:80]}"
+            case (
+                ast.Call(func=ast.Name(id="InsertQuery" | "UpdateQuery" | "DeleteQuery")) as called
+            ):
+                if {each.id for each in ast.walk(called) if isinstance(each, ast.Name)} & MODELS:
+                    yield f"{node.lineno}: {ast.unparse(node)[:80]}"
             case ast.Constant(value=str() as text) if WRITING_SQL.search(text):
                 yield f"{node.lineno}: {text.strip()[:80]}"
 
