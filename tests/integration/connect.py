@@ -110,7 +110,7 @@ class Connect:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(30)
+                self._process.wait(PATIENCE)
             finally:
                 self._process.kill()
                 self._process.wait()
