@@ -2,14 +2,14 @@
 
 from typing import assert_never
 
-from django.db import connection, router
-from django.utils import timezone
+from django.db import router
 
 from orders.fulfilment import Charge, record_charge
 from orders.messages import EVENTS, ORDER_CANCELLED, ORDER_FULFILLED, ORDER_REJECTED
 from orders.models import Order, OrderStatus
 from outbox import enqueue
 from saga_runtime.logs import get_logger
+from saga_runtime.round_trips import this_moment
 from sagas import Ending, SagaOutcome
 
 logger = get_logger(__name__)
@@ -61,12 +61,11 @@ def _record_charge(order: Order, outcome: SagaOutcome) -> None:
 
 def _set_status(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
     """Set the order's status and reason; None where the command named no order of ours."""
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
     # The row changes and comes back in one round trip.
     changed = Order.objects.using(router.db_for_write(Order)).raw(
         "UPDATE orders_order SET status = %s, reason = %s, updated_at = %s WHERE order_id = %s"
         " RETURNING id, order_id, user_id, amount, status, reason, saga_id",
-        [status.value, outcome.reason, now, outcome.key],
+        [status.value, outcome.reason, this_moment(), outcome.key],
     )
     order = next(iter(changed), None)
     if order is None:

@@ -19,7 +19,7 @@ from orders.models import (
     ReservationStatus,
     Shipment,
 )
-from saga_runtime.round_trips import Statement, run_together
+from saga_runtime.round_trips import Statement, run_together, this_moment
 
 # No row for a product that does not exist.
 _RESERVE = """
@@ -103,7 +103,7 @@ def reserve_stock(*, order_id: str) -> Order:
     # The products last: until the commit, other orders wait for their rows.
     found = run_together(
         *reserve,
-        (_SET_STATUS, [OrderStatus.PROCESSING.value, _now(), order.pk]),
+        (_SET_STATUS, [OrderStatus.PROCESSING.value, this_moment(), order.pk]),
         *_lock_products(order.pk, len(wanted)),
         *take,
     )
@@ -183,7 +183,7 @@ def record_charge(*, order_id: str, charge: Charge) -> None:
 
 def _enter(order_id: str, charge: Charge) -> Statement:
     values = [charge.key, charge.transaction_id, str(charge.amount)]
-    return _ENTER_CHARGE, [*values, PaymentStatus.CHARGED.value, _now(), order_id]
+    return _ENTER_CHARGE, [*values, PaymentStatus.CHARGED.value, this_moment(), order_id]
 
 
 def record_refund(*, order_id: str, charge_key: str, transaction_id: str = "") -> None:
@@ -236,7 +236,7 @@ def ship(*, order_id: str, charge: Charge | None = None) -> Shipment:
     tracking = f"TRACK-{order_id}"
     # The products last: until the commit, other orders wait for their rows.
     [(shipment,)], *_ = run_together(
-        (_SHIP, [number, tracking, _now()]),
+        (_SHIP, [number, tracking, this_moment()]),
         *_lock_products(number, products),
         (_SEND_FROM_STOCK, [number]),
         (_CLOSE_RESERVATIONS, [ReservationStatus.SHIPPED.value, number]),
@@ -249,11 +249,6 @@ def _active_reservations(order_id: str) -> list[Reservation]:
         order__order_id=order_id, status=ReservationStatus.ACTIVE
     )
     return list(reservations.order_by("product_id"))
-
-
-def _now() -> object:
-    """Return this moment, as the database takes it in a statement of our own."""
-    return connection.ops.adapt_datetimefield_value(timezone.now())
 
 
 def _close(reservation: Reservation, status: ReservationStatus) -> None:

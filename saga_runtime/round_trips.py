@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.db import connection
+from django.utils import timezone
 
 Statement = tuple[str, Sequence[Any]]
 """SQL with `%s` for each parameter, and the parameters."""
@@ -34,6 +35,11 @@ def run_together(*statements: Statement) -> list[Rows]:
             found.append(cursor.fetchall() if cursor.description else [])
             cursor.cursor.nextset()
         return found
+
+
+def this_moment() -> object:
+    """Return the present moment, as the database takes it for a parameter of a statement."""
+    return connection.ops.adapt_datetimefield_value(timezone.now())
 
 
 def _run(text: str, values: Sequence[Any]) -> Rows:

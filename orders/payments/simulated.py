@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, transaction
-from django.utils import timezone
+from django.db import transaction
 
 from orders.errors import PaymentDeclined, PaymentUnavailable
 from orders.models import LedgerStatus, SimulatedCharge
-from saga_runtime.round_trips import run_together
+from saga_runtime.round_trips import run_together, this_moment
 
 STALL_SECONDS = 30.0
 _CHARGE = """
@@ -143,8 +142,9 @@ def _enter_charge(key: str, reference: str, amount: Decimal) -> str | None:
     """Insert a charge, in one statement; return the status, or None where the key is known."""
     # No lock and no look before: of two charges with one key the second waits for the first one's
     # commit, and inserts nothing.
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
-    [rows] = run_together((_CHARGE, [key, reference, str(amount), LedgerStatus.CHARGED.value, now]))
+    [rows] = run_together(
+        (_CHARGE, [key, reference, str(amount), LedgerStatus.CHARGED.value, this_moment()])
+    )
     return rows[0][0] if rows else None
 
 
