@@ -149,9 +149,14 @@ MAY_HAVE_HAPPENED = (StepStatus.STARTED, StepStatus.DONE, StepStatus.UNKNOWN)
 
 
 class SagaStep(models.Model):
-    """Keep the last state of a step, forward or compensating."""
+    """Keep a step, forward or compensating, with its last attempt.
 
-    saga = models.ForeignKey(Saga, on_delete=models.CASCADE, related_name="steps")
+    A step that succeeds at its first attempt costs this row only. The attempts before the last are
+    `SagaAttempt`s.
+    """
+
+    # The unique constraint begins with the saga: a further index would only cost each insert.
+    saga = models.ForeignKey(Saga, on_delete=models.CASCADE, related_name="steps", db_index=False)
     step = models.CharField(max_length=255)
     kind = models.CharField(max_length=1, choices=StepKind.choices)
     status = models.CharField(max_length=16, choices=StepStatus.choices)
@@ -162,6 +167,12 @@ class SagaStep(models.Model):
     key = models.CharField(max_length=600, help_text="idempotency key")
     result = models.TextField(blank=True, default="")
     error = models.TextField(blank=True, default="")
+    traceback = models.TextField(
+        blank=True, default="", db_default="", help_text="of the error, cut"
+    )
+    worker = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="of the last attempt"
+    )
     resolved_by = models.CharField(max_length=255, blank=True, default="")
     started_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -177,13 +188,13 @@ class SagaStep(models.Model):
 
 
 class SagaAttempt(models.Model):
-    """Keep the start or the end of an attempt at a step. Rows are only ever added.
+    """Keep an attempt at a step that another attempt, or a person's word, came after.
 
-    An external attempt has a row for the start and a row for the end, a local attempt only the
-    latter.
+    Rows are only ever added, when the step's row is about to change. An attempt whose worker was
+    lost stays `started`. `at` is the attempt's end, or the start where the end is unknown.
     """
 
-    # The unique constraint begins with the saga: a further index would only cost each insert.
+    # Without an index of its own, as in SagaStep.
     saga = models.ForeignKey(
         Saga, on_delete=models.CASCADE, related_name="attempts", db_index=False
     )

@@ -161,20 +161,13 @@ def _write_end(entry: Entry, steps: Sequence[StepEntry], *, names: Collection[st
         ChainBroken: a cancel waits, or the journal does not let the saga end so.
     """
     saga = entry.saga
-    at = sql.text_of(timezone.now())
-    rows = [statements.step_row(saga, step, at=at) for step in steps]
+    rows = [statements.step_row(saga, step) for step in steps]
     # Those of the last step are not the hook's.
     limits = libpq.usual_limits() if has_hook(saga.name, Ending.COMPLETED) else []
     # The saga's row once: its end is the fence, and the begin of a pivot.
-    written, *_, ended = sql.run_together(
-        [
-            statements.upsert_steps(rows),
-            statements.insert_attempts(rows),
-            *limits,
-            end_conditions.completion(saga, names, pivot=entry.unless_cancelled),
-        ]
+    ended = _write_steps(
+        saga, rows, [*limits, end_conditions.completion(saga, names, pivot=entry.unless_cancelled)]
     )
-    _check_all_written(saga, rows, written)
     if ended:
         return
     if not sql.run(*statements.fence(saga)):
@@ -190,18 +183,10 @@ def _write_local(entry: Entry, steps: Sequence[StepEntry]) -> str:
         steps: all that the transaction has: the answer of a call, the first step, what follows.
     """
     fence = statements.pivot_fence if BeginPivot() in entry.changes else statements.fence
-    at = sql.text_of(timezone.now())
-    rows = [statements.step_row(entry.saga, step, at=at) for step in steps]
+    rows = [statements.step_row(entry.saga, step) for step in steps]
     # The fence last: until then neither claims nor cancels wait for this step's row lock.
-    written, *_, held = sql.run_together(
-        [
-            statements.upsert_steps(rows),
-            statements.insert_attempts(rows),
-            *statements.forget_takeovers([entry.saga]),
-            fence(entry.saga),
-        ]
-    )
-    _check_all_written(entry.saga, rows, written)
+    forgiven = statements.forget_takeovers([entry.saga])
+    held = _write_steps(entry.saga, rows, [*forgiven, fence(entry.saga)])
     # The pivot's fence finds no row either way; the plain fence tells a cancel from a takeover.
     if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga)):
         raise CancelRequested
@@ -210,16 +195,22 @@ def _write_local(entry: Entry, steps: Sequence[StepEntry]) -> str:
     return str(held[0][0])
 
 
-def _check_all_written(
-    saga: Claimed, rows: Sequence[statements.StepRow], written: Sequence[object]
-) -> None:
-    """Check that each step's attempt is the current one.
+def _write_steps(
+    saga: Claimed, rows: Sequence[statements.StepRow], after: Sequence[sql.Statement]
+) -> sql.Rows:
+    """Write the steps' rows, and what follows, in one round trip.
+
+    Returns:
+        The rows of the last statement.
 
     Raises:
         LeaseLost: the upsert has left a row as it was: with a later attempt, or a person's word.
     """
-    if len(written) < len(rows):
+    kept = statements.keep_former_attempts(rows)
+    found = sql.run_together([*kept, statements.upsert_steps(rows), *after])
+    if len(found[len(kept)]) < len(rows):
         raise LeaseLost(_taken_over(saga))
+    return found[-1]
 
 
 def _taken_over(saga: Claimed) -> str:

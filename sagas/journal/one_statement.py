@@ -26,16 +26,20 @@ from sagas.models import StepStatus
 
 _TYPES = {
     **statements.STEP_COLUMNS,
-    **statements.ATTEMPT_COLUMNS,
     "n": "int", "epoch": "bigint", "guarded": "boolean", "forgiven": "boolean",
-    "pivot": "boolean", "ending": "text", "steps": "json",
+    "pivot": "boolean", "ending": "text", "steps": "json", "at": "timestamptz",
 }  # fmt: skip
 _IS_DONE = end_conditions.is_done(
     "SELECT json_array_elements_text(valid.steps)", "json_array_length(valid.steps)"
 )
 _STEP_COLUMNS = ", ".join(statements.STEP_COLUMNS)
-_ATTEMPT_COLUMNS = ", ".join(statements.ATTEMPT_COLUMNS)
 _ADMITTED_STEPS = f"SELECT {_STEP_COLUMNS} FROM admitted WHERE step <> ''"  # noqa: S608 - constants
+_KEEP_FORMER = statements.keep_former_from(
+    " JOIN admitted ON admitted.saga_id = former.saga_id"
+    " AND admitted.step = former.step AND admitted.kind = former.kind",
+    # A first attempt comes after none: PostgreSQL then looks for no row.
+    "admitted.attempt > 1 AND former.attempt < admitted.attempt",
+)
 _STATEMENT = (
     # The entries, a row for each, numbered: one parameter, however many there are.
     f"""
@@ -53,6 +57,10 @@ WITH given AS MATERIALIZED (
     SELECT given.* FROM given JOIN held ON held.id = saga_id AND held.epoch = given.epoch
     WHERE NOT guarded OR cancel_reason = ''
 ), """
+    # The attempts that these come after, with what the steps' rows say before this statement.
+    f"""kept AS (
+    {_KEEP_FORMER}
+), """
     # The steps' rows; returned are the rows that no later attempt has overtaken.
     f"""written AS (
     {statements.upsert_from(_ADMITTED_STEPS)}
@@ -61,11 +69,6 @@ WITH given AS MATERIALIZED (
     """valid AS MATERIALIZED (
     SELECT * FROM admitted
     WHERE step = '' OR (saga_id, step, kind) IN (SELECT saga_id, step, kind FROM written)
-), """
-    # The attempts; one is there already where an answer was lost and the entry comes again.
-    f"""tried AS (
-    INSERT INTO sagas_attempt ({_ATTEMPT_COLUMNS})
-    SELECT {_ATTEMPT_COLUMNS} FROM valid WHERE step <> '' ON CONFLICT DO NOTHING
 ), """
     # Ends that the journal does not allow. All parts of a statement see the tables as they were
     # before the statement, so an end is checked against the steps of earlier commits.
@@ -146,6 +149,6 @@ def _given_row(n: int, entry: Entry, at: str) -> dict[str, Any]:
         else:
             row["pivot"] = True
     if step is not None:
-        row |= statements.step_row(saga, step, at=at)
+        row |= statements.step_row(saga, step)
         row["forgiven"] = bool(saga.takeovers) and step.status is not StepStatus.STARTED
     return row

@@ -18,33 +18,29 @@ from sagas.models import StepStatus
 
 STEP_COLUMNS = {
     "saga_id": "uuid", "step": "text", "kind": "text", "status": "text", "attempt": "int",
-    "failures": "int", "key": "text", "result": "text", "error": "text", "resolved_by": "text",
-    "started_at": "timestamptz", "finished_at": "timestamptz",
+    "failures": "int", "key": "text", "result": "text", "error": "text", "traceback": "text",
+    "worker": "text", "resolved_by": "text", "started_at": "timestamptz",
+    "finished_at": "timestamptz",
 }  # fmt: skip
 """The columns of sagas_step written by an attempt, with their types in PostgreSQL."""
 
-ATTEMPT_COLUMNS = {
-    "saga_id": "uuid", "step": "text", "kind": "text", "attempt": "int", "status": "text",
-    "error": "text", "traceback": "text", "worker": "text", "started_at": "timestamptz",
-    "at": "timestamptz",
-}  # fmt: skip
-"""The columns of sagas_attempt, with their types in PostgreSQL."""
-
 StepRow = Mapping[str, Any]
-"""A JSON value for each of STEP_COLUMNS and of ATTEMPT_COLUMNS."""
+"""A JSON value for each of STEP_COLUMNS."""
 
-_UPDATED = ("status", "attempt", "failures", "result", "error", "started_at", "finished_at")
+_UPDATED = (
+    "status", "attempt", "failures", "result", "error", "traceback", "worker", "started_at",
+    "finished_at",
+)  # fmt: skip
 _FINAL = quoted(status for status, after in STEP_TRANSITIONS.items() if not after)
 _SETS = ", ".join(f"{column} = excluded.{column}" for column in _UPDATED)
 
 
-def step_row(saga: Claimed, step: StepEntry, *, at: str) -> dict[str, Any]:
-    """Build the columns of a step's row, and of the attempt's row.
+def step_row(saga: Claimed, step: StepEntry) -> dict[str, Any]:
+    """Build the columns of a step's row.
 
     Args:
         saga: the saga, as claimed by the worker.
         step: the attempt.
-        at: the present moment, written by `sql.text_of`.
     """
     return {
         "saga_id": sql.id_text(saga.id),
@@ -56,12 +52,11 @@ def step_row(saga: Claimed, step: StepEntry, *, at: str) -> dict[str, Any]:
         "key": step_key(saga.id, step.step, step.kind),
         "result": step.result,
         "error": bounded(step.error),
+        "traceback": step.traceback,
+        "worker": saga.worker,
         "resolved_by": "",
         "started_at": sql.text_of(step.started_at),
         "finished_at": _finished_at(step),
-        "traceback": step.traceback,
-        "worker": saga.worker,
-        "at": at,
     }
 
 
@@ -98,14 +93,36 @@ def upsert_from(given: str) -> str:
     )
 
 
-def insert_attempts(rows: Sequence[StepRow]) -> sql.Statement:
-    """Build the statement to insert rows of sagas_attempt; existing rows stay."""
-    given, params = sql.rows_from(ATTEMPT_COLUMNS, rows)
-    text = (
-        f"INSERT INTO sagas_attempt ({', '.join(ATTEMPT_COLUMNS)}) {given}"
-        " ON CONFLICT DO NOTHING"  # written again, after a commit whose answer was lost
+def keep_former_attempts(rows: Sequence[StepRow]) -> list[sql.Statement]:
+    """Build the statements to keep the attempts that those in the rows replace.
+
+    They go before `upsert_steps()`. A first attempt replaces none, and costs no statement.
+    """
+    replaced = "saga_id = %s AND former.step = %s AND former.kind = %s AND former.attempt < %s"
+    text = keep_former_from("", f"former.{replaced}")
+    return [
+        (text, [row["saga_id"], row["step"], row["kind"], row["attempt"]])
+        for row in rows
+        if row["attempt"] > 1
+    ]
+
+
+def keep_former_from(joined: str, condition: str) -> str:
+    """Build the SQL to insert rows of sagas_step, as they are, into sagas_attempt.
+
+    Left out are settled steps, and attempts that are kept already.
+
+    Args:
+        joined: SQL behind `FROM sagas_step AS former`.
+        condition: SQL that selects the rows.
+    """
+    columns = ("saga_id", "step", "kind", "attempt", "status", "error", "traceback", "worker")
+    return (
+        f"INSERT INTO sagas_attempt ({', '.join(columns)}, started_at, at)"  # noqa: S608 - constants
+        f" SELECT {', '.join(f'former.{column}' for column in columns)}, former.started_at,"
+        f" COALESCE(former.finished_at, former.started_at) FROM sagas_step AS former{joined}"
+        f" WHERE former.status NOT IN ({_FINAL}) AND {condition} ON CONFLICT DO NOTHING"
     )
-    return text, params
 
 
 def forget_takeovers(sagas: Collection[Claimed]) -> list[sql.Statement]:

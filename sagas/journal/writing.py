@@ -7,12 +7,10 @@ fence, or none, still holds at the commit.
 """
 
 from collections.abc import Collection, Sequence
-from itertools import compress
 from typing import assert_never
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
 
 from saga_runtime.text import bounded
 from sagas.journal import end_conditions, one_statement, sql, statements
@@ -123,7 +121,7 @@ def _verdict(
 
 
 def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
-    """Write the steps and attempts of entries.
+    """Write the steps of entries.
 
     Returns:
         Saga, step and kind of each written row: a later attempt's row stays unchanged.
@@ -131,17 +129,18 @@ def _write_steps(entries: list[Entry]) -> set[tuple[UUID, str, str]]:
     if not entries:
         return set()
     pairs = [(entry.saga, entry.step) for entry in entries if entry.step]
-    at = sql.text_of(timezone.now())
-    rows = [statements.step_row(saga, step, at=at) for saga, step in pairs]
-    written = sql.run(*statements.upsert_steps(rows))
+    rows = [statements.step_row(saga, step) for saga, step in pairs]
+    *_, written = sql.run_together(
+        [*statements.keep_former_attempts(rows), statements.upsert_steps(rows)]
+    )
     current = {(sql.uuid_of(key), step, kind) for key, step, kind in written}
-    is_current = [(saga.id, step.step, step.kind) in current for saga, step in pairs]
     ended = [
-        saga for saga, step in compress(pairs, is_current) if step.status is not StepStatus.STARTED
+        saga
+        for saga, step in pairs
+        if step.status is not StepStatus.STARTED and (saga.id, step.step, step.kind) in current
     ]
-    if current:
-        tried = statements.insert_attempts([*compress(rows, is_current)])
-        sql.run_together([tried, *statements.forget_takeovers(ended)])
+    if forgive := statements.forget_takeovers(ended):
+        sql.run_together(forgive)
     return current
 
 

@@ -87,13 +87,19 @@ def _step(step: SagaStep) -> dict[str, Any]:
 
 def _timeline(saga: Saga) -> list[dict[str, Any]]:
     """Describe each attempt once, as it ended; as `started` where the end is unknown."""
-    # The later row of an attempt replaces the row that says that the attempt has started.
-    last = {(a.step, a.kind, a.attempt): a for a in saga.attempts.all()}
-    return [_attempt(attempt) for attempt in sorted(last.values(), key=lambda a: a.started_at)]
+    attempts: list[SagaAttempt | SagaStep] = [*saga.attempts.all()]
+    # A person's word is no attempt. Rows of the first release do not know their worker: that
+    # release kept the last attempt with the others.
+    attempts += [step for step in saga.steps.all() if step.worker and not step.resolved_by]
+    last = {(a.step, a.kind, a.attempt): a for a in attempts}
+    return [_attempt(each) for each in sorted(last.values(), key=lambda a: a.started_at)]
 
 
-def _attempt(attempt: SagaAttempt) -> dict[str, Any]:
-    ended = attempt.status != StepStatus.STARTED
+def _attempt(attempt: SagaAttempt | SagaStep) -> dict[str, Any]:
+    ended_at = attempt.finished_at if isinstance(attempt, SagaStep) else attempt.at
+    seconds = None
+    if attempt.status != StepStatus.STARTED and ended_at is not None:
+        seconds = round((ended_at - attempt.started_at).total_seconds(), 3)
     return {
         "step": attempt.step,
         "kind": attempt.get_kind_display().lower(),
@@ -103,7 +109,7 @@ def _attempt(attempt: SagaAttempt) -> dict[str, Any]:
         "traceback": attempt.traceback,
         "worker": attempt.worker,
         "started_at": attempt.started_at.isoformat(),
-        "seconds": round((attempt.at - attempt.started_at).total_seconds(), 3) if ended else None,
+        "seconds": seconds,
     }
 
 

@@ -31,7 +31,9 @@ UNDER_WAY = """
 """
 TAKEN_OVER = """
     SELECT count(*) FROM (
-        SELECT saga_id FROM sagas_attempt GROUP BY saga_id HAVING count(DISTINCT worker) > 1
+        SELECT saga_id FROM (
+            SELECT saga_id, worker FROM sagas_step UNION SELECT saga_id, worker FROM sagas_attempt
+        ) AS attempts GROUP BY saga_id HAVING count(*) > 1
     ) taken_over
 """
 FULFILLED = "SELECT order_id, (amount * 100)::int FROM orders_order WHERE status = 'fulfilled'"

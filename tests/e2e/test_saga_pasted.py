@@ -36,13 +36,15 @@ STEPS = """
     SELECT g.key, s.step || ':' || s.kind, s.status, s.attempt
     FROM sagas_step s JOIN sagas_saga g ON g.id = s.saga_id ORDER BY s.id
 """
-WORKERS = "SELECT saga_id FROM sagas_attempt GROUP BY saga_id HAVING count(DISTINCT worker) > 1"
-# Of each call that came back: when it began, and when its answer was in the journal.
+WORKERS = """
+    SELECT saga_id FROM (
+        SELECT saga_id, worker FROM sagas_step UNION SELECT saga_id, worker FROM sagas_attempt
+    ) AS attempts GROUP BY saga_id HAVING count(*) > 1
+"""
+# Of each call that came back: when it began and ended.
 CALLS = """
-    SELECT started.at, ended.at FROM sagas_attempt started JOIN sagas_attempt ended
-    ON (ended.saga_id, ended.step, ended.kind, ended.attempt)
-        = (started.saga_id, started.step, started.kind, started.attempt)
-    WHERE started.status = 'started' AND ended.status <> 'started'
+    SELECT started_at, finished_at FROM sagas_step WHERE finished_at IS NOT NULL
+    UNION ALL SELECT started_at, at FROM sagas_attempt WHERE status <> 'started'
 """
 
 COMPLETED = {

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from django.conf import settings
+from django.db.models import Sum
 from django.test import Client
 from django.utils import timezone
 
@@ -24,7 +25,7 @@ from sagas.crash_points import Point
 from sagas.errors import CancelRefused
 from sagas.inbox import accepting
 from sagas.journal.cancelling import request_cancel
-from sagas.models import InboxMessage, Saga, SagaAttempt
+from sagas.models import InboxMessage, Saga, SagaStep
 from sagas.testing import Moment, Worker, Workers, saga_workers
 from sagas.testing.walk import Cell, CrashMatrix, pause, resume, walk
 from sagas.testing.worker import Options
@@ -102,8 +103,9 @@ def reached_in(matrix: CrashMatrix) -> set[str]:
 
 
 def effects_and_attempts(orders: Orders, n: int) -> tuple[Effects, int]:
-    """The order's effects, and the attempts that its journal has."""
-    return orders.effects(n), SagaAttempt.objects.filter(saga__key=orders.id_of(n)).count()
+    """The order's effects, and how many attempts its journal counts."""
+    attempts = SagaStep.objects.filter(saga__key=orders.id_of(n)).aggregate(Sum("attempt"))
+    return orders.effects(n), attempts["attempt__sum"] or 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sagas.definition import registry
 from sagas.definition.identity import saga_id
 from sagas.journal import codec, writing
 from sagas.journal.entries import Entry, Verdict
-from sagas.models import ACTIVE, Saga, SagaStep
+from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
 from sagas.run.timing import Timing
 from sagas.worker.executor import Executor
 from tests.unit.waiting import in_thread, until
@@ -85,6 +85,24 @@ def run_to_end(
 def is_ended(*sagas: UUID) -> bool:
     """Whether each has ended or parked."""
     return not Saga.objects.filter(id__in=sagas, status__in=ACTIVE).exists()
+
+
+def attempts_of(saga: UUID, *, of: str = "") -> list[SagaAttempt | SagaStep]:
+    """Each attempt that the journal has, in the order in which they began.
+
+    Args:
+        saga: the saga.
+        of: only the attempts at a step, as `charge:F`.
+    """
+    found: list[SagaAttempt | SagaStep] = [*SagaAttempt.objects.filter(saga_id=saga)]
+    found += SagaStep.objects.filter(saga_id=saga, attempt__gt=0, resolved_by="")
+    found.sort(key=lambda each: each.started_at)
+    return [each for each in found if of in ("", f"{each.step}:{each.kind}")]
+
+
+def history_of(saga: UUID) -> list[tuple[str, int, str]]:
+    """Step, number and status of each attempt."""
+    return [(f"{a.step}:{a.kind}", a.attempt, a.status) for a in attempts_of(saga)]
 
 
 def journal_of(saga: UUID) -> dict[str, tuple[str, int]]:

@@ -10,8 +10,15 @@ from django.db import DataError, Error, connection, transaction
 from psycopg import IsolationLevel
 
 from sagas.journal import libpq, sql
-from sagas.models import Saga, SagaAttempt
-from tests.unit.sagas.saga_running import Context, Register, begin, journal_of, run_to_end
+from sagas.models import Saga
+from tests.unit.sagas.saga_running import (
+    Context,
+    Register,
+    attempts_of,
+    begin,
+    journal_of,
+    run_to_end,
+)
 from tests.unit.sagas.scripted_sagas import Part, Script, chain
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
@@ -97,7 +104,7 @@ def test_what_the_commit_refuses_fails_the_step(script: Script) -> None:
     assert saga.status == "rolled_back"
     assert "no commit today" in saga.failure
     assert committed == []
-    assert [a.status for a in SagaAttempt.objects.filter(step="fly's")] == ["failed"]
+    assert [attempt.status for attempt in attempts_of(saga.id, of="fly's:F")] == ["failed"]
 
 
 def test_why_the_server_ended_the_session_is_kept() -> None:
@@ -151,7 +158,7 @@ def commits_refused(status: str) -> Iterator[None]:
         [],
     )
     sql.run(
-        "CREATE CONSTRAINT TRIGGER tests_refuse AFTER INSERT ON sagas_attempt"
+        "CREATE CONSTRAINT TRIGGER tests_refuse AFTER INSERT ON sagas_step"
         " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
         f" WHEN (NEW.status = '{status}') EXECUTE FUNCTION tests_refuse()",
         [],

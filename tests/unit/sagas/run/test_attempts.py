@@ -24,7 +24,16 @@ from sagas.operations import interventions, reports
 from sagas.operations.interventions import InterventionRefused
 from sagas.run.tries import Tries
 from tests.unit.sagas import journal_entries as entries
-from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, run_to_end, working
+from tests.unit.sagas.saga_running import (
+    QUICK,
+    Context,
+    Register,
+    attempts_of,
+    begin,
+    history_of,
+    run_to_end,
+    working,
+)
 from tests.unit.sagas.scripted_sagas import (
     Part,
     Script,
@@ -50,22 +59,20 @@ def tour(register: Register, script: Script) -> None:
     register(script.saga("tour", *chain(Part("fly"), Part("stay", external=True), Part("eat"))))
 
 
-def history(saga: UUID) -> list[tuple[str, int, str]]:
-    rows = SagaAttempt.objects.filter(saga_id=saga)
-    return [(f"{a.step}:{a.kind}", a.attempt, a.status) for a in rows]
-
-
 @pytest.mark.usefixtures("tour")
 class TestHistory:
     def test_of_a_saga_that_goes_well(self) -> None:
         saga = run_to_end(begin("tour")).id
-        assert history(saga) == [
+        assert history_of(saga) == [
             ("fly:F", 1, "done"),
-            ("stay:F", 1, "started"),
             ("stay:F", 1, "done"),
             ("eat:F", 1, "done"),
         ]
-        assert all(a.worker for a in SagaAttempt.objects.all())
+        assert all(a.worker for a in attempts_of(saga))
+
+    def test_of_a_saga_that_goes_well_is_a_row_a_step(self) -> None:
+        run_to_end(begin("tour"))
+        assert (SagaStep.objects.count(), SagaAttempt.objects.count()) == (3, 0)
 
     def test_attempts_are_numbered_and_failures_counted(self, script: Script) -> None:
         script.acts |= {
@@ -75,24 +82,20 @@ class TestHistory:
             "unstay": failing(AWAY),
         }
         saga = run_to_end(begin("tour")).id
-        assert history(saga) == [
+        assert history_of(saga) == [
             ("fly:F", 1, "failed"),
             ("fly:F", 2, "failed"),
             ("fly:F", 3, "done"),
-            ("stay:F", 1, "started"),
             ("stay:F", 1, "unknown"),
-            ("stay:F", 2, "started"),
             ("stay:F", 2, "done"),
             ("eat:F", 1, "failed"),
-            ("stay:C", 1, "started"),
             ("stay:C", 1, "unknown"),
-            ("stay:C", 2, "started"),
             ("stay:C", 2, "done"),
             ("fly:C", 1, "done"),
         ]
         assert failures_of(saga)["fly:F"] == ("done", 3, 2)
-        errors = SagaAttempt.objects.filter(step="fly").values_list("error", flat=True)
-        assert [*errors] == ["ValueError: 1", "ValueError: 2", "", ""]
+        errors = [attempt.error for attempt in attempts_of(saga, of="fly:F")]
+        assert errors == ["ValueError: 1", "ValueError: 2", ""]
 
     def test_a_crash_takes_a_number_and_no_retry(self, script: Script) -> None:
         saga = begin("tour")
@@ -102,13 +105,15 @@ class TestHistory:
             entries.started(claimed_by(f"dead {n}"), "stay", "F", attempt=n)
         script.acts["stay"] = failing(AWAY, AWAY)
         assert run_to_end(saga).status == "completed"
-        of_stay = [(n, status) for step, n, status in history(saga) if step == "stay:F"]
+        of_stay = [(n, status) for step, n, status in history_of(saga) if step == "stay:F"]
         assert of_stay == [
             *((n, "started") for n in (1, 2, 3)),
-            *((n, status) for n in (4, 5) for status in ("started", "unknown")),
-            (6, "started"),
+            *((n, "unknown") for n in (4, 5)),
             (6, "done"),
         ]
+        workers = [attempt.worker for attempt in attempts_of(saga, of="stay:F")]
+        assert workers[:3] == ["dead 1", "dead 2", "dead 3"]
+        assert len({*workers[3:]} - {*workers[:3]}) == 1
         assert failures_of(saga)["stay:F"] == ("done", 6, 2)
 
     def test_a_retry_by_a_person_goes_on_numbering(self, script: Script) -> None:
@@ -117,7 +122,7 @@ class TestHistory:
         call_command("sagas", "retry", str(saga), "--why", "again")
         script.acts["unfly"] = failing(AWAY)
         assert run_to_end(saga).status == "rolled_back"
-        of_undoing = [(n, status) for step, n, status in history(saga) if step == "fly:C"]
+        of_undoing = [(n, status) for step, n, status in history_of(saga) if step == "fly:C"]
         assert of_undoing == [
             (1, "failed"),
             (2, "failed"),
@@ -140,7 +145,7 @@ class TestHistory:
         with working():
             until(has_ended)
         assert has_ended()
-        assert len(seen) == SagaAttempt.objects.count() >= 9
+        assert len(seen) == SagaAttempt.objects.count() == 2
 
 
 @pytest.mark.usefixtures("tour")
@@ -170,6 +175,37 @@ class TestReports:
         begun = [a["started_at"] for a in timeline]
         assert begun == sorted(begun)
 
+    def test_what_a_person_says_is_no_attempt_and_hides_none(self, script: Script) -> None:
+        script.acts |= {"eat": raising(StepRejected("no")), "unstay": raising(AWAY)}
+        saga = run_to_end(begin("tour"))
+        of_undoing = [("compensation", n, "unknown") for n in (1, 2, 3)]
+        for _ in range(2):
+            timeline = reports.report_saga(saga)["timeline"]
+            undoing = [a for a in timeline if (a["step"], a["kind"]) == ("stay", "compensation")]
+            assert [(a["kind"], a["attempt"], a["status"]) for a in undoing] == of_undoing
+            assert [a["error"] for a in undoing] == ["ConnectionError: away"] * 3
+            assert all(a["worker"] for a in undoing)
+            if SagaStep.objects.get(step="stay", kind="C").status == "unknown":
+                call_command("sagas", "resolve", str(saga.id), "stay", "--undo", "--why", "by hand")
+        assert SagaStep.objects.get(step="stay", kind="C").status == "done"
+
+    def test_rows_of_the_first_release_are_read(self) -> None:
+        """It kept a row for each start and each end, and no worker with the step."""
+        saga = Saga.objects.get(id=begin("tour"))
+        began = saga.created_at
+        saga.steps.create(step="stay", kind="F", status="done", attempt=2, started_at=began)
+        for attempt, statuses in {1: ["started"], 2: ["started", "done"]}.items():
+            for status in statuses:
+                saga.attempts.create(
+                    step="stay", kind="F", attempt=attempt, status=status, worker=f"w{attempt}",
+                    started_at=began,
+                )  # fmt: skip
+        timeline = reports.report_saga(saga)["timeline"]
+        assert [(a["attempt"], a["status"], a["worker"]) for a in timeline] == [
+            (1, "started", "w1"),
+            (2, "done", "w2"),
+        ]
+
     def test_show(self, saga: UUID, capsys: pytest.CaptureFixture[str]) -> None:
         call_command("sagas", "show", str(saga))
         text = capsys.readouterr().out
@@ -186,12 +222,10 @@ class TestReports:
 class TestBackoff:
     def gaps(self, saga: UUID, step: str) -> list[float]:
         """Seconds from the end of an attempt to the start of the next."""
-        rows = SagaAttempt.objects.filter(saga_id=saga, step=step, kind="F").exclude(
-            status="started"
-        )
-        ended = [*rows]
+        ends = {kept.attempt: kept.at for kept in SagaAttempt.objects.filter(step=step, kind="F")}
         return [
-            (later.started_at - earlier.at).total_seconds() for earlier, later in pairwise(ended)
+            (later.started_at - ends[earlier.attempt]).total_seconds()
+            for earlier, later in pairwise(attempts_of(saga, of=f"{step}:F"))
         ]
 
     @pytest.mark.parametrize("external", [False, True], ids=["local", "external"])
@@ -262,8 +296,8 @@ class TestTimeoutsOfLocalSteps:
         assert "statement timeout" in saga.failure
         assert script.calls == ["fly", "fly"]
         assert failures_of(saga.id)["fly:F"] == ("failed", 2, 2)
-        for attempt in SagaAttempt.objects.all():
-            assert 0.15 < (attempt.at - attempt.started_at).total_seconds() < 50
+        timeline = reports.report_saga(saga)["timeline"]
+        assert all(0.15 < attempt["seconds"] < 50 for attempt in timeline)
         assert not Saga.objects.filter(name="trace").exists()
 
     @needs_postgresql
@@ -308,9 +342,7 @@ class TestTimeoutsOfLocalSteps:
         script.acts["stay"] = forever()
         saga = run_to_end(begin("tour"))
         assert failures_of(saga.id)["stay:F"] == ("unknown", 2, 2)
-        assert [e for e in SagaAttempt.objects.values_list("error", flat=True) if e] == [
-            "timed out"
-        ] * 2
+        assert [a.error for a in attempts_of(saga.id, of="stay:F")] == ["timed out"] * 2
 
 
 @pytest.mark.usefixtures("tour")
@@ -373,7 +405,7 @@ class TestOurOwnDatabaseAway:
         saga = run_to_end(begin("tour"), write=write)
         assert saga.status == "completed"
         assert script.calls == ["fly", "stay", "eat"]
-        assert history(saga.id).count(("stay:F", 1, "done")) == 1
+        assert history_of(saga.id).count(("stay:F", 1, "done")) == 1
 
     @pytest.mark.usefixtures("one_by_one")
     def test_where_it_never_can_nothing_follows_and_it_is_taken_up_again(

@@ -22,7 +22,7 @@ from sagas.definition.steps import forward_step
 from sagas.errors import CancelRefused, ChainBroken
 from sagas.journal import local_step
 from sagas.journal.cancelling import request_cancel
-from sagas.models import Saga, SagaAttempt, SagaStep
+from sagas.models import Saga, SagaStep
 from sagas.run.chain import Chain
 from sagas.run.plans import Plan
 from sagas.run.state import RunState
@@ -31,6 +31,7 @@ from tests.unit.sagas.saga_running import (
     Context,
     Register,
     begin,
+    history_of,
     is_ended,
     journal_of,
     run_to_end,
@@ -93,7 +94,7 @@ class TestOneTransaction:
         saga = run_to_end(begin(tour))
         assert saga.status == "completed"
         assert journal_of(saga.id) == DONE
-        assert SagaAttempt.objects.filter(saga_id=saga.id).count() == 3
+        assert history_of(saga.id) == [(f"{name}:F", 1, "done") for name in NAMES]
         assert [outcome.ending for outcome in outcomes] == ["completed"]
         after = reached[reached.index("claimed") + 1 :]
         assert after == [
@@ -125,8 +126,7 @@ class TestOneTransaction:
         saga = run_to_end(begin(tour)).id
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT DISTINCT xmin::text FROM sagas_step UNION SELECT xmin::text"
-                " FROM sagas_attempt UNION SELECT xmin::text FROM sagas_saga"
+                "SELECT DISTINCT xmin::text FROM sagas_step UNION SELECT xmin::text FROM sagas_saga"
             )
             assert len(cursor.fetchall()) == 1
         assert is_ended(saga)
@@ -223,7 +223,6 @@ def test_whatever_fails_the_journal_is_that_of_single_steps(
         register(script.saga(name, *chain(*parts)))
         script.acts |= {step: make() for step, make in acts.items()}
         saga = run_to_end(begin(name))
-        attempts = SagaAttempt.objects.filter(saga_id=saga.id).order_by("id")
         found.append(
             (
                 saga.status,
@@ -234,7 +233,7 @@ def test_whatever_fails_the_journal_is_that_of_single_steps(
                     f"{s.step}:{s.kind}": (s.status, s.attempt, s.failures, s.error, s.result)
                     for s in SagaStep.objects.filter(saga_id=saga.id)
                 },
-                sorted((a.step, a.kind, a.attempt, a.status) for a in attempts),
+                sorted(history_of(saga.id)),
             )
         )
     assert found[0] == found[1]
@@ -255,7 +254,7 @@ class TestTheHook:
         saga = run_to_end(begin(tour))
         assert saga.status == "completed"
         assert journal_of(saga.id) == DONE
-        assert SagaAttempt.objects.filter(saga_id=saga.id).count() == 3
+        assert history_of(saga.id) == [(f"{name}:F", 1, "done") for name in NAMES]
 
     def test_that_keeps_failing_parks_the_saga(self, tour: str, on_finish: SetHook) -> None:
         on_finish("tour", lambda _: 1 / 0)  # type: ignore[arg-type]
@@ -479,7 +478,7 @@ class TestACommitWhoseAnswerIsLost:
         saga = run_to_end(begin(tour))
         assert saga.status == "completed"
         assert journal_of(saga.id) == DONE
-        assert SagaAttempt.objects.filter(saga_id=saga.id).count() == 3
+        assert history_of(saga.id) == [(f"{name}:F", 1, "done") for name in NAMES]
         assert script.calls == [*NAMES]
         assert len(outcomes) == 1
         # A chain whose commit fails each time, by what it has deferred, is not tried without end.
@@ -501,7 +500,7 @@ class TestACommitWhoseAnswerIsLost:
         saga = run_to_end(begin(tour))
         assert saga.status == "completed"
         assert script.calls == [*NAMES]
-        assert SagaAttempt.objects.filter(saga_id=saga.id).count() == 3
+        assert history_of(saga.id) == [(f"{name}:F", 1, "done") for name in NAMES]
 
 
 def test_a_run_that_is_to_stop_stops_between_two_steps(tour: str, script: Script) -> None:

@@ -36,7 +36,15 @@ from sagas.journal import group_commit
 from sagas.models import ACTIVE, Saga, SagaAttempt, SagaStep
 from sagas.run.engine import DrivenSaga
 from sagas.run.own_task import call_apart
-from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, run_to_end, working
+from tests.unit.sagas.saga_running import (
+    QUICK,
+    Context,
+    Register,
+    attempts_of,
+    begin,
+    run_to_end,
+    working,
+)
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, raising
 from tests.unit.waiting import until
 
@@ -303,10 +311,7 @@ class TestTexts:
     ) -> None:
         script.acts["stay"] = lambda _: broken()
         saga = run_to_end(begin("tour"))
-        kept = [
-            a.traceback
-            for a in SagaAttempt.objects.filter(saga=saga, step="stay", kind="F", status="unknown")
-        ]
+        kept = [attempt.traceback for attempt in attempts_of(saga.id, of="stay:F")]
         assert [bool(text) for text in kept] == [False, False, True]
         assert "in broken" in kept[-1]
         assert len(kept[-1]) <= LONGEST_TRACEBACK
@@ -319,8 +324,8 @@ class TestTexts:
 
     def test_a_refusal_has_none(self, script: Script, caplog: pytest.LogCaptureFixture) -> None:
         script.acts["stay"] = raising(StepRejected("full"))
-        run_to_end(begin("tour"))
-        assert not SagaAttempt.objects.exclude(traceback="").exists()
+        saga = run_to_end(begin("tour"))
+        assert {attempt.traceback for attempt in attempts_of(saga.id)} == {""}
         assert "Traceback" not in caplog.text
 
 

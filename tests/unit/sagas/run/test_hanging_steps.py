@@ -20,13 +20,21 @@ from sagas import call_in_thread
 from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.errors import SagaParked, WorkerUnwell
 from sagas.journal import sql
-from sagas.models import Saga, SagaAttempt, SagaStatus
+from sagas.models import Saga, SagaStatus
 from sagas.run.timing import Timing
 from sagas.worker import service
 from sagas.worker.executor import Executor
 from sagas.worker.run_here import LocalRunner
 from sagas.worker.service import SagaService
-from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended, journal_of
+from tests.unit.sagas.saga_running import (
+    QUICK,
+    Context,
+    Register,
+    attempts_of,
+    begin,
+    is_ended,
+    journal_of,
+)
 from tests.unit.sagas.scripted_sagas import Part, Script
 from tests.unit.waiting import TIMEOUT, errors, in_thread, until
 
@@ -108,7 +116,7 @@ class TestALocalStep:
             until(lambda: is_ended(stuck), timeout=LONG)
         found = Saga.objects.get(id=stuck)
         assert found.status == SagaStatus.COMPLETED
-        assert {row.status for row in SagaAttempt.objects.filter(saga=stuck)} == {"done"}
+        assert {attempt.status for attempt in attempts_of(stuck)} == {"done"}
 
     def test_that_hangs_each_time_parks_in_the_end(
         self, register: Register, script: Script

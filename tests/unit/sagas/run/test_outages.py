@@ -18,9 +18,9 @@ from saga_runtime.database_errors import alias_of, our_outage
 from sagas import call_in_thread
 from sagas.definition.hooks import Hook, SagaOutcome
 from sagas.inbox import accepting
-from sagas.models import RefusedCommand, Saga, SagaAttempt
+from sagas.models import RefusedCommand, Saga
 from sagas.run import decisions
-from tests.unit.sagas.saga_running import Context, Register, begin, run_to_end
+from tests.unit.sagas.saga_running import Context, Register, attempts_of, begin, run_to_end
 from tests.unit.sagas.scripted_sagas import Part, Script, chain, failures_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -111,8 +111,7 @@ class TestAnotherDatabaseAway:
         assert "unable to open database file" in saga.failure
         status = "unknown" if is_external else "failed"
         assert failures_of(saga.id)["stay:F"] == (status, 3, 3)
-        failed = SagaAttempt.objects.filter(saga=saga, step="stay", kind="F", status=status)
-        assert failed.count() == 3
+        assert [a.status for a in attempts_of(saga.id, of="stay:F")] == [status] * 3
 
     def test_spends_the_retries_of_a_compensation(
         self, register: Register, script: Script, foreign: Callable[[], None]

@@ -11,7 +11,7 @@ import pytest
 
 from saga_runtime.allowance import Allowance
 from sagas import call_in_thread
-from sagas.models import Saga, SagaAttempt
+from sagas.models import Saga, SagaStep
 from sagas.worker.executor import Executor
 from tests.unit.sagas.saga_running import QUICK, Context, Register, begin, is_ended
 from tests.unit.sagas.scripted_sagas import Part, Script, failures_of
@@ -113,9 +113,9 @@ class TestStuckThreads:
 def test_waiting_for_a_thread_takes_none_of_the_steps_time(release: threading.Event) -> None:
     holding = begin("holding", key="H")
     with in_thread(worker(threads=1).run):
-        until(lambda: SagaAttempt.objects.filter(saga=holding, status="started").exists())
+        until(lambda: SagaStep.objects.filter(saga=holding, status="started").exists())
         calling = begin("calling", key="C")
-        until(lambda: SagaAttempt.objects.filter(saga=calling, status="started").exists())
+        until(lambda: SagaStep.objects.filter(saga=calling, status="started").exists())
         its_timeout_thrice = time.monotonic() + 0.6
         until(lambda: time.monotonic() > its_timeout_thrice)
         assert not is_ended(calling)
