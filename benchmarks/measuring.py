@@ -159,10 +159,10 @@ def statements() -> Iterator[Callable[[], int]]:
     Yields:
         A function that returns the count so far.
     """
-    from sagas.journal import libpq
+    from saga_runtime import round_trips
 
     total = 0
-    send = libpq.send
+    send = round_trips.exchange
     execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
 
     def counted(cursor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -177,13 +177,13 @@ def statements() -> Iterator[Callable[[], int]]:
         total += len(params_seq)
         return executemany(cursor, query, params_seq, **kwargs)
 
-    def counted_message(text: str) -> Any:
+    def counted_message(wrapper: Any, statements: Any) -> Any:
         nonlocal total
-        total += _how_many(text)
-        return send(text)
+        total += len(statements)
+        return send(wrapper, statements) if send else []
 
     with (
-        patch.object(libpq, "send", counted_message),
+        patch.object(round_trips, "exchange", counted_message),
         patch.object(psycopg.Cursor, "execute", counted),
         patch.object(psycopg.Cursor, "executemany", counted_many),
     ):

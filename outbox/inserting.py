@@ -15,6 +15,7 @@ from django.db import connection, router
 from django.db.models import AutoField, BinaryField, Field, Model
 
 from outbox.errors import RowError
+from saga_runtime.round_trips import Statement, run_together
 
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 
@@ -73,35 +74,29 @@ class _Batch:
     """Collect statements for one round trip; PostgreSQL runs them one after the other.
 
     Attributes:
-        statements: SQL with placeholders.
-        values: the parameters of all statements, in order.
+        statements: SQL with placeholders, and values for them.
         rows: for each statement, the row to be inserted, or None for the lock.
     """
 
-    statements: list[str] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
     rows: list[Model | None] = field(default_factory=list)
 
     def add(self, sql: str, values: Sequence[Any], row: Model | None = None) -> None:
         """Add a statement with the values for its placeholders."""
-        self.statements.append(sql)
-        self.values += values
+        self.statements.append((sql, values))
         self.rows.append(row)
 
     def send(self) -> None:
         """Run what is collected, and put the keys drawn by the database on the rows."""
         if not self.statements:
             return
-        with connection.cursor() as cursor:
-            cursor.execute("; ".join(self.statements), self.values)
-            for row in self.rows:
-                if row is not None:
-                    (drawn,) = cursor.fetchone()
-                    row.pk = drawn if row.pk is None else row.pk
-                    row._state.adding = False  # noqa: SLF001
-                    row._state.db = connection.alias  # noqa: SLF001
-                cursor.cursor.nextset()
-        self.statements, self.values, self.rows = [], [], []
+        for row, found in zip(self.rows, run_together(*self.statements), strict=True):
+            if row is not None:
+                [(drawn,)] = found
+                row.pk = drawn if row.pk is None else row.pk
+                row._state.adding = False  # noqa: SLF001
+                row._state.db = connection.alias  # noqa: SLF001
+        self.statements, self.rows = [], []
 
 
 def _insert_in_one_round_trip(rows: Sequence[Model], lock: int | None) -> None:

@@ -15,6 +15,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from relay.parking_store import ParkingStore
 from relay.store import Row, row_of
+from saga_runtime.round_trips import run_together
 
 _POOL_SIZE = 4  # of a pool that is not told how large to be
 
@@ -77,7 +78,7 @@ SELECT {_COLUMNS} FROM outbox_message AS m
 WHERE m.lane = ANY (ARRAY({_HELD})) AND m.id = ANY (%s::bigint[]) ORDER BY m.id LIMIT 1
 """  # noqa: S608 - constants
 # The ids come lane by lane and segment by segment, so that each is sought in one index only.
-_DELETE = f"""{_PLAN};
+_DELETE = f"""
 DELETE FROM outbox_message AS m
 USING (
     SELECT lane, segment, ids::bigint[]
@@ -138,8 +139,7 @@ class PostgreSQLStore(ParkingStore):
             [*map(_array, ids.values())],
             *self._held(epochs),
         ]
-        with connection.cursor() as cursor:
-            cursor.execute(_DELETE, params)
+        run_together((_PLAN, []), (_DELETE, params))
 
     def _held(self, epochs: Mapping[int, int]) -> list[str]:
         """Return the parameters of `_HELD`."""

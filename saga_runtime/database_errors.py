@@ -27,6 +27,9 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE)  # the others: serialisation failure, deadlock
+_NO_SUCH_STATEMENT = "26000"
+_NOT_SUPPORTED = "0A000"
+_STALE = "cached plan must not change result type"
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
 _ENDED = ("25P03", "25006")  # idle in transaction for too long, read only after a failover
 _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
@@ -47,8 +50,21 @@ def is_databases(error: BaseException) -> TypeGuard[Error]:
 
 
 def is_conflict(error: Error) -> bool:
-    """Tell whether a transaction was ended in favour of another: trying again may help."""
-    return sqlstate(error) in _CONFLICTS
+    """Tell whether a transaction was ended in favour of another: trying again may help.
+
+    So it does where a table was altered under a prepared statement: the next one is made anew.
+    """
+    return sqlstate(error) in _CONFLICTS or is_stale_plan(error.__cause__)
+
+
+def is_stale_plan(error: BaseException | None) -> bool:
+    """Tell whether the server refuses a prepared statement that it knew.
+
+    Args:
+        error: psycopg's. Source: PostgreSQL's `RevalidateCachedQuery` and `FetchPreparedStatement`.
+    """
+    state = getattr(error, "sqlstate", None)
+    return state == _NO_SUCH_STATEMENT or (state == _NOT_SUPPORTED and _STALE in str(error))
 
 
 def is_lock_not_available(error: Error) -> bool:

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Model
 
+from saga_runtime.round_trips import run
+
 M = TypeVar("M", bound=Model)
 
 
@@ -50,12 +52,8 @@ class Lookup(Generic[M]):
         """
         # By the vendor, too: a test may put another database under the same alias.
         query = self._queries.get((using, connections[using].vendor)) or self._compile(using)
-        with connections[using].cursor() as cursor:
-            cursor.execute(query.sql, [value])
-            row = cursor.fetchone()
-        if row is None:
-            return None
-        return self._model.from_db(using, query.names, query.convert(row))
+        rows = run(query.sql, [value], using=using)
+        return self._model.from_db(using, query.names, query.convert(rows[0])) if rows else None
 
     def _compile(self, using: str) -> _Query:
         rows = self._model._base_manager.using(using).filter(**{self._field: ""})  # noqa: SLF001

@@ -1,21 +1,34 @@
 """Run statements in turn, on PostgreSQL in a single round trip."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
+
+exchange: Callable[[BaseDatabaseWrapper, Sequence["Statement"]], list["Rows"]] | None
+try:
+    from saga_runtime.prepared import exchange
+except ImportError:  # without psycopg 3
+    exchange = None
+
+_IN_ERROR = 3  # libpq's PQTRANS_INERROR
 
 Statement = tuple[str, Sequence[Any]]
 """SQL with `%s` for each parameter, and the parameters."""
 Rows = list[tuple[Any, ...]]
 
 
-def run_together(*statements: Statement) -> list[Rows]:
+def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[Rows]:
     """Run statements in turn, in the caller's transaction.
+
+    On PostgreSQL they go past Django's cursors, which take twice the time, and are prepared. Where
+    somebody listens to the cursors (`execute_wrapper()`, Django's log of queries) they are used.
 
     Args:
         statements: each sees what those before it have written.
+        using: alias of the database.
 
     Returns:
         The rows of each statement; none for a statement that returns no rows.
@@ -23,9 +36,12 @@ def run_together(*statements: Statement) -> list[Rows]:
     Raises:
         django.db.Error: a statement has failed, and those behind it were not run.
     """
-    if connection.vendor != "postgresql":
-        return [_run(*statement) for statement in statements]
-    with connection.cursor() as cursor:
+    wrapper = connections[using]
+    if wrapper.vendor != "postgresql":
+        return [_run(wrapper, *statement) for statement in statements]
+    if exchange is not None and not wrapper.execute_wrappers and not wrapper.queries_logged:
+        return exchange(wrapper, statements)
+    with wrapper.cursor() as cursor:
         cursor.execute(
             "; ".join(text for text, _ in statements),
             [value for _, values in statements for value in values],
@@ -37,12 +53,26 @@ def run_together(*statements: Statement) -> list[Rows]:
         return found
 
 
+def run(text: str, values: Sequence[Any], *, using: str = DEFAULT_DB_ALIAS) -> Rows:
+    """Run one statement; see `run_together()`."""
+    [found] = run_together((text, values), using=using)
+    return found
+
+
+def is_aborted() -> bool:
+    """Tell whether an error has spoilt the transaction: PostgreSQL's commit would roll back."""
+    wrapper = connections[DEFAULT_DB_ALIAS]
+    if wrapper.vendor != "postgresql" or wrapper.connection is None:
+        return False
+    return bool(wrapper.connection.info.transaction_status == _IN_ERROR)
+
+
 def this_moment() -> object:
     """Return the present moment, as the database takes it for a parameter of a statement."""
-    return connection.ops.adapt_datetimefield_value(timezone.now())
+    return connections[DEFAULT_DB_ALIAS].ops.adapt_datetimefield_value(timezone.now())
 
 
-def _run(text: str, values: Sequence[Any]) -> Rows:
-    with connection.cursor() as cursor:
+def _run(wrapper: BaseDatabaseWrapper, text: str, values: Sequence[Any]) -> Rows:
+    with wrapper.cursor() as cursor:
         cursor.execute(text, values)
         return cursor.fetchall() if cursor.description else []

@@ -9,13 +9,14 @@ from django.db.transaction import TransactionManagementError
 
 from saga_runtime.database_errors import ours_timed_out, ours_to_blame
 from saga_runtime.logs import get_logger
+from saga_runtime.round_trips import is_aborted
 from saga_runtime.text import bounded, one_line
 from sagas.crash_points import Point, reach
 from sagas.definition.hooks import Ending, SagaOutcome
 from sagas.definition.registry import call_hooks, has_hook
 from sagas.errors import CancelRequested, EndRefused, HookFailed, LeaseLost
 from sagas.failures import failure_of, stand_in
-from sagas.journal import end_conditions, libpq, sql, statements
+from sagas.journal import end_conditions, limits, sql, statements
 from sagas.journal.records import Claimed
 from sagas.journal.state_machine import sources_of
 from sagas.models import Saga, SagaStatus
@@ -79,10 +80,8 @@ def _finish(
     saga: Claimed, outcome: SagaOutcome, steps: Collection[str], *, with_hook: bool
 ) -> bool:
     """Write the end behind the fence, and tell whether the saga has ended just now."""
-    limits: list[sql.Statement] = (
-        [(libpq.LIMIT_PAUSES, [])] if with_hook and sql.is_postgresql() else []
-    )
-    *_, held = sql.run_together([*limits, statements.fence(saga)])
+    limited = limits.limit_pauses() if with_hook else []
+    *_, held = sql.run_together([*limited, statements.fence(saga)])
     if not held:
         raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
     # Read under the lock: a cancel that comes now waits for the commit, and finds the saga ended.
@@ -132,7 +131,7 @@ def _refuse_aborted() -> None:
         TransactionManagementError: the app has caught an error of the database.
     """
     # PostgreSQL answers the COMMIT with a ROLLBACK then, which psycopg lets pass.
-    if sql.is_postgresql() and libpq.is_aborted():
+    if is_aborted():
         raise TransactionManagementError(_SWALLOWED)
 
 

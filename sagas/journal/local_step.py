@@ -21,7 +21,7 @@ from sagas.definition.hooks import Ending
 from sagas.definition.registry import has_hook
 from sagas.errors import CancelRequested, ChainBroken, LeaseLost
 from sagas.failures import stand_in
-from sagas.journal import codec, end_conditions, libpq, sql, statements
+from sagas.journal import codec, end_conditions, limits, sql, statements
 from sagas.journal.entries import BeginPivot, Entry, StepEntry
 from sagas.journal.records import Claimed
 
@@ -90,9 +90,9 @@ def do_locally(
         with transaction.atomic(), _no_outage_behind(timeout):
             # Before the step's own: where one of those raises, the step is done all the same.
             transaction.on_commit(committed.set)
-            if timeout is not None and sql.is_postgresql():
+            if timeout is not None:
                 # The thread cannot be stopped, but what it waits for can.
-                libpq.limit_statements(timeout, keep_usual=together is not None)
+                limits.limit_statements(timeout, keep_usual=together is not None)
             result = codec.encode(work())
             reach(Point.INSIDE_LOCAL_STEP, f"{step.step}:{step.kind}")
             first = replace(step, finished_at=finish(), result=result)
@@ -163,10 +163,10 @@ def _write_end(entry: Entry, steps: Sequence[StepEntry], *, names: Collection[st
     saga = entry.saga
     rows = [statements.step_row(saga, step) for step in steps]
     # Those of the last step are not the hook's.
-    limits = libpq.usual_limits() if has_hook(saga.name, Ending.COMPLETED) else []
+    usual = limits.usual_limits() if has_hook(saga.name, Ending.COMPLETED) else []
     # The saga's row once: its end is the fence, and the begin of a pivot.
     ended = _write_steps(
-        saga, rows, [*limits, end_conditions.completion(saga, names, pivot=entry.unless_cancelled)]
+        saga, rows, [*usual, end_conditions.completion(saga, names, pivot=entry.unless_cancelled)]
     )
     if ended:
         return

@@ -14,11 +14,11 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from sagas.journal import libpq
+from saga_runtime import round_trips
 
-Statement = tuple[str, Sequence[Any]]
+Statement = round_trips.Statement
 """SQL, whole or a part, with `%s` for each parameter; and the parameters."""
-Rows = list[tuple[Any, ...]]
+Rows = round_trips.Rows
 
 
 @cache
@@ -118,19 +118,9 @@ def listed(values: Collection[Any]) -> str:
 
 def run(sql: str, params: Sequence[Any]) -> Rows:
     """Run a statement, and return the rows."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        return cursor.fetchall() if cursor.description else []
+    return round_trips.run(sql, params)
 
 
 def run_together(statements: Sequence[Statement]) -> list[Rows]:
-    """Run statements in turn, in the caller's transaction.
-
-    PostgreSQL gets all statements in a single round trip.
-
-    Returns:
-        The rows of each statement; on PostgreSQL all values are text.
-    """
-    if is_postgresql():
-        return libpq.send(";".join(libpq.bound(*statement) for statement in statements))
-    return [run(*statement) for statement in statements]
+    """Run statements in turn, in the caller's transaction; see `round_trips.run_together()`."""
+    return round_trips.run_together(*statements)

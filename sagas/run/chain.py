@@ -19,7 +19,7 @@ from sagas.definition.identity import step_key
 from sagas.definition.registry import has_hook
 from sagas.definition.steps import Step
 from sagas.errors import ChainBroken
-from sagas.journal import codec, final_transaction, libpq, sql
+from sagas.journal import codec, final_transaction, limits
 from sagas.journal.entries import StepEntry
 from sagas.models import StepStatus
 from sagas.run.calling import call_local, visible
@@ -87,8 +87,8 @@ class Chain:
             reach(Point.INSIDE_CHAIN, step.label)
             self._stop_where_a_run_would()
             self._begin_part(step.log_name, step.timeout)
-            if step.timeout is not None and step.timeout != limit and sql.is_postgresql():
-                libpq.limit_statements(limit := step.timeout)
+            if step.timeout is not None and step.timeout != limit:
+                limits.limit_statements(limit := step.timeout)
             self.done.append(entry := self._do(step))
             self._add(step, codec.decode(entry.result))
         if self._plan.call is None:

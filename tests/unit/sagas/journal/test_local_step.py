@@ -9,7 +9,7 @@ import pytest
 from django.db import DataError, Error, connection, transaction
 from psycopg import IsolationLevel
 
-from sagas.journal import libpq, sql
+from sagas.journal import limits, sql
 from sagas.models import Saga
 from tests.unit.sagas.saga_running import (
     Context,
@@ -84,7 +84,7 @@ def test_a_transaction_that_it_begins_has_the_isolation_level_of_the_connection(
     connection.connection.isolation_level = IsolationLevel.REPEATABLE_READ
     try:
         with transaction.atomic():
-            libpq.limit_statements(7.0)
+            limits.limit_statements(7.0)
             level = sql.run("SHOW transaction_isolation", [])
             limit = sql.run("SHOW statement_timeout", [])
     finally:
@@ -130,7 +130,7 @@ def test_a_transaction_that_it_begins_may_write_where_the_connection_may() -> No
     sql.run("SET default_transaction_read_only = on", [])
     try:
         with transaction.atomic():
-            libpq.limit_statements(7.0)
+            limits.limit_statements(7.0)
             said = sql.run("SHOW transaction_read_only", [])
     finally:
         sql.run("SET default_transaction_read_only = off", [])

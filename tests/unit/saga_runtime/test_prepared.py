@@ -1,0 +1,189 @@
+"""Statements of one round trip, prepared once on each connection."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import DataError, Error, IntegrityError, connection, transaction
+
+from saga_runtime import prepared
+from saga_runtime.database_errors import is_conflict
+from saga_runtime.round_trips import run, run_together
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
+
+INSERT = "INSERT INTO tests_things (name, number) VALUES (%s, %s) RETURNING id"
+NAMES = "SELECT name FROM tests_things ORDER BY id"
+COUNT = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'saga_outbox%%'"
+
+
+@pytest.fixture(autouse=True)
+def _things() -> Iterator[None]:
+    """A table, and a connection that has prepared nothing."""
+    connection.close()
+    connection.close_pool()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE tests_things (id bigserial PRIMARY KEY, name text UNIQUE, number int)"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE tests_things")
+
+
+def by_cursor(text: str, *values: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(text, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def how_many() -> int:
+    """Statements of ours that the server has prepared for this connection."""
+    return int(by_cursor(COUNT)[0][0])
+
+
+def test_values_come_back_as_they_were() -> None:
+    values = [
+        7, "it's \\ %s %% $1 {0}", None, True, Decimal("1.50"), b"\0\1", UUID(int=5),
+        datetime(2026, 11, 28, 12, tzinfo=UTC), [1, 2], ["a", None],
+    ]  # fmt: skip
+    types = [
+        "int",
+        "text",
+        "text",
+        "bool",
+        "numeric",
+        "bytea",
+        "uuid",
+        "timestamptz",
+        "int[]",
+        "text[]",
+    ]
+    text = "SELECT " + ", ".join(f"%s::{kind}" for kind in types.split())
+    for _ in range(3):
+        assert run(text, values) == [tuple(values)]
+
+
+def test_a_placeholder_is_no_percent_sign() -> None:
+    assert run("SELECT 'a%%b', %s::text, 7 %% 4", ["c%d"]) == [("a%b", "c%d", 3)]
+
+
+class TestPreparing:
+    def test_is_done_once_for_each_text_and_types(self) -> None:
+        run(NAMES, [])  # the server is asked who it is
+        assert how_many() == 0
+        for number in range(10):
+            run_together((INSERT, [f"n{number}", number]), (NAMES, []))
+        assert how_many() == 2
+        run(INSERT, ["big", 2**20])  # another type of a parameter
+        assert how_many() == 3
+        assert len(run(NAMES, [])) == 11
+
+    def test_is_not_done_behind_a_pooler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It gives each client a number of its own, where the server gives its session's."""
+        monkeypatch.setattr(prepared, "_WHO_ANSWERS", ("SELECT 0", []))
+        for number in range(5):
+            run(INSERT, [f"n{number}", number])
+        assert how_many() == 0
+
+    def test_is_not_done_where_it_is_switched_off(self, settings: Any) -> None:
+        settings.DATABASE_PREPARED_STATEMENTS = False
+        for number in range(5):
+            run(INSERT, [f"n{number}", number])
+        assert how_many() == 0
+
+    def test_has_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(prepared, "MOST", 3)
+        for number in range(10):
+            assert run(f"SELECT {number}", []) == [(number,)]
+        assert how_many() == 3
+
+    def test_is_done_again_after_everything_was_let_go_of(self) -> None:
+        for _ in range(3):
+            assert run(NAMES, []) == []
+        by_cursor("DEALLOCATE ALL")
+        assert run(NAMES, []) == []
+        by_cursor("DEALLOCATE ALL")
+        with transaction.atomic():
+            assert run(NAMES, []) == []
+
+    def test_that_a_changed_table_has_made_stale_is_done_again(self) -> None:
+        for _ in range(3):
+            run(NAMES, [])
+        by_cursor("ALTER TABLE tests_things ALTER name TYPE varchar(9)")
+        assert run(NAMES, []) == []
+
+    def test_within_a_transaction_the_next_one_finds_it_made_again(self) -> None:
+        """What the transaction has written before is lost: only who began it can repeat it."""
+        for _ in range(3):
+            run(NAMES, [])
+        by_cursor("ALTER TABLE tests_things ALTER name TYPE varchar(9)")
+        with pytest.raises(Error) as caught, transaction.atomic():  # noqa: PT012
+            run("SELECT 1", [])
+            run(NAMES, [])
+        assert is_conflict(caught.value)
+        with transaction.atomic():
+            run("SELECT 1", [])
+            assert run(NAMES, []) == []
+
+    def test_that_fails_leaves_nothing_behind(self) -> None:
+        run(NAMES, [])
+        for _ in range(2):
+            with pytest.raises(Error):
+                run_together((INSERT, ["a", 1]), ("SELECT nonsense", []), (NAMES, []))
+        assert run_together((INSERT, ["a", 1]), (NAMES, []))[1] == [("a",)]
+
+
+class TestATransaction:
+    def test_of_their_own_is_all_or_nothing(self) -> None:
+        with pytest.raises(IntegrityError):
+            run_together((INSERT, ["a", 1]), (INSERT, ["a", 2]), (INSERT, ["b", 3]))
+        assert by_cursor(NAMES) == []
+
+    def test_of_the_caller_is_rolled_back_with_the_rest(self) -> None:
+        with pytest.raises(DataError), transaction.atomic():  # noqa: PT012
+            run(INSERT, ["a", 1])
+            run("SELECT %s", ["a\0b"])
+        assert by_cursor(NAMES) == []
+
+    def test_that_is_spoilt_takes_no_more(self) -> None:
+        with transaction.atomic():
+            with pytest.raises(IntegrityError):
+                run_together((INSERT, ["a", 1]), (INSERT, ["a", 2]))
+            with pytest.raises(Error):
+                run(NAMES, [])
+            transaction.set_rollback(True)
+        assert run(NAMES, []) == []
+
+    def test_is_begun_as_the_connection_wants(self) -> None:
+        run(NAMES, [])
+        connection.connection.read_only = True
+        try:
+            with pytest.raises(Error, match="read-only"), transaction.atomic():
+                run(INSERT, ["a", 1])
+        finally:
+            connection.connection.read_only = None
+
+    def test_shares_savepoints_with_cursors(self) -> None:
+        with transaction.atomic():
+            run(INSERT, ["a", 1])
+            with pytest.raises(IntegrityError), transaction.atomic():
+                run(INSERT, ["a", 2])
+            by_cursor("INSERT INTO tests_things (name) VALUES ('b')")
+            run(INSERT, ["c", 3])
+        assert by_cursor(NAMES) == [("a",), ("b",), ("c",)]
+
+
+def test_whoever_listens_to_the_cursors_hears_them() -> None:
+    heard: list[str] = []
+
+    def listen(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:  # noqa: FBT001
+        heard.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(listen):
+        assert run_together((INSERT, ["a", 1]), (NAMES, [])) == [[(1,)], [("a",)]]
+    assert heard == [f"{INSERT}; {NAMES}"]
