@@ -1,12 +1,13 @@
 """Tell a hanging call in a thread from a slow call."""
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,11 +58,24 @@ class Watch:
     def _execute(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: Any, context: Any
     ) -> Any:
+        with self.statement():
+            return execute(sql, params, many, context)
+
+    @contextmanager
+    def statement(self) -> Iterator[None]:
+        """Leave out the time of the block, which waits for the database."""
         self._still_since = None
         try:
-            return execute(sql, params, many, context)
+            yield
         finally:
             self._still_since = self._clock()
+
+    @classmethod
+    def is_alone_on(cls, connection: BaseDatabaseWrapper) -> bool:
+        """Tell whether nobody but a watch wraps the statements of a connection's cursors."""
+        return all(
+            isinstance(getattr(each, "__self__", None), cls) for each in connection.execute_wrappers
+        )
 
 
 current_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)

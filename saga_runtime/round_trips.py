@@ -1,11 +1,14 @@
 """Run statements in turn, on PostgreSQL in a single round trip."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
+
+from saga_runtime.hang_watch import Watch, current_watch
 
 exchange: Callable[[BaseDatabaseWrapper, Sequence["Statement"]], list["Rows"]] | None
 try:
@@ -39,8 +42,10 @@ def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[
     wrapper = connections[using]
     if wrapper.vendor != "postgresql":
         return [_run(wrapper, *statement) for statement in statements]
-    if exchange is not None and not wrapper.execute_wrappers and not wrapper.queries_logged:
-        return exchange(wrapper, statements)
+    if exchange is not None and not wrapper.queries_logged and Watch.is_alone_on(wrapper):
+        watch = current_watch.get()
+        with nullcontext() if watch is None else watch.statement():
+            return exchange(wrapper, statements)
     with wrapper.cursor() as cursor:
         cursor.execute(
             "; ".join(text for text, _ in statements),

@@ -11,6 +11,7 @@ from django.db import DataError, Error, IntegrityError, connection, transaction
 
 from saga_runtime import prepared
 from saga_runtime.database_errors import is_conflict
+from saga_runtime.hang_watch import Watch
 from saga_runtime.round_trips import run, run_together
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.on_postgresql]
@@ -24,7 +25,7 @@ COUNT = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'saga_outbo
 def _things() -> Iterator[None]:
     """A table, and a connection that has prepared nothing."""
     connection.close()
-    connection.close_pool()
+    connection.close_pool()  # type: ignore[attr-defined]
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE tests_things (id bigserial PRIMARY KEY, name text UNIQUE, number int)"
@@ -50,19 +51,8 @@ def test_values_come_back_as_they_were() -> None:
         7, "it's \\ %s %% $1 {0}", None, True, Decimal("1.50"), b"\0\1", UUID(int=5),
         datetime(2026, 11, 28, 12, tzinfo=UTC), [1, 2], ["a", None],
     ]  # fmt: skip
-    types = [
-        "int",
-        "text",
-        "text",
-        "bool",
-        "numeric",
-        "bytea",
-        "uuid",
-        "timestamptz",
-        "int[]",
-        "text[]",
-    ]
-    text = "SELECT " + ", ".join(f"%s::{kind}" for kind in types.split())
+    kinds = "int text text bool numeric bytea uuid timestamptz int[] text[]"
+    text = "SELECT " + ", ".join(f"%s::{kind}" for kind in kinds.split())
     for _ in range(3):
         assert run(text, values) == [tuple(values)]
 
@@ -187,3 +177,22 @@ def test_whoever_listens_to_the_cursors_hears_them() -> None:
     with connection.execute_wrapper(listen):
         assert run_together((INSERT, ["a", 1]), (NAMES, [])) == [[(1,)], [("a",)]]
     assert heard == [f"{INSERT}; {NAMES}"]
+
+
+def test_a_watch_over_the_call_counts_none_of_their_time() -> None:
+    now = [0.0]
+    watch = Watch(5.0, clock=lambda: now[0])
+
+    def work() -> tuple[int, float, float]:
+        now[0] += 1.0
+        before = watch.left()
+        run_together((INSERT, ["a", 1]), (NAMES, []))
+        return how_many_known(), before, watch.left()
+
+    run(NAMES, [])
+    assert watch.call(work) == (2, 4.0, 5.0)
+    by_cursor("SELECT 1")
+
+
+def how_many_known() -> int:
+    return len(prepared._sessions[connection.connection].names)
