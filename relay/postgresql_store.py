@@ -15,6 +15,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from relay.parking_store import ParkingStore
 from relay.store import Row, row_of
+from saga_runtime.prepared import prepares
 from saga_runtime.round_trips import run_together
 
 _POOL_SIZE = 4  # of a pool that is not told how large to be
@@ -22,11 +23,13 @@ _POOL_SIZE = 4  # of a pool that is not told how large to be
 # Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
 # because a plain SET would leak to other clients behind a pooler. Sent with the statement, in one
 # transaction and one round trip. Where it must sort although that is off, it takes the query for so
-# costly that it would compile it first, for half a second.
+# costly that it would compile it first, for half a second. Planning takes longer than reading a few
+# rows, so what is prepared is planned once.
 _PLAN = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
     set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('DateStyle', 'ISO', true)
 """
 # Each field of a row. Text comes as str; varchar is a sign to `_ask` that it shall come as bytes.
@@ -185,17 +188,19 @@ def _ask(query: LiteralString, parameters: list[object]) -> PendingAnswer:
     right after writing the answer. An answer too large for the buffers at both ends of the
     connection waits for the reader, and keeps locks so long.
     """
+    is_direct = prepares(connection)
     with ExitStack() as stack:
         cursor = stack.enter_context(connection.cursor())
         stack.enter_context(connection.wrap_database_errors)
         link: psycopg.Connection[Any] = cursor.connection
         stack.callback(_roll_back_failed, link)
+        link.prepare_threshold = 0  # without a threshold psycopg prepares nothing at all
         stack.enter_context(link.pipeline())
         psycopg.Cursor(link).execute("BEGIN")
-        psycopg.Cursor(link).execute(_PLAN)
+        psycopg.Cursor(link).execute(_PLAN, prepare=is_direct)
         read: psycopg.Cursor[tuple[Any, ...]] = psycopg.Cursor(link)
         read.adapters.register_loader("varchar", ByteaBinaryLoader)
-        read.execute(query, parameters, binary=True)
+        read.execute(query, parameters, prepare=is_direct, binary=True)
         psycopg.Cursor(link).execute("COMMIT")
         return PendingAnswer(read, stack.pop_all())
 

@@ -97,6 +97,15 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
     return found[len(first) : len(found) - len(last)]
 
 
+def prepares(wrapper: BaseDatabaseWrapper) -> bool:
+    """Tell whether statements may be prepared on a connection; see `exchange()`."""
+    wrapper.ensure_connection()
+    session = _sessions.setdefault(wrapper.connection, _Session())
+    if session.is_direct is None:
+        exchange(wrapper, [])
+    return bool(session.is_direct)
+
+
 def _exchange(
     link: "psycopg.Connection[Any]", session: _Session, statements: Sequence[Statement]
 ) -> list[Rows]:
