@@ -20,7 +20,7 @@ def parts(*, host: str, port: int, consumers: int) -> list[list[Part]]:
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:config.gunicorn"]
     web = [*gunicorn, "--bind", bind, "config.wsgi"]
     relay = [*this_program(), "run_outbox_relay"]
-    consumer = [*this_program(), "run_saga_consumer"]
+    consumer = [*this_program(), "run_saga_consumer", "--processes", "1"]
     names = ["consumer"] if consumers == 1 else [f"consumer-{n + 1}" for n in range(consumers)]
     return [
         [Part("web", web, environment=_python_path())],
