@@ -1,12 +1,15 @@
 """`run_saga_consumer --processes 2`, the command itself: its processes are killed, and all end."""
 
 import os
+import re
 import signal
 import socket
 import urllib.request
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -191,3 +194,32 @@ def test_what_is_wrong_is_said_once_and_before_anything_starts(stage: Stage) -> 
         lines = pool.map(lambda arguments: refused(*arguments), wrong.values())
         for expected, line in zip(wrong, lines, strict=True):
             assert expected in line
+
+
+def test_one_that_fails_before_it_has_worked_ends_the_command(
+    stage: Stage, one_connection_url: str
+) -> None:
+    """As where `max_connections` holds too few for all: the first to come takes what there is."""
+    command = stage.relay(command=CONSUMER, DATABASE_URL=one_connection_url)
+    assert command.wait(timeout=processes.TIMEOUT) == 1
+    assert "too many connections for role" in command.output
+    last = command.output.splitlines()[-1]
+    assert re.search(r"consumer-[12] ended with exit code 1 before it was ready, see above", last)
+    assert "starting it again" not in command.output
+    assert "Traceback" not in command.output
+
+
+@pytest.fixture
+def one_connection_url(stage: Stage) -> Iterator[str]:
+    """The database's URL as a role that may have one connection."""
+    name = f"test_{uuid.uuid4().hex}"
+    stage.query(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 1")
+    stage.query(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}")
+    address = urlsplit(stage.database_url)
+    place = f"{address.hostname}:{address.port or 5432}"
+    try:
+        yield address._replace(netloc=f"{name}:secret@{place}").geturl()
+    finally:
+        stage.clean_up()
+        stage.query(f"DROP OWNED BY {name}")
+        stage.query(f"DROP ROLE {name}")

@@ -75,6 +75,10 @@ class RelayProcess:
     def interrupt(self, *, timeout: float) -> int:
         """SIGINT; returns its exit status."""
         self._process.send_signal(signal.SIGINT)
+        return self.wait(timeout=timeout)
+
+    def wait(self, *, timeout: float) -> int:
+        """Its exit status, once it has ended."""
         return self._process.wait(timeout)
 
     def memory(self) -> float:
