@@ -87,6 +87,7 @@ def consumers(stage: Stage) -> Consumers:
         command=CONSUMER,
         PAYMENT_GATEWAY_URL="simulated://?delay=0.2",
         SAGA_LEASE="2",
+        TMPDIR=str(stage.directory),  # what a command leaves there that is killed
     )
     found = Consumers(command, port=port, alive=alive)
     found.await_ready(2)
