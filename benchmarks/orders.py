@@ -71,7 +71,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20, help="of each rate")
     parser.add_argument("--floor-threads", type=int, default=2, help="that write by hand")
     parser.add_argument("--floor-orders", type=int, default=3000, help="by hand, at least")
-    parser.add_argument("--consumers", type=int, default=1, help="run_saga_consumer processes")
+    parser.add_argument("--consumers", type=int, default=1, help="run_saga_consumer commands")
+    parser.add_argument("--processes", type=int, default=1, help="of each run_saga_consumer")
     parser.add_argument(
         "--service",
         type=Path,
@@ -101,6 +102,7 @@ def _service(
         topics,
         clients=arguments.clients,
         consumers=arguments.consumers,
+        processes=arguments.processes,
     )
 
 

@@ -98,7 +98,8 @@ class Ours:
         observer: at that database.
         topics: its topics.
         clients: orders at a time, in the closed loop.
-        consumers: processes.
+        consumers: commands that consume.
+        processes: of each of them.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Ours:
         *,
         clients: int,
         consumers: int,
+        processes: int,
     ) -> None:
         self.title = checkout.title
         self._checkout = checkout
@@ -118,6 +120,7 @@ class Ours:
         self._topics = topics
         self._clients = clients
         self._consumers = consumers
+        self._processes = processes
 
     def run(self, count: int, *, products: int) -> Result:
         """Place orders in a closed loop."""
@@ -165,6 +168,7 @@ class Ours:
             database_urls=urls,
             broker_url=self._topics.url,
             consumers=self._consumers,
+            processes=self._processes,
         )
 
     def _warm(self, service: Service, *, products: int) -> Placing:

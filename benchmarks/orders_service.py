@@ -52,15 +52,27 @@ class Checkout:
             raise SystemExit(f"{self.path} is no checkout with manage.py and .venv")
         return str(found)
 
+    def consumer(self, *, processes: int) -> list[str]:
+        """Return the command that consumes; without the option where the checkout has none."""
+        command = [self.python, "manage.py", "run_saga_consumer"]
+        known = subprocess.run(
+            [*command, "--help"], cwd=self.path, env=environment(), capture_output=True, check=False
+        )
+        if b"--processes" in known.stdout:
+            return [*command, "--processes", str(processes)]
+        if processes != 1:
+            raise SystemExit(f"{self.path}: its run_saga_consumer knows no --processes")
+        return command
+
     def migrate(self, database_url: str) -> None:
         """Create the tables."""
         command = [self.python, "manage.py", "migrate", "-v0"]
-        env = environment(database_url)
+        env = environment(DATABASE_URL=database_url)
         if subprocess.run(command, cwd=self.path, env=env, check=False).returncode:
             raise SystemExit(f"{self.path}: the tables could not be created")
 
 
-def environment(database_url: str, **more: str) -> dict[str, str]:
+def environment(**own: str) -> dict[str, str]:
     """Return this process's environment for a part of the service."""
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
     return {
@@ -68,8 +80,7 @@ def environment(database_url: str, **more: str) -> dict[str, str]:
         "LOG_LEVEL": "WARNING",
         "PYTHONUNBUFFERED": "1",
         **kept,
-        "DATABASE_URL": database_url,
-        **more,
+        **own,
     }
 
 
@@ -80,7 +91,8 @@ class Service:
         checkout: whose code.
         database_urls: for each of `PARTS`.
         broker_url: Kafka's, with a prefix.
-        consumers: how many consumer processes.
+        consumers: how many commands that consume.
+        processes: how many each of them runs.
     """
 
     def __init__(
@@ -90,12 +102,14 @@ class Service:
         database_urls: Mapping[str, str],
         broker_url: str,
         consumers: int,
+        processes: int = 1,
     ) -> None:
         self.port = free_port()
         self._checkout = checkout
         self._urls = database_urls
         self._broker_url = broker_url
         self._consumers = consumers
+        self._processes = processes
         self._logs = tempfile.TemporaryDirectory()
         self._started: list[tuple[str, subprocess.Popen[bytes], Path]] = []
 
@@ -104,8 +118,9 @@ class Service:
         python = self._checkout.python
         try:
             self._start(RELAY, [python, "manage.py", "run_outbox_relay"])
+            consumer = self._checkout.consumer(processes=self._processes)
             for _ in range(self._consumers):
-                self._start(CONSUMER, [python, "manage.py", "run_saga_consumer"])
+                self._start(CONSUMER, consumer)
             gunicorn = [python, "-m", "gunicorn", "--config", "python:config.gunicorn"]
             self._start(WEB, [*gunicorn, "--bind", f"127.0.0.1:{self.port}"])
             for part, process, log in self._started:
@@ -127,7 +142,7 @@ class Service:
 
     def _start(self, part: str, command: list[str]) -> None:
         log = Path(self._logs.name) / f"{len(self._started)}.log"
-        env = environment(self._urls[part], SAGAZ_BROKER_URL=self._broker_url)
+        env = environment(DATABASE_URL=self._urls[part], SAGAZ_BROKER_URL=self._broker_url)
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command,
@@ -152,10 +167,11 @@ class Service:
         self._logs.cleanup()
 
     def _await(self, part: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        expected = self._processes if part == CONSUMER else 1
         is_ready: Callable[[], bool] = (
             (lambda: listens(self.port))
             if part == WEB
-            else (lambda: f"{part}: ready" in log.read_text())
+            else (lambda: log.read_text().count(f"{part}: ready") == expected)
         )
         deadline = time.monotonic() + PATIENCE
         while not is_ready():

@@ -5,7 +5,8 @@
   `round_trips`, `lookups`.
 - Threads and the event loop: `database_threads`, `hang_watch`, `abandoned_calls`, `allowance`,
   `event_loop`, `waits`.
-- Long-running commands: `processes`, `signs_of_life`, `commands`, `prometheus`, `logs`.
+- Long-running commands: `processes`, `supervision`, `cores`, `signs_of_life`, `commands`,
+  `prometheus`, `logs`.
 - Requests and people: `correlation`, `correlation_middleware`, `problems`, `interventions`,
   `read_only_admin`.
 

@@ -3,12 +3,13 @@
 import argparse
 import gc
 import getpass
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -104,13 +105,27 @@ class ProcessCommand(VisibleCommand):
             exit_within(EXIT_SECONDS)
 
 
+def this_program() -> list[str]:
+    """Return the command line of this Python program, up to its arguments.
+
+    Such as `python -X dev manage.py`, or `python -m django`.
+    """
+    arguments = len(sys.argv) - 1
+    return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - arguments]]
+
+
+def is_supervised() -> bool:
+    """Tell whether a supervisor of this project has started this process."""
+    return bool(os.environ.get("SUPERVISED"))
+
+
 def on_orphaned(then: Callable[[], None]) -> None:
     """Call `then` when the supervisor of this process is gone, however it ended.
 
     A supervisor holds the other end of standard input and sets SUPERVISED; without SUPERVISED
     nothing happens.
     """
-    if not os.environ.get("SUPERVISED"):
+    if not is_supervised():
         return
 
     def wait_for_end() -> None:
@@ -139,3 +154,34 @@ def sign_of_life(path: Path | None, *, every: float = 5.0) -> Callable[[], None]
             last = time.monotonic()
 
     return touch
+
+
+def oldest_sign_of_life(
+    path: Path | None, signs: Sequence[Path], *, every: float = 1.0
+) -> Callable[[], None]:
+    """Return a function for each round of a loop, which passes the signs of several processes on.
+
+    The file gets the time of the oldest sign: it grows old when one of the processes hangs, or is
+    not started again. There is no file until each process has given a sign.
+
+    Args:
+        path: the file; None for no file.
+        signs: the files of the processes.
+        every: seconds between two looks at them.
+    """
+    last = -math.inf
+
+    def pass_on() -> None:
+        nonlocal last
+        if path is None or time.monotonic() - last < every:
+            return
+        last = time.monotonic()
+        try:
+            oldest = min(sign.stat().st_mtime_ns for sign in signs)
+        except FileNotFoundError:
+            return
+        if not path.exists():
+            path.touch()
+        os.utime(path, ns=(oldest, oldest))
+
+    return pass_on

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from django.db import Error, connection
 from django.db.models import Count
@@ -9,17 +10,31 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from saga_runtime.prometheus import SummedCounters
 from sagas.inbox.counters import ACCEPTED, OUT_OF_ORDER, REFUSED
 from sagas.models import UNFINISHED, Saga
 
 COUNT_EVERY = 60.0  # seconds; it reads every unfinished saga
+_COUNTERS = (ACCEPTED, REFUSED, OUT_OF_ORDER)
 
 
 def consumer_registry() -> CollectorRegistry:
     """Return the metrics of a worker's process."""
     registry = CollectorRegistry()
-    for counter in (ACCEPTED, REFUSED, OUT_OF_ORDER):
+    for counter in _COUNTERS:
         registry.register(counter)
+    registry.register(SagasByStatus())
+    return registry
+
+
+def summed_registry(directory: Path) -> CollectorRegistry:
+    """Return the metrics of several workers' processes as one: the sagas are counted once.
+
+    Args:
+        directory: where the processes keep their counters.
+    """
+    registry = CollectorRegistry()
+    registry.register(SummedCounters(_COUNTERS, directory))
     registry.register(SagasByStatus())
     return registry
 

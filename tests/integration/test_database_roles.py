@@ -75,7 +75,7 @@ def place(stage: Stage, url: str, order_id: str, *, requests: int = 1) -> None:
 def test_orders_are_fulfilled_by_roles_that_own_nothing(stage: Stage, urls: dict[str, str]) -> None:
     port = free_port()
     relay = stage.relay("--metrics-port", str(port), DATABASE_URL=urls["relay"])
-    command = (*processes.MANAGE, "run_saga_consumer")
+    command = (*processes.MANAGE, "run_saga_consumer", "--processes", "1")
     consumer = stage.relay(command=command, DATABASE_URL=urls["consumer"])
     with stage.reader().running() as reader:
         place(stage, urls["web"], "A", requests=2)

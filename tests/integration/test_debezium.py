@@ -213,7 +213,7 @@ def topics_of(broker_url: str) -> set[str]:
 
 
 def test_orders_are_fulfilled(stage: Stage, running: Connect) -> None:
-    consumer = stage.relay(command=(*processes.MANAGE, "run_saga_consumer"))
+    consumer = stage.relay(command=(*processes.MANAGE, "run_saga_consumer", "--processes", "1"))
     for n in range(ORDERS):
         item = Item(product_id="ITEM-1", name="Widget", quantity=1)
         place_order(order_id=f"ORD-{n}", user_id="u", items=[item], amount=Decimal("9.50"))

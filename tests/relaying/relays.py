@@ -39,6 +39,10 @@ class RelayProcess:
         return self._log.read_text()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 
@@ -67,6 +71,15 @@ class RelayProcess:
         began = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout), time.monotonic() - began
+
+    def interrupt(self, *, timeout: float) -> int:
+        """SIGINT; returns its exit status."""
+        self._process.send_signal(signal.SIGINT)
+        return self.wait(timeout=timeout)
+
+    def wait(self, *, timeout: float) -> int:
+        """Its exit status, once it has ended."""
+        return self._process.wait(timeout)
 
     def memory(self) -> float:
         """Resident, in MiB."""

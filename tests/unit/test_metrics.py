@@ -3,6 +3,7 @@
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +12,18 @@ from django.db import InterfaceError, OperationalError
 from django.db.models import QuerySet
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.values import MultiProcessValue, close_all_multiprocess_files
 
 from brokers import Message, Record
 from relay import metrics as relay_metrics
 from relay.loop import Relay
 from relay.metrics import relay_registry
-from saga_runtime.prometheus import metrics_served
+from saga_runtime.prometheus import COUNTERS_DIRECTORY, metrics_served
 from sagas.inbox import accepting
 from sagas.inbox.sequences import Sequences
 from sagas.models import Saga, SagaQuerySet
 from sagas.worker import metrics as saga_metrics
-from sagas.worker.metrics import SagasByStatus, consumer_registry
+from sagas.worker.metrics import SagasByStatus, consumer_registry, summed_registry
 from tests.ports import free_port
 from tests.unit.relay.scripted import Kafka, make_relay, put
 from tests.unit.sagas.inbox.test_accepting import Travel, record
@@ -31,6 +33,7 @@ from tests.unit.waiting import TIMEOUT, in_thread, until
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Scrape = Callable[[], dict[str, float]]
+Counted = Callable[[int, str, int], None]
 ADDRESS = "127.0.0.1"
 # SQLite has every lane from the start, PostgreSQL a table that is never quite empty.
 NOT_ZERO = ("outbox_relay_lanes", "outbox_table_bytes", "outbox_waiting_messages")
@@ -174,6 +177,45 @@ class TestTheConsumer:
         assert registry.get_sample_value("sagas", {"status": "parked"}) == 0
 
 
+class TestSeveralConsumers:
+    @pytest.fixture
+    def counted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+        """Counts in the place of a process, in a file as the process would."""
+        monkeypatch.setenv(COUNTERS_DIRECTORY, str(tmp_path))
+
+        def count(process: int, name: str, amount: int) -> None:
+            kept = MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+            value = kept("counter", name, f"{name}_total", (), (), "as it counts itself")
+            value.inc(amount)
+
+        yield count
+        close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+
+    def test_counters_are_summed_and_sagas_counted_once(
+        self, tmp_path: Path, register: Register, counted: Counted
+    ) -> None:
+        register(Travel)
+        accepting.accept([record({"trip": "T-1"})], consumer="sagas")
+        counted(1, "sagas_inbox_accepted", 3)
+        counted(2, "sagas_inbox_accepted", 4)
+        counted(2, "of_somebody_else", 5)
+        registry = summed_registry(tmp_path)
+        assert registry.get_sample_value("sagas_inbox_accepted_total") == 7
+        assert registry.get_sample_value("sagas", {"status": "pending"}) == 1
+        assert registry.get_sample_value("of_somebody_else_total") is None
+
+    def test_one_that_is_started_again_counts_on(self, tmp_path: Path, counted: Counted) -> None:
+        registry = summed_registry(tmp_path)
+        for process, sum_ in ((1, 3), (2, 6), (3, 9)):  # each begins with 0 when the last has died
+            counted(process, "sagas_inbox_accepted", 3)
+            assert registry.get_sample_value("sagas_inbox_accepted_total") == sum_
+
+    def test_before_a_process_has_started_there_are_the_sagas(self, tmp_path: Path) -> None:
+        registry = summed_registry(tmp_path)
+        assert registry.get_sample_value("sagas_inbox_accepted_total") is None
+        assert registry.get_sample_value("sagas", {"status": "parked"}) == 0
+
+
 class TestServing:
     def test_a_port_in_use_is_one_line(self) -> None:
         with socket.socket() as taken:
@@ -197,8 +239,9 @@ class TestServing:
         ):
             pass
 
-    def test_without_a_port_nothing_is_served(self) -> None:
-        with metrics_served(CollectorRegistry(), port=None, address="nowhere.invalid"):
+    @pytest.mark.parametrize("port", [None, 0])
+    def test_without_a_port_nothing_is_served(self, port: int | None) -> None:
+        with metrics_served(CollectorRegistry(), port=port, address="nowhere.invalid"):
             pass
 
     def test_the_port_is_free_afterwards(self) -> None:

@@ -95,7 +95,7 @@ def test_a_trespass_is_found(line: str) -> None:
 STARTS_PROCESSES = re.compile(
     r"(subprocess|multiprocessing|concurrent\.futures\.ProcessPoolExecutor"
     r"|os\.(fork|system|popen|exec|spawn|posix_spawn)\w*"
-    r"|config\.serving\.supervised\.Supervisor"
+    r"|saga_runtime\.supervision\.Supervisor"
     r"|sagas\.testing\.(saga_|process|workers|Workers)\w*"
     r"|tests\.(integration|e2e|relaying|stripe_server\.process)"
     r"|tests\.processes(?!\.ROOT$))"
@@ -142,7 +142,7 @@ def test_no_unit_test_starts_a_process() -> None:
         "from concurrent.futures import ProcessPoolExecutor",
         "from tests import processes",
         "from tests.processes import ROOT, manage",
-        "from config.serving.supervised import Supervisor",
+        "from saga_runtime.supervision import Supervisor",
         "from sagas.testing import Worker, saga_crash",
         "from sagas.testing.workers import Workers",
         "os.fork()",

@@ -14,12 +14,13 @@ from django.db import connection
 from brokers import Broker, await_broker, broker_from_url
 from config.serving.embedded import Embedded
 from config.serving.secret_key import make_secret_key
-from config.serving.supervised import Supervisor, parts
+from config.serving.supervised import parts
 from config.serving.webserver import WebServer
 from orders.sample_stock import load_sample_stock
 from relay.single import AlreadyRunning, only_relay
 from saga_runtime.processes import ProcessCommand, positive, stop_on_signals
 from saga_runtime.signs_of_life import SignsOfLife
+from saga_runtime.supervision import Supervisor
 
 NAME = "manage.py up"
 LOOK_EVERY = 0.1

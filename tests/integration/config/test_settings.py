@@ -100,6 +100,13 @@ def test_memory_is_of_no_use_to_a_process_of_its_own(manage: Manage, command: st
     assert "kafka://" in line
 
 
+def test_several_consumers_on_sqlite(manage: Manage) -> None:
+    line = manage.refused("run_saga_consumer", "--processes", "2")
+
+    assert "SQLite" in line
+    assert "leave --processes out" in line
+
+
 @pytest.mark.parametrize("command", ["up", "run_outbox_relay", "run_saga_consumer"])
 def test_an_unknown_broker(manage: Manage, command: str) -> None:
     line = manage.refused(command, SAGAZ_BROKER_URL="pigeon://user:secret@loft")
