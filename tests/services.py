@@ -164,8 +164,10 @@ class Server:
     def stop(self) -> None:
         self._container.stop(timeout=20)
 
-    def kill(self) -> None:
-        self._container.kill()
+    def kill(self, signal: str = "SIGKILL") -> None:
+        """Send it a signal that ends it, and wait until it has ended."""
+        self._container.kill(signal)
+        self._container.wait()
 
     def start(self) -> None:
         self._container.start()

@@ -143,17 +143,19 @@ class FullService(Service):
         assert self.query(SHIPPED_TWICE) == []
 
     def kafka_records(self, topic: str) -> list[ConsumerRecord]:
+        """All that the topic holds."""
+        return list(self.each_kafka_record(topic))
+
+    def each_kafka_record(self, topic: str) -> Iterator[ConsumerRecord]:
         """All that the topic holds, read with a client of our own."""
         places = [TopicPartition(self.address.named(topic), n) for n in range(PARTITIONS)]
-        found: list[ConsumerRecord] = []
         with self.kafka_client(KafkaConsumer, enable_auto_commit=False) as consumer:
             consumer.assign(places)
             consumer.seek_to_beginning()
             ends = consumer.end_offsets(places)
             while any(consumer.position(place) < end for place, end in ends.items()):
                 for records in consumer.poll(timeout_ms=200).values():
-                    found += records
-        return found
+                    yield from records
 
     def delete_topics(self) -> None:
         with self.kafka_client(KafkaAdminClient) as admin:

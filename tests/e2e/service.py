@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,11 @@ class Service:
     @property
     def output(self) -> str:
         return self._log.read_text()
+
+    def lines(self) -> Iterator[str]:
+        """What `output` holds, one line at a time."""
+        with self._log.open() as log:
+            yield from log
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
