@@ -6,7 +6,7 @@ from django.db import router
 
 from orders.fulfilment import Charge, record_charge
 from orders.messages import EVENTS, ORDER_CANCELLED, ORDER_FULFILLED, ORDER_REJECTED
-from orders.models import Order, OrderStatus
+from orders.models import BY_ORDER_ID, Order, OrderStatus
 from outbox import enqueue
 from saga_runtime.logs import get_logger
 from saga_runtime.round_trips import this_moment
@@ -61,13 +61,8 @@ def _record_charge(order: Order, outcome: SagaOutcome) -> None:
 
 def _set_status(outcome: SagaOutcome, status: OrderStatus) -> Order | None:
     """Set the order's status and reason; None where the command named no order of ours."""
-    # The row changes and comes back in one round trip.
-    changed = Order.objects.using(router.db_for_write(Order)).raw(
-        "UPDATE orders_order SET status = %s, reason = %s, updated_at = %s WHERE order_id = %s"
-        " RETURNING id, order_id, user_id, amount, status, reason, saga_id",
-        [status.value, outcome.reason, this_moment(), outcome.key],
-    )
-    order = next(iter(changed), None)
+    columns = {"status": status.value, "reason": outcome.reason, "updated_at": this_moment()}
+    order = BY_ORDER_ID.update(outcome.key, columns, using=router.db_for_write(Order))
     if order is None:
         logger.error(
             "saga %s ended for an order that there is not: %s", outcome.saga_id, outcome.key

@@ -3,7 +3,7 @@
 Django's compiler makes the SQL anew for each query, which takes several times as long as the query.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,11 +21,13 @@ class _Query:
 
     Attributes:
         sql: with one placeholder.
+        columns: SQL for the columns.
         names: of the fields, in the order of the columns.
         convert: turns a row of the database into the fields' values.
     """
 
     sql: str
+    columns: str
     names: Sequence[str]
     convert: Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -55,6 +57,26 @@ class Lookup(Generic[M]):
         rows = run(query.sql, [value], using=using)
         return self._model.from_db(using, query.names, query.convert(rows[0])) if rows else None
 
+    def update(
+        self, value: Any, columns: Mapping[str, Any], *, using: str = DEFAULT_DB_ALIAS
+    ) -> M | None:
+        """Change the row with the value, and return it as it is then; None where there is none.
+
+        Args:
+            value: of the unique field.
+            columns: the new value of each, as the database takes it.
+            using: alias of the database.
+        """
+        connection = connections[using]
+        query = self._queries.get((using, connection.vendor)) or self._compile(using)
+        quoted = connection.ops.quote_name
+        sets = ", ".join(f"{quoted(column)} = %s" for column in columns)
+        meta: Any = self._model._meta  # noqa: SLF001
+        table, where = quoted(meta.db_table), quoted(meta.get_field(self._field).column)
+        text = f"UPDATE {table} SET {sets} WHERE {where} = %s RETURNING {query.columns}"  # noqa: S608
+        rows = run(text, [*columns.values(), value], using=using)
+        return self._model.from_db(using, query.names, query.convert(rows[0])) if rows else None
+
     def _compile(self, using: str) -> _Query:
         rows = self._model._base_manager.using(using).filter(**{self._field: ""})  # noqa: SLF001
         compiler = rows.query.get_compiler(using)
@@ -66,7 +88,8 @@ class Lookup(Generic[M]):
             [values] = compiler.apply_converters([row], converters)
             return list(values)
 
+        listed = ", ".join(connections[using].ops.quote_name(c.target.column) for c in columns)
         names = [column.target.attname for column in columns]
-        query = _Query(sql, names, convert)
+        query = _Query(sql, listed, names, convert)
         self._queries[using, connections[using].vendor] = query
         return query

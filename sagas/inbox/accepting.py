@@ -23,7 +23,7 @@ from sagas.inbox.places import Reserved, Worker, reserved_places
 from sagas.inbox.sequences import Sequences
 from sagas.inbox.undecided import Undecided
 from sagas.journal.cancelling import request_cancel
-from sagas.journal.inbox_rows import already_accepted, insert_accepted
+from sagas.journal.inbox_rows import MessageIdentity, insert_accepted
 from sagas.journal.new_sagas import insert_sagas, unknown_sagas
 from sagas.journal.refusals import keep, refusal
 from sagas.models import RefusedCommand, Saga
@@ -62,8 +62,10 @@ def accept(
         with transaction.atomic():
             # Refused records too: the offset that is committed afterwards covers them.
             keep(refused)
+            # Before the sagas: where another consumer stores the same message, this waits for that
+            # commit, and what follows finds the saga.
             unseen = _unseen(commands, consumer=consumer)
-            changed = _store(unseen, places, consumer=consumer)
+            changed = _store(unseen, places)
             reach(Point.BEFORE_INBOX_COMMIT)
         reach(Point.AFTER_INBOX_COMMIT)
     # Behind the commit: a batch that is rolled back comes again, and would be counted twice.
@@ -100,24 +102,19 @@ def _read(
 
 
 def _unseen(commands: list[Command], *, consumer: str) -> list[Command]:
-    """Return the commands without an inbox row, each once.
+    """Insert inbox rows; return the commands that had none, each once.
 
     The saga's id would not do: after a deploy the same message may make a different business key.
     """
-    seen = already_accepted([command.identity for command in commands], consumer=consumer)
-    new = []
+    each: dict[MessageIdentity, Command] = {}
     for command in commands:
-        if command.identity not in seen:
-            seen.add(command.identity)
-            new.append(command)
-    return new
+        each.setdefault(command.identity, command)
+    new = insert_accepted(each, consumer=consumer)
+    return [command for identity, command in each.items() if identity in new]
 
 
-def _store(commands: list[Command], places: Reserved, *, consumer: str) -> int:
-    """Write the rows of commands; return how many give a worker something to do."""
-    # First: where another consumer stores the same message, this waits for that commit, and what
-    # follows finds the saga.
-    insert_accepted([command.identity for command in commands], consumer=consumer)
+def _store(commands: list[Command], places: Reserved) -> int:
+    """Write the sagas and cancels of commands; return how many give a worker something to do."""
     sagas: list[Saga] = []
     cancels: list[Cancel] = []
     for command in commands:

@@ -2,32 +2,44 @@
 
 from collections.abc import Collection
 
-from sagas.models import InboxMessage
+from django.utils import timezone
+
+from sagas.journal import sql
 
 MessageIdentity = tuple[str, str]
 """The source and the id of a message, as CloudEvents names them; together unique."""
 
+_COLUMNS = {
+    "consumer": "text", "source": "text", "message_id": "text", "received_at": "timestamptz",
+}  # fmt: skip
 
-def already_accepted(
+
+def insert_accepted(
     identities: Collection[MessageIdentity], *, consumer: str
 ) -> set[MessageIdentity]:
-    """Find the messages already accepted by a consumer group.
+    """Insert an inbox row for each message that has none.
+
+    Where another transaction is inserting the same message, this waits for its commit.
 
     Args:
         identities: source and id of each message.
         consumer: the consumer group.
+
+    Returns:
+        The messages that had no row.
     """
-    ids = [message_id for _, message_id in identities]
-    rows = InboxMessage.objects.filter(consumer=consumer, message_id__in=ids)
-    return {*rows.values_list("source", "message_id")} & {*identities}
-
-
-def insert_accepted(identities: Collection[MessageIdentity], *, consumer: str) -> None:
-    """Insert an inbox row for each message; existing rows stay."""
-    InboxMessage.objects.bulk_create(
+    if not identities:
+        return set()
+    now = sql.text_of(timezone.now())
+    given, params = sql.rows_from(
+        _COLUMNS,
         [
-            InboxMessage(consumer=consumer, source=source, message_id=message_id)
+            dict(zip(_COLUMNS, (consumer, source, message_id, now), strict=True))
             for source, message_id in identities
         ],
-        ignore_conflicts=True,
     )
+    text = (
+        f"INSERT INTO sagas_inbox ({', '.join(_COLUMNS)}) {given}"
+        " ON CONFLICT DO NOTHING RETURNING source, message_id"
+    )
+    return {(source, message_id) for source, message_id in sql.run(text, params)}

@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 from django.db import connection
 from django.db.models.constants import OnConflict
@@ -16,6 +15,7 @@ from sagas.definition.saga_types import SagaType
 from sagas.journal import sql
 from sagas.journal.loading import load_claimed, returned_columns
 from sagas.journal.records import Claimed
+from sagas.journal.sql import Rows
 from sagas.models import Saga, SagaStatus
 
 
@@ -77,33 +77,35 @@ def insert_sagas(sagas: Collection[Saga], *, claim: ClaimNew | None = None) -> l
             saga.next_run_at = sql.moment_after(claim.lease)
     # In the order of ids: two consumers that insert the same sagas must not deadlock.
     inserted = _insert(sorted(sagas, key=lambda saga: saga.id))
-    claimed = [saga.id for saga in taken if saga.id in inserted]
-    if claim is None or not claimed:
+    if claim is None:
         return []
-    among, keys = sql.among(claimed)
-    columns = ", ".join(returned_columns())
-    found = sql.run(f"SELECT {columns} FROM sagas_saga WHERE {among}", keys)  # noqa: S608
-    return load_claimed(found, worker=claim.worker, began=began)
+    ours = {saga.id for saga in taken}
+    claimed = [row for row in inserted if sql.uuid_of(row[0]) in ours]
+    return load_claimed(claimed, worker=claim.worker, began=began)
 
 
-def _insert(rows: Sequence[Saga]) -> set[UUID]:
-    """Insert rows, and return the ids of those that were not there."""
+def _insert(rows: Sequence[Saga]) -> Rows:
+    """Insert rows; return the `returned_columns()`, id first, of those that were not there."""
     # As `bulk_create()` does it, which does not tell: a saga that another consumer inserts
     # meanwhile may be claimed by this very worker before this statement goes on.
     fields = Saga._meta.concrete_fields  # noqa: SLF001
     size = max(1, connection.ops.bulk_batch_size(fields, rows))
-    inserted: set[UUID] = set()
+    returned = ", ".join(returned_columns())
+    inserted: Rows = []
     for first in range(0, len(rows), size):
         query = InsertQuery(Saga, on_conflict=OnConflict.IGNORE)
         query.insert_values(fields, [*rows[first : first + size]])
         for text, params in query.get_compiler(connection=connection).as_sql():
-            found = sql.run(f"{text} RETURNING id", params)
-            inserted |= {sql.uuid_of(key) for (key,) in found}
+            inserted += sql.run(f"{text} RETURNING {returned}", params)
     return inserted
 
 
 def unknown_sagas(sagas: Collection[Saga]) -> list[Saga]:
     """Return the rows of `new_saga()` whose sagas do not exist; of a saga's rows, the last."""
     rows = {saga.id: saga for saga in sagas}
-    known = set(Saga.objects.filter(id__in=rows).values_list("id", flat=True))
+    if not rows:
+        return []
+    among, keys = sql.among(rows)
+    found = sql.run(f"SELECT id FROM sagas_saga WHERE {among}", keys)  # noqa: S608 - constants
+    known = {sql.uuid_of(key) for (key,) in found}
     return [row for key, row in rows.items() if key not in known]

@@ -43,10 +43,6 @@ class RelayProcess:
         return self._log.read_text()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 

@@ -55,6 +55,18 @@ def test_what_is_found_can_be_saved() -> None:
     assert Order.objects.get().reason == "changed"
 
 
+def test_an_update_gives_the_row_as_it_is_then() -> None:
+    order = placed("A")
+    placed("B")
+    for reason in ("it's \u2603", ""):
+        changed = BY_ORDER_ID.update("A", {"reason": reason, "status": "rejected"})
+        assert changed is not None
+        assert fields(changed) == fields(Order.objects.get(order_id="A"))
+        assert (changed.pk, changed.reason, changed.status) == (order.pk, reason, "rejected")
+    assert Order.objects.get(order_id="B").status == "pending"
+    assert BY_ORDER_ID.update("nobody", {"reason": "?"}) is None
+
+
 def test_of_another_model() -> None:
     placed("A")
     found = Lookup(Product, "product_id").find("P")
