@@ -11,6 +11,8 @@ from typing import Any
 
 from sagaz import Saga as SagaClass
 from sagaz.core.decorators import SagaStepDefinition
+from sagaz.core.listeners import LoggingSagaListener, MetricsSagaListener, SagaListener
+from sagaz.observability.monitoring.metrics import SagaMetrics
 
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line
@@ -77,21 +79,28 @@ class ReplayFilter:
             if hook is not None:
                 setattr(step, name, self.only_news(event, hook))
 
-    def only_news(self, event: str, heard: Callable[..., Any]) -> Callable[..., Any]:
+    def only_news(
+        self, event: str, heard: Callable[..., Any], *, apart: bool = True
+    ) -> Callable[..., Any]:
         """Wrap a hook, or a listener's method, to be called for news only.
 
         Of a step, sagaz calls hooks with `(context, step, …)` and listeners with
         `(saga, step, …)`, an error last in both.
+
+        Args:
+            event: the listeners' method for the moment.
+            heard: foreign code.
+            apart: call it in a task of its own, as foreign code has to be.
         """
 
         async def call(*arguments: Any) -> None:
             if self._is_new(event, arguments):
-                await self._call(event, heard, arguments)
+                await self._call(event, heard, arguments, apart=apart)
 
         return call
 
     async def _call(
-        self, event: str, heard: Callable[..., Any], arguments: tuple[Any, ...]
+        self, event: str, heard: Callable[..., Any], arguments: tuple[Any, ...], *, apart: bool
     ) -> None:
         """Call a hook; a failure of the hook has no consequence.
 
@@ -101,7 +110,10 @@ class ReplayFilter:
         if isinstance(last, StepFailed):
             last = raisable(last.failure.error)
         try:
-            await call_apart(heard, *others, last)
+            if apart:
+                await call_apart(heard, *others, last)
+            else:
+                await heard(*others, last)
         except asyncio.CancelledError:  # with the loop
             self._state.suspend("the worker is ending")
             raise
@@ -112,16 +124,28 @@ class ReplayFilter:
             )
 
 
+async def _nothing(*_: Any) -> None:
+    """Hear an event that a listener leaves to the base class, where nothing happens."""
+
+
+def _is_sagazs_own(listener: Any) -> bool:
+    """Tell whether a listener is as sagaz makes it: it awaits nothing, and calls nobody's code."""
+    kind = type(listener)  # exactly: a class derived from one is an app's
+    if kind is LoggingSagaListener:
+        return listener._logger_instance is None  # noqa: SLF001 - no public way
+    return kind is MetricsSagaListener and type(listener.metrics) is SagaMetrics
+
+
 class _Listener:
     """Stand in for a sagaz listener, behind the filter."""
 
     def __init__(self, listener: Any, replay_filter: ReplayFilter) -> None:
         self._listener = listener
         self._filter = replay_filter
+        self._apart = not _is_sagazs_own(listener)
 
     def __getattr__(self, event: str) -> Any:
-        def hear(*arguments: Any) -> Any:
-            heard = getattr(self._listener, event, None)
-            return None if heard is None else heard(*arguments)
-
-        return self._filter.only_news(event, hear)
+        heard = getattr(self._listener, event, None)
+        if heard is None or getattr(heard, "__func__", None) is getattr(SagaListener, event, None):
+            return _nothing
+        return self._filter.only_news(event, heard, apart=self._apart)

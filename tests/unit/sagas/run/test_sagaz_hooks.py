@@ -1,10 +1,12 @@
 """What sagaz's own hooks and listeners hear: each thing once, though a saga is interrupted."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sagaz import Saga, action, compensate
+from sagaz.core.listeners import LoggingSagaListener, MetricsSagaListener
 
 from sagas import StepRejected
 from sagas.models import Saga as SagaRow
@@ -92,3 +94,42 @@ def test_one_that_fails() -> None:
     Post.answers = [StepRejected("no stamps")]
     assert run_to_end(begin("letter")).status == "rolled_back"
     assert heard[4:] == [("failure", "send"), ("undo", "write"), ("failed", "")]
+
+
+class Hostile:
+    """Metrics of an app, which sagaz's own listener calls."""
+
+    calls = 0
+
+    def saga_started(self, _: str) -> None:
+        Hostile.calls += 1
+        raise SystemExit
+
+    def record_step_duration(self, *_: object) -> None:
+        Hostile.calls += 1
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+
+METRICS = MetricsSagaListener()
+
+
+class Parcel(Saga):
+    saga_name = "parcel"
+    listeners = [MetricsSagaListener(Hostile()), METRICS, LoggingSagaListener()]
+
+    @action("pack")
+    async def pack(self, ctx: Context) -> None: ...
+
+    @action("send", depends_on=["pack"])
+    async def send(self, ctx: Context) -> None: ...
+
+
+def test_sagazs_own_listeners_hear_and_what_they_call_of_an_app_harms_nothing(
+    register: Register,
+) -> None:
+    register(Parcel)
+    assert run_to_end(begin("parcel")).status == "completed"
+    assert Hostile.calls == 3
+    assert METRICS.metrics.metrics["total_executed"] == 1
