@@ -94,6 +94,7 @@ SAGAZ = {
 }
 DATABASE_URL = env.str("DATABASE_URL", default="")
 DATABASE_DIRECT_URL = environment.direct_url(env)
+DATABASE_PREPARED_STATEMENTS = env.bool("DATABASE_PREPARED_STATEMENTS", default=True)
 
 BROKER_TOPICS = env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"])
 BROKER_OPTIONS: dict[str, Any] = {
