@@ -194,14 +194,16 @@ def _ask(query: LiteralString, parameters: list[object]) -> PendingAnswer:
         stack.enter_context(connection.wrap_database_errors)
         link: psycopg.Connection[Any] = cursor.connection
         stack.callback(_roll_back_failed, link)
-        link.prepare_threshold = 0  # without a threshold psycopg prepares nothing at all
+        # Without a threshold psycopg prepares nothing at all.
+        link.prepare_threshold = 0 if is_direct else None
+        stack.callback(setattr, link, "prepare_threshold", None)
         stack.enter_context(link.pipeline())
-        psycopg.Cursor(link).execute("BEGIN")
+        psycopg.Cursor(link).execute("BEGIN", prepare=False)
         psycopg.Cursor(link).execute(_PLAN, prepare=is_direct)
         read: psycopg.Cursor[tuple[Any, ...]] = psycopg.Cursor(link)
         read.adapters.register_loader("varchar", ByteaBinaryLoader)
         read.execute(query, parameters, prepare=is_direct, binary=True)
-        psycopg.Cursor(link).execute("COMMIT")
+        psycopg.Cursor(link).execute("COMMIT", prepare=False)
         return PendingAnswer(read, stack.pop_all())
 
 

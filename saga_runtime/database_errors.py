@@ -26,8 +26,10 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 """Django's errors for an absent database; the same statement may work later."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
-_CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE)  # the others: serialisation failure, deadlock
-_NO_SUCH_STATEMENT = "26000"
+NO_SUCH_STATEMENT = "26000"
+"""PostgreSQL's code for a prepared statement that it does not know, or no more."""
+# Besides: serialisation failure, deadlock.
+_CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE, NO_SUCH_STATEMENT)
 _NOT_SUPPORTED = "0A000"
 _STALE = "cached plan must not change result type"
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
@@ -54,17 +56,17 @@ def is_conflict(error: Error) -> bool:
 
     So it does where a table was altered under a prepared statement: the next one is made anew.
     """
-    return sqlstate(error) in _CONFLICTS or is_stale_plan(error.__cause__)
+    return sqlstate(error) in _CONFLICTS
 
 
-def is_stale_plan(error: BaseException | None) -> bool:
+def is_stale_plan(error: BaseException) -> bool:
     """Tell whether the server refuses a prepared statement that it knew.
 
     Args:
         error: psycopg's. Source: PostgreSQL's `RevalidateCachedQuery` and `FetchPreparedStatement`.
     """
     state = getattr(error, "sqlstate", None)
-    return state == _NO_SUCH_STATEMENT or (state == _NOT_SUPPORTED and _STALE in str(error))
+    return state == NO_SUCH_STATEMENT or (state == _NOT_SUPPORTED and _STALE in str(error))
 
 
 def is_lock_not_available(error: Error) -> bool:

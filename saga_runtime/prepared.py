@@ -6,29 +6,41 @@ session, which knows none of them: there nothing is prepared.
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import psycopg
 from django.conf import settings
+from django.db import NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import generators
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from saga_runtime.database_errors import is_stale_plan
+from saga_runtime.database_errors import NO_SUCH_STATEMENT, is_stale_plan
 
 Statement = tuple[str, Sequence[Any]]
 """SQL with `%s` for each parameter, and the parameters."""
 Rows = list[tuple[Any, ...]]
 
 MOST = 200
-"""Prepared statements of a connection, for the server keeps them all; what comes later is not."""
+"""Statements that a connection may prepare, for the server keeps them all; the others are not."""
 
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _WHO_ANSWERS: Statement = ("SELECT pg_backend_pid()", [])
+_Key = tuple[bytes, tuple[int, ...]]  # a text, and the types of its parameters
+
+
+class StaleStatement(psycopg.OperationalError):
+    """Raised where what the transaction has done before cannot be repeated from here.
+
+    Django makes an OperationalError of it; `database_errors.is_conflict()` knows it by its code.
+    """
+
+    sqlstate = NO_SUCH_STATEMENT
 
 
 class _Session:
@@ -36,21 +48,37 @@ class _Session:
 
     Attributes:
         is_direct: whether the connection is to the server itself; None until the server was asked.
-        names: of the prepared statements, by text and types of the parameters.
-        made: how many names were given; a name is not given twice.
+        names: of the prepared statements.
     """
 
     def __init__(self) -> None:
         self.is_direct = None if getattr(settings, "DATABASE_PREPARED_STATEMENTS", True) else False
-        self.names: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
-        self.made = 0
+        self.names: dict[_Key, bytes] = {}
+        self._made = 0
 
     def new_name(self) -> bytes:
-        """Return a name for a statement to be prepared; empty where none is."""
-        if not self.is_direct or len(self.names) >= MOST:
+        """Return a name that was never given, for a statement to be prepared; empty for none."""
+        if not self.is_direct or self._made >= MOST:
             return b""
-        self.made += 1
-        return b"saga_outbox_%d" % self.made
+        self._made += 1
+        return b"saga_outbox_%d" % self._made
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """Hold a statement as libpq takes it.
+
+    Attributes:
+        text: with `$1`, `$2`, …
+        types: of the parameters.
+        values: of the parameters.
+        formats: of the values.
+    """
+
+    text: bytes
+    types: tuple[int, ...]
+    values: Any
+    formats: Any
 
 
 _sessions: WeakKeyDictionary["psycopg.Connection[Any]", _Session] = WeakKeyDictionary()
@@ -69,27 +97,28 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
         The rows of each statement; none for a statement that returns no rows.
 
     Raises:
-        django.db.Error: a statement has failed, and those behind it were not run.
+        django.db.Error: a statement, or the commit of a transaction of their own, has failed.
     """
-    wrapper.ensure_connection()
-    wrapper.validate_no_broken_transaction()
-    link: psycopg.Connection[Any] = wrapper.connection
+    link = _link(wrapper)
     session = _sessions.setdefault(link, _Session())
     is_begun = link.pgconn.transaction_status != TransactionStatus.IDLE
     first: list[Statement] = [] if is_begun or link.autocommit else [(_begin(link), [])]
     last = [_WHO_ANSWERS] if session.is_direct is None else []
+    together = [*first, *statements, *last]
     with wrapper.wrap_database_errors:
         try:
-            found = _exchange(link, session, [*first, *statements, *last])
+            found = _exchange(link, session, together)
         except psycopg.Error as error:
             if not is_stale_plan(error):
                 raise
             # Somebody has changed a table, or let go of all that is prepared.
             session.names.clear()
             if is_begun:
-                raise
+                raise StaleStatement(str(error)) from error
             link.rollback()
-            found = _exchange(link, session, [*first, *statements, *last])
+            found = _exchange(link, session, together)
+        finally:
+            wrapper.errors_occurred = wrapper.errors_occurred or link.closed
     if last:
         # A pooler tells each client a number of its own.
         [[(answering,)]] = found[-1:]
@@ -99,66 +128,97 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
 
 def prepares(wrapper: BaseDatabaseWrapper) -> bool:
     """Tell whether statements may be prepared on a connection; see `exchange()`."""
-    wrapper.ensure_connection()
-    session = _sessions.setdefault(wrapper.connection, _Session())
+    session = _sessions.setdefault(_link(wrapper), _Session())
     if session.is_direct is None:
         exchange(wrapper, [])
     return bool(session.is_direct)
 
 
+def _link(wrapper: BaseDatabaseWrapper) -> "psycopg.Connection[Any]":
+    """Return psycopg's connection, as Django hands it to a cursor."""
+    wrapper.validate_thread_sharing()
+    wrapper.close_if_health_check_failed()
+    wrapper.ensure_connection()
+    wrapper.validate_no_broken_transaction()
+    link: psycopg.Connection[Any] = wrapper.connection
+    if link.pgconn.pipeline_status != PipelineStatus.OFF:
+        # Its answers come first, and only the pipeline knows whose they are.
+        raise NotSupportedError("close your psycopg pipeline() before this: see its `with` block")
+    return link
+
+
 def _exchange(
     link: "psycopg.Connection[Any]", session: _Session, statements: Sequence[Statement]
 ) -> list[Rows]:
-    """Send the statements, those that are new to the session with a message to prepare them.
+    """Send statements, and return the rows of each.
 
     Raises:
         psycopg.Error: the first error.
     """
-    pgconn, transform = link.pgconn, Transformer(link)
-    prepared: list[tuple[tuple[bytes, tuple[int, ...]], bytes] | None] = []
-    dumped = [_dump(link, statement) for statement in statements]
+    messages = [_message(link, *statement) for statement in statements]
+    pgconn = link.pgconn
     pgconn.enter_pipeline_mode()
     try:
-        for text, types, values, formats in dumped:
-            key = (text, types)
-            if (name := session.names.get(key)) is None and (name := session.new_name()):
-                pgconn.send_prepare(name, text, types)
-                prepared.append((key, name))
-            prepared.append(None)
-            if name:
-                pgconn.send_query_prepared(name, values, formats)
-            else:
-                pgconn.send_query_params(text, values, types, formats)
+        prepared = _send(pgconn, session, messages)
         pgconn.pipeline_sync()
-        results = link.wait(_answers(pgconn, len(prepared) + 1))
+        results = link.wait(_answers(pgconn))
     finally:
         _leave_pipeline(pgconn)
-    found: list[Rows] = []
-    for made, result in zip(prepared, results, strict=False):
+    for (key, name), result in zip(prepared.items(), results, strict=False):
+        if result.status in _FINE:
+            session.names[key] = name
+    # Also one more than there were messages: outside of a transaction they commit at the end.
+    for result in results:
         if result.status not in _FINE:
             raise psycopg.errors.error_from_result(result, encoding=link.info.encoding)
-        if made is not None:
-            key, name = made
-            session.names[key] = name
-            continue
+    transform, found = Transformer(link), []
+    for result in results[len(prepared) :]:
         transform.set_pgresult(result)
         found.append(transform.load_rows(0, result.ntuples, tuple))
     return found
 
 
-def _answers(pgconn: PGconn, count: int) -> Generator[Any, Any, list[PGresult]]:
-    """Wait for so many answers; an error's, and those of what the server left out, among them."""
+def _send(pgconn: PGconn, session: _Session, messages: Sequence[_Message]) -> dict[_Key, bytes]:
+    """Send statements, behind messages that prepare those that the session does not know.
+
+    Returns:
+        The names of what is prepared with them; the answers to that come first.
+    """
+    keys = [(message.text, message.types) for message in messages]
+    # Each once, however often the text comes.
+    unknown = dict.fromkeys(key for key in keys if key not in session.names)
+    new = {key: name for key in unknown if (name := session.new_name())}
+    for (text, types), name in new.items():
+        pgconn.send_prepare(name, text, types)
+    for key, message in zip(keys, messages, strict=True):
+        if name := session.names.get(key) or new.get(key, b""):
+            pgconn.send_query_prepared(name, message.values, message.formats)
+        else:
+            pgconn.send_query_params(message.text, message.values, message.types, message.formats)
+    return new
+
+
+def _answers(pgconn: PGconn) -> Generator[Any, Any, list[PGresult]]:
+    """Wait for all answers; an error's, and those of what the server left out, among them.
+
+    Raises:
+        psycopg.OperationalError: the connection is lost, and the server has not said why.
+    """
     yield from generators.send(pgconn)
     results: list[PGresult] = []
-    for _ in range(count):
+    while True:
         try:
-            results += yield from generators.fetch_many(pgconn)
+            found = yield from generators.fetch_many(pgconn)
         except psycopg.OperationalError:
             # A server that ends the session says why, in the place of an answer.
             if all(result.status != ExecStatus.FATAL_ERROR for result in results):
                 raise
-            break
-    return results
+            return results
+        if not found:
+            raise psycopg.OperationalError("the connection is lost")
+        results += found
+        if results[-1].status == ExecStatus.PIPELINE_SYNC:
+            return results[:-1]
 
 
 def _leave_pipeline(pgconn: PGconn) -> None:
@@ -170,16 +230,13 @@ def _leave_pipeline(pgconn: PGconn) -> None:
         pgconn.finish()
 
 
-def _dump(
-    link: "psycopg.Connection[Any]", statement: Statement
-) -> tuple[bytes, tuple[int, ...], Any, Any]:
-    """Return text, and types, values and formats of the parameters, as libpq takes them."""
-    text, params = statement
+def _message(link: "psycopg.Connection[Any]", text: str, params: Sequence[Any]) -> _Message:
+    """Convert a statement."""
     if not params:
-        return _numbered(text), (), None, None
+        return _Message(_numbered(text), (), None, None)
     transform = Transformer(link)
     values = transform.dump_sequence(params, [PyFormat.AUTO] * len(params))
-    return _numbered(text), transform.types or (), values, transform.formats
+    return _Message(_numbered(text), transform.types or (), values, transform.formats)
 
 
 @lru_cache(maxsize=1000)

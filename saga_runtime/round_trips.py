@@ -26,8 +26,9 @@ Rows = list[tuple[Any, ...]]
 def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[Rows]:
     """Run statements in turn, in the caller's transaction.
 
-    On PostgreSQL they go past Django's cursors, which take twice the time, and are prepared. Where
-    somebody listens to the cursors (`execute_wrapper()`, Django's log of queries) they are used.
+    On PostgreSQL they go past Django's cursors, which take twice the time, and are prepared unless
+    a pooler is between. Where somebody listens to the cursors (`execute_wrapper()`, Django's log of
+    queries) the cursors are used.
 
     Args:
         statements: each sees what those before it have written.
@@ -42,7 +43,7 @@ def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[
     wrapper = connections[using]
     if wrapper.vendor != "postgresql":
         return [_run(wrapper, *statement) for statement in statements]
-    if exchange is not None and not wrapper.queries_logged and Watch.is_alone_on(wrapper):
+    if exchange is not None and not _is_listened_to(wrapper):
         watch = current_watch.get()
         with nullcontext() if watch is None else watch.statement():
             return exchange(wrapper, statements)
@@ -56,6 +57,20 @@ def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[
             found.append(cursor.fetchall() if cursor.description else [])
             cursor.cursor.nextset()
         return found
+
+
+def run_planned(text: str, values: Sequence[Any]) -> Rows:
+    """Run one statement that PostgreSQL plans each time, by the tables as they are.
+
+    For what would be slow by a plan made while its tables were empty, and for texts that hardly
+    come again.
+    """
+    return _run(connections[DEFAULT_DB_ALIAS], text, values)
+
+
+def _is_listened_to(wrapper: BaseDatabaseWrapper) -> bool:
+    """Tell whether statements have to go through Django's cursors."""
+    return wrapper.queries_logged or not Watch.is_alone_on(wrapper)
 
 
 def run(text: str, values: Sequence[Any], *, using: str = DEFAULT_DB_ALIAS) -> Rows:

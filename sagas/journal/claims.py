@@ -240,7 +240,7 @@ def _take(
     named = f"AND name {'NOT ' if negated else ''}IN ({sql.listed(names)})" if names else ""
     condition, condition_params = which
     skip_locked = "FOR UPDATE SKIP LOCKED" if sql.is_postgresql() else ""
-    return sql.run(
+    return sql.run_planned(
         # Locked, the longest due first; a row that another worker just claims is passed over.
         # MATERIALIZED, or a plan may run this part again for each row, past the limit.
         f"""

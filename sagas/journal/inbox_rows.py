@@ -35,7 +35,8 @@ def insert_accepted(
         _COLUMNS,
         [
             dict(zip(_COLUMNS, (consumer, source, message_id, now), strict=True))
-            for source, message_id in identities
+            # In order: two consumers that are sent the same messages must not deadlock.
+            for source, message_id in sorted(identities)
         ],
     )
     text = (

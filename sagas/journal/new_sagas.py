@@ -96,7 +96,7 @@ def _insert(rows: Sequence[Saga]) -> Rows:
         query = InsertQuery(Saga, on_conflict=OnConflict.IGNORE)
         query.insert_values(fields, [*rows[first : first + size]])
         for text, params in query.get_compiler(connection=connection).as_sql():
-            inserted += sql.run(f"{text} RETURNING {returned}", params)
+            inserted += sql.run_planned(f"{text} RETURNING {returned}", params)
     return inserted
 
 

@@ -124,7 +124,7 @@ def write_at_once(entries: Sequence[Entry]) -> list[Verdict | None]:
     given = json.dumps([_given_row(n, entry, at) for n, entry in enumerate(entries)])
     ids = "{" + ",".join({str(entry.saga.id) for entry in entries}) + "}"
     verdicts: list[Verdict | None] = [None] * len(entries)
-    for n, is_held, reason, is_written, is_refused in sql.run(_STATEMENT, [given, ids]):
+    for n, is_held, reason, is_written, is_refused in sql.run_planned(_STATEMENT, [given, ids]):
         if is_refused:
             verdicts[n] = Refused()
         elif is_written:

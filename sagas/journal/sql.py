@@ -121,6 +121,11 @@ def run(sql: str, params: Sequence[Any]) -> Rows:
     return round_trips.run(sql, params)
 
 
+def run_planned(sql: str, params: Sequence[Any]) -> Rows:
+    """Run a statement that is planned each time; see `round_trips.run_planned()`."""
+    return round_trips.run_planned(sql, params)
+
+
 def run_together(statements: Sequence[Statement]) -> list[Rows]:
     """Run statements in turn, in the caller's transaction; see `round_trips.run_together()`."""
     return round_trips.run_together(*statements)

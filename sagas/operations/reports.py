@@ -87,10 +87,12 @@ def _step(step: SagaStep) -> dict[str, Any]:
 
 def _timeline(saga: Saga) -> list[dict[str, Any]]:
     """Describe each attempt once, as it ended; as `started` where the end is unknown."""
-    attempts: list[SagaAttempt | SagaStep] = [*saga.attempts.all()]
-    # A person's word is no attempt. Rows of the first release do not know their worker: that
-    # release kept the last attempt with the others.
-    attempts += [step for step in saga.steps.all() if step.worker and not step.resolved_by]
+    # A person's word is no attempt.
+    steps = saga.steps.filter(attempt__gt=0, resolved_by="")
+    attempts: list[SagaAttempt | SagaStep] = [*steps]
+    # Last: workers of the first release keep each attempt here, and the step's row has another's
+    # worker then.
+    attempts += saga.attempts.all()
     last = {(a.step, a.kind, a.attempt): a for a in attempts}
     return [_attempt(each) for each in sorted(last.values(), key=lambda a: a.started_at)]
 

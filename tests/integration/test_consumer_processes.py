@@ -101,7 +101,7 @@ def place(stage: Stage, name: str, *, count: int) -> int:
 
 def workers(stage: Stage) -> int:
     """How many workers have begun a step."""
-    [(count,)] = stage.query("SELECT count(DISTINCT worker) FROM sagas_attempt")
+    [(count,)] = stage.query("SELECT count(DISTINCT worker) FROM sagas_step")
     return int(count)
 
 

@@ -36,8 +36,11 @@ SELECT saga_id, 'order', order_id, 1, '', '{}',
     CASE status WHEN 'fulfilled' THEN 'completed' ELSE 'rolled_back' END, false, 1, '', now(), '',
     '', '', '', now()
 FROM orders_order;
+INSERT INTO sagas_step (saga_id, step, kind, attempt, status, key, result, error, resolved_by,
+    worker, started_at)
+SELECT id, 'reserve_inventory', 'F', 2, 'done', '', '', '', '', 'next', now() FROM sagas_saga;
 INSERT INTO sagas_attempt (saga_id, step, kind, attempt, status, error, worker, started_at, at)
-SELECT id, 'reserve_inventory', 'F', 1, 'done', '', '', now(), now() FROM sagas_saga;
+SELECT id, 'reserve_inventory', 'F', 1, 'started', '', 'lost', now(), now() FROM sagas_saga;
 """
 SHIP_AGAIN = """
 UPDATE orders_product SET on_hand = on_hand - 1, shipped = shipped + 1 WHERE product_id = 'ITEM-1'
@@ -55,7 +58,7 @@ FAULTS = {
     """: {"charges"},
     """
     INSERT INTO sagas_attempt (saga_id, step, kind, attempt, status, error, worker, started_at, at)
-    SELECT saga_id, step, kind, 2, status, error, 'another', started_at, at FROM sagas_attempt
+    SELECT saga_id, step, kind, 1, 'done', error, 'another', started_at, at FROM sagas_attempt
     LIMIT 1
     """: {"steps"},
     SHIP_AGAIN: {"stock"},

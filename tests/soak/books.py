@@ -32,10 +32,11 @@ def doubled(count: int) -> dict[str, str]:
             SELECT order_id, product_id FROM orders_reservation GROUP BY 1, 2 HAVING count(*) > 1
         """,
         "sagas": "SELECT name, key FROM sagas_saga GROUP BY 1, 2 HAVING count(*) > 1",
-        # A worker that wakes up past its lease has done a step, and may not say so.
+        # A step that is done is never begun again.
         "steps": """
-            SELECT saga_id, step, kind FROM sagas_attempt WHERE status = 'done'
-            GROUP BY 1, 2, 3 HAVING count(*) > 1
+            SELECT saga_id, step, kind
+            FROM sagas_attempt AS former JOIN sagas_step AS last USING (saga_id, step, kind)
+            WHERE former.status = 'done' OR former.attempt >= last.attempt
         """,
     }
 
@@ -93,7 +94,9 @@ ELSEWISE = {
 UNFINISHED = "SELECT count(*) FROM orders_order WHERE status IN ('pending', 'processing')"
 TAKEN_OVER = """
     SELECT count(*) FROM (
-        SELECT saga_id FROM sagas_attempt GROUP BY saga_id HAVING count(DISTINCT worker) > 1
+        SELECT saga_id FROM (
+            SELECT saga_id, worker FROM sagas_step UNION SELECT saga_id, worker FROM sagas_attempt
+        ) AS attempts GROUP BY saga_id HAVING count(*) > 1
     ) AS taken_over
 """
 EACH_ORDER = "SELECT order_id, status, cancel_requested_at IS NOT NULL FROM orders_order"

@@ -7,10 +7,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import DataError, Error, IntegrityError, connection, transaction
+from django.db import (
+    DataError,
+    Error,
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    connection,
+    transaction,
+)
 
 from saga_runtime import prepared
-from saga_runtime.database_errors import is_conflict
+from saga_runtime.database_errors import is_conflict, is_outage, keeps_waiting
 from saga_runtime.hang_watch import Watch
 from saga_runtime.round_trips import run, run_together
 
@@ -111,7 +119,7 @@ class TestPreparing:
         for _ in range(3):
             run(NAMES, [])
         by_cursor("ALTER TABLE tests_things ALTER name TYPE varchar(9)")
-        with pytest.raises(Error) as caught, transaction.atomic():  # noqa: PT012
+        with pytest.raises(OperationalError) as caught, transaction.atomic():  # noqa: PT012
             run("SELECT 1", [])
             run(NAMES, [])
         assert is_conflict(caught.value)
@@ -126,8 +134,66 @@ class TestPreparing:
                 run_together((INSERT, ["a", 1]), ("SELECT nonsense", []), (NAMES, []))
         assert run_together((INSERT, ["a", 1]), (NAMES, []))[1] == [("a",)]
 
+    def test_is_done_once_for_a_text_that_comes_twice(self) -> None:
+        run(NAMES, [])
+        run_together((INSERT, ["a", 1]), (INSERT, ["b", 2]))
+        assert (how_many(), how_many_known()) == (1, 1)
+
+    def test_is_remembered_where_the_statement_then_fails(self) -> None:
+        run(INSERT, ["a", 1])
+        for _ in range(3):
+            with pytest.raises(IntegrityError):
+                run(INSERT, ["a", 2])
+        assert (how_many(), how_many_known()) == (1, 1)
+
 
 class TestATransaction:
+    def test_of_their_own_that_cannot_commit_raises(self) -> None:
+        """What is deferred is checked behind the last statement's answer."""
+        by_cursor(
+            "ALTER TABLE tests_things ADD CONSTRAINT tests_number UNIQUE (number)"
+            " DEFERRABLE INITIALLY DEFERRED"
+        )
+        run(INSERT, ["a", 1])
+        for _ in range(3):
+            with pytest.raises(IntegrityError):
+                run(INSERT, ["b", 1])
+        assert run(NAMES, []) == [("a",)]
+
+    @pytest.mark.parametrize("limit", ["statement_timeout", "lock_timeout"])
+    def test_that_takes_too_long_raises_and_the_connection_goes_on(self, limit: str) -> None:
+        run(INSERT, ["a", 1])
+        with pytest.raises(OperationalError) as caught, transaction.atomic():  # noqa: PT012
+            other = connection.copy()
+            with other.cursor() as cursor:
+                cursor.execute("BEGIN; LOCK TABLE tests_things")
+            by_cursor(f"SET LOCAL {limit} = 50")
+            try:
+                run_together(("SELECT 1", []), (NAMES, []), ("SELECT 2", []))
+            finally:
+                other.close()
+        assert keeps_waiting(caught.value)
+        assert run(NAMES, []) == [("a",)]
+
+    def test_whose_session_is_ended_raises_and_the_next_one_goes_on(self) -> None:
+        run(INSERT, ["a", 1])
+        with pytest.raises(OperationalError) as caught:
+            run_together((INSERT, ["b", 2]), ("SELECT pg_terminate_backend(pg_backend_pid())", []))
+        assert is_outage(caught.value)
+        connection.close()
+        assert run(NAMES, []) == [("a",)]
+
+    def test_is_not_put_into_an_open_pipeline_of_psycopg(self) -> None:
+        """Nobody could tell whose the answers are."""
+        with transaction.atomic():
+            run(INSERT, ["a", 1])
+            with (
+                connection.connection.pipeline(),
+                pytest.raises(NotSupportedError, match="close your psycopg pipeline"),
+            ):
+                run(INSERT, ["b", 2])
+        assert run(NAMES, []) == [("a",)]
+
     def test_of_their_own_is_all_or_nothing(self) -> None:
         with pytest.raises(IntegrityError):
             run_together((INSERT, ["a", 1]), (INSERT, ["a", 2]), (INSERT, ["b", 3]))
