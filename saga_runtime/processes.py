@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -176,12 +177,11 @@ def oldest_sign_of_life(
         if path is None or time.monotonic() - last < every:
             return
         last = time.monotonic()
-        try:
+        # Whatever cannot be read or written: the file grows old, which is what it is there for.
+        with suppress(OSError):
             oldest = min(sign.stat().st_mtime_ns for sign in signs)
-        except FileNotFoundError:
-            return
-        if not path.exists():
-            path.touch()
-        os.utime(path, ns=(oldest, oldest))
+            if not path.exists():
+                path.touch()
+            os.utime(path, ns=(oldest, oldest))
 
     return pass_on

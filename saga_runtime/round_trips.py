@@ -70,6 +70,7 @@ def run_planned(text: str, values: Sequence[Any]) -> Rows:
 
 def _is_listened_to(wrapper: BaseDatabaseWrapper) -> bool:
     """Tell whether statements have to go through Django's cursors."""
+    wrapper.ensure_connection()  # first: some begin to listen when a connection is made
     return wrapper.queries_logged or not Watch.is_alone_on(wrapper)
 
 

@@ -19,6 +19,7 @@ RESTARTS = Backoff(first=0.5, longest=10.0)
 STEADY_SECONDS = 30.0  # after which a part that dies counts as having worked
 STOP_TIMEOUT = 45.0  # more than a part needs to finish its work
 POLL_SECONDS = 0.05
+LAST_LINES_SECONDS = 5.0  # for what a process that has ended has printed
 _SUPERVISED = {"SUPERVISED": "1", "PYTHONUNBUFFERED": "1"}
 
 Say = Callable[[str], None]
@@ -202,16 +203,21 @@ class _ChildProcess:
         Returns:
             The exit code; negative for a signal.
         """
-        output: IO[str] | None = process.stdout
-        if output is not None:
-            with output:
-                for line in output:
-                    self._say(line.rstrip("\n"))
-                    self.has_worked = self.has_worked or line.strip() == self._part.ready
+        # In a thread: a process that this one has started, and left, may keep the output open.
+        reader = threading.Thread(target=self._print, args=(process.stdout,), daemon=True)
+        reader.start()
         code = process.wait()
+        reader.join(LAST_LINES_SECONDS)
         if process.stdin is not None:
             process.stdin.close()
         return code
+
+    def _print(self, output: IO[str]) -> None:
+        """Print each line until the output ends."""
+        with output:
+            for line in output:
+                self._say(line.rstrip("\n"))
+                self.has_worked = self.has_worked or line.strip() == self._part.ready
 
 
 def _stop_together(group: Sequence[_ChildProcess]) -> None:

@@ -1,5 +1,6 @@
 """Describe sagas as plain JSON values, for operators and their programs."""
 
+from datetime import datetime
 from typing import Any
 
 from saga_runtime.text import storable
@@ -94,7 +95,11 @@ def _timeline(saga: Saga) -> list[dict[str, Any]]:
     # worker then.
     attempts += saga.attempts.all()
     last = {(a.step, a.kind, a.attempt): a for a in attempts}
-    return [_attempt(each) for each in sorted(last.values(), key=lambda a: a.started_at)]
+    return [_attempt(each) for each in sorted(last.values(), key=_began)]
+
+
+def _began(attempt: SagaAttempt | SagaStep) -> tuple[datetime, int]:
+    return attempt.started_at, attempt.attempt
 
 
 def _attempt(attempt: SagaAttempt | SagaStep) -> dict[str, Any]:

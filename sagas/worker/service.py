@@ -22,6 +22,8 @@ OTHER_THREADS = 5  # main, inbox, leases, group commit, and the async ORM's
 # For the journal, and for calls. SQLite writes one at a time: more would only wait for each other.
 _ON_SQLITE = (1, 2)
 _ON_A_SERVER = (4, 8)
+MOST_CONNECTIONS = _ON_A_SERVER[0] + 2 * _ON_A_SERVER[1] + OTHER_THREADS + 1
+"""Connections of a consumer's process on a server, with the one that wakes the relay."""
 _POOL_MIN_SIZE = 4  # psycopg_pool's own default
 
 

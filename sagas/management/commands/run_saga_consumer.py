@@ -24,10 +24,11 @@ from saga_runtime.processes import (
     this_program,
 )
 from saga_runtime.prometheus import COUNTERS_DIRECTORY, add_metrics_arguments, metrics_served
+from saga_runtime.round_trips import run
 from saga_runtime.supervision import Part, Supervisor
 from sagas.errors import WorkerUnwell
 from sagas.worker.metrics import consumer_registry, summed_registry
-from sagas.worker.service import SagaService
+from sagas.worker.service import MOST_CONNECTIONS, SagaService, pool_size
 
 READY = "consumer: ready"
 
@@ -91,6 +92,7 @@ class Command(ProcessCommand):
             with metrics_served(consumer_registry(), port=metrics_port, address=metrics_address):
                 self._run(service)
         else:  # the service has shown that the settings are right; others run
+            self._say_where_connections_are_few(count)
             connection.close()
             connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's
             with _own_directory(alive_file) as directory:
@@ -124,6 +126,17 @@ class Command(ProcessCommand):
         if self._command_line is None:
             return "call_command() runs the consumer in the process that calls it"
         return ""
+
+    def _say_where_connections_are_few(self, count: int) -> None:
+        """Say that the processes may open more connections than the server has."""
+        [(allowed,)] = run("SHOW max_connections", [])
+        held = pool_size(connection.settings_dict["OPTIONS"].get("pool")) or MOST_CONNECTIONS
+        wanted = count * min(held + 1, MOST_CONNECTIONS)
+        if wanted > int(allowed):
+            self.say(
+                f"consumer: {count} processes open {wanted} connections at most, and the server "
+                f"allows {allowed}: raise its max_connections, or give --processes"
+            )
 
     def _run(self, service: SagaService) -> None:
         """Run a consumer in this process."""

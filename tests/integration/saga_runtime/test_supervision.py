@@ -1,5 +1,7 @@
 """What a supervisor does with its processes: it waits for them, starts them again, ends them."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +65,25 @@ def test_one_that_ends_is_started_again() -> None:
         "relay | ready",
         "relay | ended with exit code 3, starting it again in 0.5 s",
     ]
+
+
+def test_one_that_leaves_a_process_behind_with_its_output_is_started_again() -> None:
+    """A step may start a program, which outlives the worker."""
+    code = (
+        "import os, subprocess, sys, time; print('ready', flush=True);"
+        "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        "print(left.pid, flush=True); sys.exit(3)"
+    )
+    with supervised([part("worker", code, ready="ready")]) as (_, said):
+        until(lambda: said.count("worker | ready") == 2, timeout=60)
+        until(lambda: len(left_behind(said)) == 2)
+    for pid in left_behind(said):
+        os.kill(pid, signal.SIGKILL)
+
+
+def left_behind(said: Sequence[str]) -> list[int]:
+    words = [line.removeprefix("worker | ") for line in said]
+    return [int(word) for word in words if word.isdecimal()]
 
 
 def test_one_that_has_never_worked_is_started_again_where_nobody_gives_up() -> None:

@@ -16,6 +16,7 @@ from django.db import (
     connection,
     transaction,
 )
+from django.db.backends.signals import connection_created
 
 from saga_runtime import prepared
 from saga_runtime.database_errors import is_conflict, is_outage, keeps_waiting
@@ -243,6 +244,18 @@ def test_whoever_listens_to_the_cursors_hears_them() -> None:
     with connection.execute_wrapper(listen):
         assert run_together((INSERT, ["a", 1]), (NAMES, [])) == [[(1,)], [("a",)]]
     assert heard == [f"{INSERT}; {NAMES}"]
+
+    def begin_to_listen(connection: Any, **_: Any) -> None:
+        connection.execute_wrappers.append(listen)
+
+    connection.close()
+    connection_created.connect(begin_to_listen)
+    try:
+        run(NAMES, [])
+    finally:
+        connection_created.disconnect(begin_to_listen)
+        connection.execute_wrappers.clear()
+    assert heard[1:] == [NAMES]
 
 
 def test_a_watch_over_the_call_counts_none_of_their_time() -> None:

@@ -205,6 +205,10 @@ class TestReports:
             (1, "started", "w1"),
             (2, "done", "w2"),
         ]
+        # It took over from a worker of this one, whose name stays with the step.
+        saga.steps.update(worker="w1", traceback="of the attempt before")
+        last = reports.report_saga(saga)["timeline"][-1]
+        assert (last["attempt"], last["worker"], last["traceback"]) == (2, "w2", "")
 
     def test_show(self, saga: UUID, capsys: pytest.CaptureFixture[str]) -> None:
         call_command("sagas", "show", str(saga))
