@@ -93,26 +93,29 @@ SAGAZ = {
     "TRACING": env.bool("SAGAZ_TRACING", default=False),
 }
 DATABASE_URL = env.str("DATABASE_URL", default="")
-DATABASE_DIRECT_URL = environment.direct_url(env)
-DATABASE_PREPARED_STATEMENTS = env.bool("DATABASE_PREPARED_STATEMENTS", default=True)
 
-BROKER_TOPICS = env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"])
-BROKER_OPTIONS: dict[str, Any] = {
-    "partitions": env.int("KAFKA_PARTITIONS", default=12, at_least=1),
-    "replication_factor": env.int("KAFKA_REPLICATION_FACTOR", default=1, at_least=1),
-    "client": env.str("SAGAZ_KAFKA_CLIENT", default=""),
+# What outbox, relay and sagas are told. The broker's URL stands with sagaz's settings.
+SAGA_OUTBOX: dict[str, Any] = {
+    "SERVICE": "orders",
+    "BROKER_OPTIONS": {
+        "partitions": env.int("KAFKA_PARTITIONS", default=12, at_least=1),
+        "replication_factor": env.int("KAFKA_REPLICATION_FACTOR", default=1, at_least=1),
+        "client": env.str("SAGAZ_KAFKA_CLIENT", default=""),
+    },
+    "TOPICS": env.list("BROKER_TOPICS", default=["orders.commands", "orders.events"]),
+    "COMMAND_TOPICS": env.list("SAGA_TOPICS", default=["orders.commands"]),
+    "CONSUMER_GROUP": env.str("SAGA_CONSUMER_GROUP", default="sagas"),
+    "SOURCE": env.str("OUTBOX_SOURCE", default="/django-saga-outbox"),
+    "WAKE_UP": env.bool("OUTBOX_WAKE_UP", default=True),
+    "DIRECT_URL": environment.direct_url(env),
+    "PREPARED_STATEMENTS": env.bool("DATABASE_PREPARED_STATEMENTS", default=True),
+    "LEASE": env.float("SAGA_LEASE", default=10.0, at_least=1),
+    "MAX_TAKEOVERS": env.int("SAGA_MAX_TAKEOVERS", default=10, at_least=1),
+    "COMMIT_TOGETHER": env.bool("SAGA_COMMIT_TOGETHER", default=True),
+    "FIRST_BACKOFF": env.float("SAGA_FIRST_BACKOFF", default=0.2, at_least=0),
+    "LONGEST_BACKOFF": env.float("SAGA_LONGEST_BACKOFF", default=30.0, at_least=0),
 }
-
-OUTBOX_SOURCE = env.str("OUTBOX_SOURCE", default="/django-saga-outbox")
-OUTBOX_WAKE_UP = env.bool("OUTBOX_WAKE_UP", default=True)
 OUTBOX_MAX_AGE = env.float("OUTBOX_MAX_AGE", default=60.0, at_least=0)
-SAGA_TOPICS = env.list("SAGA_TOPICS", default=["orders.commands"])
-SAGA_CONSUMER_GROUP = env.str("SAGA_CONSUMER_GROUP", default="sagas")
-SAGA_LEASE = env.float("SAGA_LEASE", default=10.0, at_least=1)
-SAGA_MAX_TAKEOVERS = env.int("SAGA_MAX_TAKEOVERS", default=10, at_least=1)
-SAGA_COMMIT_TOGETHER = env.bool("SAGA_COMMIT_TOGETHER", default=True)
-SAGA_FIRST_BACKOFF = env.float("SAGA_FIRST_BACKOFF", default=0.2, at_least=0)
-SAGA_LONGEST_BACKOFF = env.float("SAGA_LONGEST_BACKOFF", default=30.0, at_least=0)
 PAYMENT_GATEWAY_URL = env.str("PAYMENT_GATEWAY_URL", default="simulated://")
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com")

@@ -3,6 +3,8 @@
 from django.apps import AppConfig
 from django.core.checks import register
 
+from saga_runtime import project_settings
+
 
 class OutboxConfig(AppConfig):
     """Configure the app, and register the database checks."""
@@ -15,4 +17,5 @@ class OutboxConfig(AppConfig):
         """Register the checks."""
         from outbox import checks
 
+        register(project_settings.check_settings, project_settings.TAG)
         register(checks.check_database, checks.TAG)

@@ -6,8 +6,9 @@ Behind a pooler a notification would reach nobody.
 from typing import Any
 
 import psycopg
-from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
+
+from saga_runtime import project_settings
 
 CHANNEL = "outbox"
 CONNECT_TIMEOUT = 5  # seconds
@@ -16,7 +17,7 @@ _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_cou
 
 
 def connect(name: str) -> "psycopg.Connection[tuple[object, ...]]":
-    """Connect in autocommit mode to DATABASE_DIRECT_URL, or else to Django's default database.
+    """Connect in autocommit mode to the DIRECT_URL, or else to Django's default database.
 
     Args:
         name: PostgreSQL's `application_name` for the connection.
@@ -24,8 +25,8 @@ def connect(name: str) -> "psycopg.Connection[tuple[object, ...]]":
     Raises:
         psycopg.Error: no connection.
     """
-    params: dict[str, Any] = {"conninfo": settings.DATABASE_DIRECT_URL}
-    if not settings.DATABASE_DIRECT_URL:
+    params: dict[str, Any] = {"conninfo": project_settings.direct_url()}
+    if not params["conninfo"]:
         params = connections.create_connection(DEFAULT_DB_ALIAS).get_connection_params()
         params.pop("pool", None)
     params |= {"application_name": name, "connect_timeout": CONNECT_TIMEOUT} | _KEEPALIVES

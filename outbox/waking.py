@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
-from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from outbox import direct
+from saga_runtime import project_settings
 from saga_runtime.logs import get_logger
 from saga_runtime.text import one_line_error
 
@@ -78,7 +78,7 @@ def _in_tests() -> bool:
 
 def _is_enabled() -> bool:
     vendor = connections[DEFAULT_DB_ALIAS].vendor
-    return vendor == "postgresql" and bool(settings.OUTBOX_WAKE_UP)
+    return vendor == "postgresql" and project_settings.wakes_up()
 
 
 class Notifier:

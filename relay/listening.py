@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
-from django.conf import settings
 from django.db import connection
 
 from outbox import direct
 from relay.timing import POSTGRESQL_TIMING, Timing
 from relay.wake_ups import WakeUps
+from saga_runtime import project_settings
 from saga_runtime.logs import get_logger
 from saga_runtime.outage import Outage
 
@@ -33,7 +33,7 @@ def woken_by_commits(
         The event, never set on SQLite, nor without OUTBOX_WAKE_UP.
     """
     woken, over = WakeUps(), threading.Event()
-    if connection.vendor != "postgresql" or not settings.OUTBOX_WAKE_UP:
+    if connection.vendor != "postgresql" or not project_settings.wakes_up():
         yield woken
         return
     listening = threading.Thread(

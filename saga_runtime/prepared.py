@@ -12,7 +12,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import psycopg
-from django.conf import settings
 from django.db import NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import generators
@@ -20,6 +19,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
+from saga_runtime import project_settings
 from saga_runtime.database_errors import NO_SUCH_STATEMENT, is_stale_plan
 
 Statement = tuple[str, Sequence[Any]]
@@ -52,7 +52,7 @@ class _Session:
     """
 
     def __init__(self) -> None:
-        self.is_direct = None if getattr(settings, "DATABASE_PREPARED_STATEMENTS", True) else False
+        self.is_direct = None if project_settings.prepares_statements() else False
         self.names: dict[_Key, bytes] = {}
         self._made = 0
 

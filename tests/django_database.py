@@ -23,7 +23,7 @@ def _secret_key() -> None:
 @pytest.fixture
 def no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection would keep PostgreSQL from dropping the tests' database."""
-    monkeypatch.setattr(settings, "OUTBOX_WAKE_UP", False)
+    monkeypatch.setitem(settings.SAGA_OUTBOX, "WAKE_UP", False)
 
 
 @pytest.fixture(autouse=True, scope="session")

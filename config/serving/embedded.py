@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from django.conf import settings
 from django.db import connection
 
 from brokers import Broker
 from config.serving.webserver import WebServer
 from relay.assembly import assemble_relay
 from relay.listening import woken_by_commits
+from saga_runtime import project_settings
 from saga_runtime.logs import get_logger
 from saga_runtime.signs_of_life import SignsOfLife
 from sagas.errors import WorkerUnwell
@@ -47,7 +47,7 @@ class _Part:
 def _relay(broker: Broker, stop: threading.Event, ready: Callable[[], None]) -> None:
     """Publish messages."""
     with woken_by_commits() as woken:
-        source = settings.OUTBOX_SOURCE
+        source = project_settings.source()
         assemble_relay(broker, source=source, woken=woken, ready=ready).run(stop)
 
 

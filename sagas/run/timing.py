@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from django.conf import settings
-
+from saga_runtime import project_settings
 from saga_runtime.backoff import Backoff
 
 CANCEL_GRACE = 5.0
@@ -69,9 +68,7 @@ class Timing:
     @classmethod
     def from_settings(cls) -> Self:
         """Return the timing in the project's settings."""
-        usual = cls()
         retry = Backoff(
-            first=getattr(settings, "SAGA_FIRST_BACKOFF", usual.retry.first),
-            longest=getattr(settings, "SAGA_LONGEST_BACKOFF", usual.retry.longest),
+            first=project_settings.first_backoff(), longest=project_settings.longest_backoff()
         )
-        return cls(lease=settings.SAGA_LEASE, retry=retry)
+        return cls(lease=project_settings.lease(), retry=retry)

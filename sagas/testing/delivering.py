@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import transaction
 
 from brokers import Record
 from brokers.cloudevents import CloudEvent, to_message
+from saga_runtime import project_settings
 
 if TYPE_CHECKING:
     from outbox.models import OutboxMessage
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def deliver_commands() -> int:
     """Accept the commands that are in the outbox, as relay and consumer would; delete their rows.
 
-    Only rows of the topics in `settings.SAGA_TOPICS` are taken: events stay, for a test to look at.
+    Only rows of the COMMAND_TOPICS are taken: events stay, for a test to look at.
     A command that cannot become a saga is kept in `sagas.models.RefusedCommand`.
 
     Returns:
@@ -25,9 +25,11 @@ def deliver_commands() -> int:
     from sagas.inbox import accepting
 
     with transaction.atomic():
-        rows = list(OutboxMessage.objects.filter(topic__in=settings.SAGA_TOPICS).order_by("id"))
+        rows = list(
+            OutboxMessage.objects.filter(topic__in=project_settings.command_topics()).order_by("id")
+        )
         records = [_record(row) for row in rows]
-        accepted = accepting.accept(records, consumer=settings.SAGA_CONSUMER_GROUP)
+        accepted = accepting.accept(records, consumer=project_settings.consumer_group())
         OutboxMessage.objects.filter(id__in=[row.id for row in rows]).delete()
     return accepted
 
@@ -37,7 +39,7 @@ def _record(row: "OutboxMessage") -> Record:
     event = CloudEvent(
         id=str(row.message_id),
         type=row.type,
-        source=settings.OUTBOX_SOURCE,
+        source=project_settings.source(),
         subject=row.key,
         data=bytes(row.payload),
         sequence=row.id,

@@ -14,8 +14,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-
+from saga_runtime import project_settings
 from saga_runtime.correlation import Correlation, correlated
 from saga_runtime.database_errors import AWAY
 from saga_runtime.database_threads import NoThreadLeft
@@ -97,7 +96,7 @@ class Executor:
             group=pools.group,
             timing=timing,
             jitter=chance,
-            commits_together=getattr(settings, "SAGA_COMMIT_TOGETHER", True),
+            commits_together=project_settings.commits_together(),
         )
         self._health = Health(
             journal=pools.journal,

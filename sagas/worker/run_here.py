@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection, connections
 
+from saga_runtime import project_settings
 from saga_runtime.correlation import current, taken_or_made
 from saga_runtime.database_errors import AWAY
 from saga_runtime.text import is_storable
@@ -30,7 +30,7 @@ from sagas.journal.final_context import final_context
 from sagas.journal.new_sagas import insert_sagas, new_saga
 from sagas.models import ACTIVE, Saga, SagaStatus
 from sagas.run.timing import Timing
-from sagas.worker.executor import MAX_TAKEOVERS, Executor
+from sagas.worker.executor import Executor
 
 SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
 LONGEST_LOOK = 0.2
@@ -231,7 +231,7 @@ class _Worker:
             timing=timing,
             journal_threads=1,
             call_threads=2,
-            max_takeovers=getattr(settings, "SAGA_MAX_TAKEOVERS", MAX_TAKEOVERS),
+            max_takeovers=project_settings.max_takeovers(),
             only=key,
         )
         self._thread = threading.Thread(target=self._run, name=f"saga {key}")

@@ -4,11 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from brokers import Broker
+from saga_runtime import project_settings
 from saga_runtime.logs import get_logger
 from sagas.definition.registry import call_start_hooks
 from sagas.inbox.consumer import SagaConsumer
@@ -139,14 +139,14 @@ class SagaService:
             alive=both.second,
             concurrency=concurrency,
             timing=timing,
-            max_takeovers=settings.SAGA_MAX_TAKEOVERS,
+            max_takeovers=project_settings.max_takeovers(),
             journal_threads=journal,
             call_threads=calls,
         )
         consumer = SagaConsumer(
             broker,
-            topics=settings.SAGA_TOPICS,
-            group=settings.SAGA_CONSUMER_GROUP,
+            topics=project_settings.command_topics(),
+            group=project_settings.consumer_group(),
             worker=executor,
             alive=both.first,
         )

@@ -17,6 +17,7 @@ from django.test import Client
 from brokers.kafka.timing import KafkaTiming
 from relay.management.commands import run_outbox_relay
 from relay.timing import Timing
+from saga_runtime import project_settings
 from sagas.crash_points import Point, observe
 from sagas.testing.process import forking, job
 from sagas.testing.worker import Job, set_up
@@ -96,6 +97,6 @@ def broker_setting(url: str) -> dict[str, Any]:
     timing = KafkaTiming(session=6.0)  # the least that brokers allow
     return {
         "SAGAZ": settings.SAGAZ | {"BROKER_URL": url},
-        "BROKER_OPTIONS": settings.BROKER_OPTIONS | {"timing": timing},
+        "BROKER_OPTIONS": project_settings.broker_options() | {"timing": timing},
         "SAGA_LEASE": 1.0,
     }

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from django.conf import settings
 from django.core.management import call_command
 from django.db import ProgrammingError, connection, transaction
 from kafka import KafkaAdminClient
@@ -25,6 +24,7 @@ from orders.services import Item, place_order
 from outbox import enqueue
 from outbox.models import OutboxMessage
 from relay.segments import make_current
+from saga_runtime import project_settings
 from saga_runtime.correlation import Correlation, correlated
 from tests import processes
 from tests.databases import own_database
@@ -95,7 +95,7 @@ def connect(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     url = role._replace(netloc=f"debezium:secret@{role.hostname}:{role.port}").geturl()
     directory = tmp_path_factory.mktemp("connect")
     connect = Connect(
-        directory, database_url=url, broker_url=stage.broker_url, source=settings.OUTBOX_SOURCE
+        directory, database_url=url, broker_url=stage.broker_url, source=project_settings.source()
     )
     yield connect
     connect.stop()

@@ -25,10 +25,15 @@ DATABASES = {{"default": {{
     "ENGINE": "django.db.backends.postgresql", "HOST": {host!r}, "PORT": {port}, "USER": {user!r},
     "PASSWORD": {password!r}, "NAME": {name!r}, "OPTIONS": {options!r},
 }}}}
-DATABASE_URL = DATABASE_DIRECT_URL = ""
-SAGAZ = {{"STORAGE_URL": "django://", "BROKER_URL": "memory://"}}
+DATABASE_URL = ""
+{said}
+"""
+NOW = 'SAGA_OUTBOX = {"SERVICE": "shop", "BROKER_URL": "memory://"}'
+OF_THE_FIRST_RELEASE = """
+DATABASE_DIRECT_URL = ""
+SAGAZ = {"STORAGE_URL": "django://", "BROKER_URL": "memory://"}
 BROKER_TOPICS = SAGA_TOPICS = ["shop.commands"]
-BROKER_OPTIONS = {{}}
+BROKER_OPTIONS = {}
 OUTBOX_SOURCE = SAGA_CONSUMER_GROUP = "shop"
 OUTBOX_WAKE_UP = True
 SAGA_LEASE, SAGA_MAX_TAKEOVERS = 10.0, 10
@@ -103,9 +108,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": POOL}], ids=["no pool", "pool"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({}, NOW), ({"pool": POOL}, OF_THE_FIRST_RELEASE)],
+    ids=["no pool", "pool, names of the first release"],
+)
 def test_its_tests_pass_and_leave_no_database(
-    options: dict[str, object], project: Path, postgres_database_url: str
+    options: dict[str, object], said: str, project: Path, postgres_database_url: str
 ) -> None:
     url = urlsplit(postgres_database_url)
     name = url.path.lstrip("/")
@@ -116,6 +125,7 @@ def test_its_tests_pass_and_leave_no_database(
         password=unquote(url.password or ""),
         name=name,
         options=options,
+        said=said,
     )
     (project / "settings.py").write_text(settings)
     test = (sys.executable, "-W", "ignore::DeprecationWarning", "manage.py", "test", "--noinput")

@@ -113,7 +113,7 @@ class TestAsking:
     def test_not_where_it_is_switched_off(
         self, asked: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(settings, "OUTBOX_WAKE_UP", False)
+        monkeypatch.setitem(settings.SAGA_OUTBOX, "WAKE_UP", False)
         put_and_commit()
         assert asked == []
         with woken_by_commits() as woken:

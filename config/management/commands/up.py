@@ -18,6 +18,7 @@ from config.serving.supervised import parts
 from config.serving.webserver import WebServer
 from orders.sample_stock import load_sample_stock
 from relay.single import AlreadyRunning, only_relay
+from saga_runtime import project_settings
 from saga_runtime.processes import ProcessCommand, positive, stop_on_signals
 from saga_runtime.signs_of_life import SignsOfLife
 from saga_runtime.supervision import Supervisor
@@ -44,7 +45,7 @@ class Command(ProcessCommand):
 
     def handle(self, *, host: str, port: int, consumers: int, **_: Any) -> None:
         """Run until asked to stop; threads or processes, as the broker allows."""
-        broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
+        broker = broker_from_url(project_settings.broker_url(), **project_settings.broker_options())
         await_broker(broker, topics=())
         make_secret_key()
         try:
@@ -79,7 +80,7 @@ class Command(ProcessCommand):
         with only_relay(NAME):  # no second `up` on one file; later the relay holds it
             self._prepare()
         self.say(f"Looking for the topics at {broker.name}")
-        await_broker(broker, topics=settings.BROKER_TOPICS)
+        await_broker(broker, topics=project_settings.topics())
         _check_free(host, port)
         supervisor = Supervisor(parts(host=host, port=port, consumers=consumers), say=self.say)
         over = stop_on_signals(then=supervisor.stop)

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import Error, connection
 
@@ -17,6 +16,7 @@ from relay.metrics import relay_registry
 from relay.refusals import describe_refusal, is_refusal
 from relay.single import AlreadyRunning, only_relay
 from relay.timing import Timing
+from saga_runtime import project_settings
 from saga_runtime.commands import VisibleCommand
 from saga_runtime.processes import positive, sign_of_life, spare_the_collector, stop_on_signals
 from saga_runtime.prometheus import add_metrics_arguments, metrics_served
@@ -64,18 +64,18 @@ class Command(VisibleCommand):
         **_: Any,
     ) -> None:
         """Await the broker, take the right to relay, and relay."""
-        broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
+        broker = broker_from_url(project_settings.broker_url(), **project_settings.broker_options())
         require_shared(broker)
         if transactional:
             require_transactions(broker)
-        await_broker(broker, topics=settings.BROKER_TOPICS)
+        await_broker(broker, topics=project_settings.topics())
         connection.ensure_connection()
         spare_the_collector()
         try:
             with only_relay("manage.py run_outbox_relay"), woken_by_commits() as woken:
                 relay = assemble_relay(
                     broker,
-                    source=settings.OUTBOX_SOURCE,
+                    source=project_settings.source(),
                     batch_size=batch_size,
                     lanes_max=lanes_max,
                     transactional=transactional,

@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
 from brokers import await_broker, broker_from_url, require_shared
+from saga_runtime import project_settings
 from saga_runtime.cores import usable_cores
 from saga_runtime.processes import (
     ProcessCommand,
@@ -81,9 +81,9 @@ class Command(ProcessCommand):
                 the worker must be replaced; or a process has ended before it has ever worked.
         """
         count = self._count(processes)
-        broker = broker_from_url(settings.SAGAZ["BROKER_URL"], **settings.BROKER_OPTIONS)
+        broker = broker_from_url(project_settings.broker_url(), **project_settings.broker_options())
         require_shared(broker)
-        await_broker(broker, topics=settings.BROKER_TOPICS)
+        await_broker(broker, topics=project_settings.topics())
         connection.ensure_connection()
         service = SagaService.from_settings(
             broker, concurrency=concurrency, alive=sign_of_life(alive_file)

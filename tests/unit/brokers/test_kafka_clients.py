@@ -7,7 +7,6 @@ from typing import Any
 import certifi
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, murmur2
-from django.conf import settings
 from kafka.partitioner.default import murmur2 as murmur2_of_kafka_python
 
 from brokers import BrokerConfigurationError, Failed, Refused, broker_from_url
@@ -21,6 +20,7 @@ from brokers.librdkafka import LibrdkafkaMember, LibrdkafkaPublisher
 from brokers.librdkafka.connecting import connection_config, make_client
 from brokers.librdkafka.faults import explain
 from brokers.librdkafka.producer import LibrdkafkaProducer, producer_config
+from saga_runtime import project_settings
 
 USED_BY = {
     KAFKA_PYTHON: (KafkaPythonPublisher, KafkaPythonMember),
@@ -75,8 +75,8 @@ class TestTheChoice:
         )
 
     def test_the_settings_hand_it_on(self) -> None:
-        assert "client" in settings.BROKER_OPTIONS
-        broker_from_url("memory://", **settings.BROKER_OPTIONS)
+        assert "client" in project_settings.broker_options()
+        broker_from_url("memory://", **project_settings.broker_options())
 
     def test_only_librdkafka_has_transactions(self) -> None:
         assert kafka("kafka://one", client=LIBRDKAFKA).has_transactions
