@@ -111,9 +111,7 @@ _KEYS = {
         "DATABASE_DIRECT_URL",
         is_secret=True,
     ),
-    "PREPARED_STATEMENTS": _Key(
-        "True or False", _is_bool, lambda: True, "DATABASE_PREPARED_STATEMENTS"
-    ),
+    "PREPARED_STATEMENTS": _Key("True or False", _is_bool, lambda: True),
     "LEASE": _Key(
         "seconds, 1 or more", lambda value: _is_number(value) and value >= 1, lambda: 10.0,
         "SAGA_LEASE",

@@ -23,7 +23,7 @@ def _secret_key() -> None:
 @pytest.fixture
 def no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection would keep PostgreSQL from dropping the tests' database."""
-    monkeypatch.setitem(settings.SAGA_OUTBOX, "WAKE_UP", False)
+    monkeypatch.setattr(settings, "SAGA_OUTBOX", settings.SAGA_OUTBOX | {"WAKE_UP": False})
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -113,7 +113,7 @@ class TestAsking:
     def test_not_where_it_is_switched_off(
         self, asked: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(settings.SAGA_OUTBOX, "WAKE_UP", False)
+        monkeypatch.setattr(settings, "SAGA_OUTBOX", settings.SAGA_OUTBOX | {"WAKE_UP": False})
         put_and_commit()
         assert asked == []
         with woken_by_commits() as woken:

@@ -142,7 +142,7 @@ def test_an_idle_connection_is_given_back_and_made_anew(database: Database) -> N
 @pytest.mark.on_sqlite
 @pytest.mark.django_db(transaction=True)
 def test_sqlite_has_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(settings.SAGA_OUTBOX, "WAKE_UP", True)
+    monkeypatch.setattr(settings, "SAGA_OUTBOX", settings.SAGA_OUTBOX | {"WAKE_UP": True})
     threads = threading.active_count()
     with transaction.atomic():
         enqueue(topic="t", key="K", type="x", payload=1)

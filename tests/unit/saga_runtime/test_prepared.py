@@ -89,7 +89,7 @@ class TestPreparing:
         assert how_many() == 0
 
     def test_is_not_done_where_it_is_switched_off(self, settings: Any) -> None:
-        settings.DATABASE_PREPARED_STATEMENTS = False
+        settings.SAGA_OUTBOX = settings.SAGA_OUTBOX | {"PREPARED_STATEMENTS": False}
         for number in range(5):
             run(INSERT, [f"n{number}", number])
         assert how_many() == 0

@@ -54,6 +54,21 @@ def test_two_keys_are_enough() -> None:
     }
 
 
+@pytest.mark.parametrize("key", [key for key in KEYS if project_settings._KEYS[key].flat])
+def test_a_name_of_the_first_release_counts_first_and_is_told(key: str, settings: Any) -> None:
+    read, default, another, wrong = KEYS[key]
+    flat = project_settings._KEYS[key].flat
+    settings.SAGA_OUTBOX[key] = default
+    setattr(settings, flat, another)
+    assert read() == another
+    [message] = check_settings()
+    assert (message.id, message.msg) == ("saga_outbox.W001", f"the setting {flat} has moved")
+    assert f'SAGA_OUTBOX = {{"{key}": …}}' in str(message.hint)
+    setattr(settings, flat, wrong)
+    with pytest.raises(ImproperlyConfigured, match=f"^{flat} is "):
+        read()
+
+
 @pytest.mark.parametrize("key", KEYS)
 class TestEachKey:
     def test_is_heeded(self, key: str, settings: Any) -> None:
@@ -79,19 +94,6 @@ class TestEachKey:
         assert said() == [
             f"SAGA_OUTBOX has the key '{misspelt}', which nothing reads: did you mean '{key}'?"
         ]
-
-    def test_of_the_first_release_counts_first_and_is_told(self, key: str, settings: Any) -> None:
-        read, default, another, wrong = KEYS[key]
-        flat = project_settings._KEYS[key].flat
-        settings.SAGA_OUTBOX[key] = default
-        setattr(settings, flat, another)
-        assert read() == another
-        [message] = check_settings()
-        assert (message.id, message.msg) == ("saga_outbox.W001", f"the setting {flat} has moved")
-        assert f'SAGA_OUTBOX = {{"{key}": …}}' in str(message.hint)
-        setattr(settings, flat, wrong)
-        with pytest.raises(ImproperlyConfigured, match=f"^{flat} is "):
-            read()
 
 
 def test_a_project_of_the_first_release_needs_no_dict(settings: Any) -> None:
