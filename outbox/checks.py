@@ -5,15 +5,19 @@ order.
 """
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
+import django
 from django.apps import AppConfig, apps
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
 from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import Model
 
 TAG = "outbox"
 APP_LABELS = ("outbox", "sagas")
+OLDEST_DJANGO = (5, 2)
 VENDORS = ("postgresql", "sqlite")
 _ROUTER_CALLS = 30  # a router may choose a replica by chance, so one call proves nothing
 
@@ -29,7 +33,35 @@ def check_database(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Ch
     """
     if app_configs is not None and "outbox" not in [config.label for config in app_configs]:
         return []
-    return [*_database(), *_routers()]
+    return [*_versions(), *_database(), *_routers()]
+
+
+def _versions() -> Iterator[CheckMessage]:
+    """Yield what is wrong with the libraries as they are installed."""
+    if django.VERSION < OLDEST_DJANGO:
+        yield Error(
+            f"Django {django.get_version()} is older than {'.'.join(map(str, OLDEST_DJANGO))}",
+            hint="Django 5.2 has what the outbox needs of connection pools and defaults.",
+            id="outbox.E005",
+        )
+    if connections[DEFAULT_DB_ALIAS].vendor == "postgresql":
+        yield from _psycopg()
+
+
+def _psycopg() -> Iterator[CheckMessage]:
+    """Yield what is wrong with the client library of PostgreSQL."""
+    if find_spec("psycopg") is None:
+        yield Error(
+            "psycopg 3 is not installed: the relay and the sagas speak to PostgreSQL by it",
+            hint="pip install 'psycopg[binary]'; psycopg2 may stay beside it.",
+            id="outbox.E006",
+        )
+    elif import_module("psycopg.pq").__impl__ == "python":
+        yield Warning(
+            "psycopg runs without its part in C: statements take several times as long",
+            hint="pip install 'psycopg[binary]', or 'psycopg[c]' to build it.",
+            id="outbox.W001",
+        )
 
 
 def _database() -> Iterator[CheckMessage]:

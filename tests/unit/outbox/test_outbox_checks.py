@@ -143,3 +143,28 @@ def test_a_relay_deletes_in_a_thread_of_its_own(options: Any, pool: Any) -> None
 def test_with_a_single_connection_it_does_not(options: Any, most: int | None) -> None:
     options(OPTIONS={"pool": {"min_size": 1, "max_size": most}})
     assert not open_store("relay").deletes_beside_reads
+
+
+def test_a_django_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django.VERSION", (4, 2, 20, "final", 0))
+    [found] = checks.check_database(None)
+    assert (found.id, found.msg) == ("outbox.E005", "Django 4.2.20 is older than 5.2")
+
+
+class TestPsycopg:
+    @pytest.fixture(autouse=True)
+    def _on_postgresql(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+
+    def test_with_its_part_in_c(self) -> None:
+        assert checks.check_database(None) == []
+
+    def test_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("psycopg.pq.__impl__", "python")
+        [found] = checks.check_database(None)
+        assert (found.id, "psycopg[binary]" in str(found.hint)) == ("outbox.W001", True)
+
+    def test_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "find_spec", lambda _: None)
+        [found] = checks.check_database(None)
+        assert (found.id, "psycopg[binary]" in str(found.hint)) == ("outbox.E006", True)
