@@ -334,14 +334,14 @@ class TestTenThousandThatWait:
         plans: list[str] = []
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE sagas_saga")
-        real = sql.run
+        real = sql.run_planned
 
         def explain(text: str, params: Any) -> Any:
             if "UPDATE sagas_saga SET epoch" in text:
                 plans.extend(line for (line,) in real(f"EXPLAIN {text}", params))
             return real(text, params)
 
-        monkeypatch.setattr(sql, "run", explain)
+        monkeypatch.setattr(sql, "run_planned", explain)
         claimed = claims.claim(worker="w", limit=16, lease=timedelta(seconds=10))
         assert {each.key for each in claimed} == {"W-1", "W-2"}
         plan = "\n".join(plans)
