@@ -1,13 +1,15 @@
 """Print stored text from management commands: a terminal shows the text and never obeys it."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO, cast
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from rich.cells import cell_len
 
-from saga_runtime.text import LONGEST_ERROR, cut, visible
+from saga_runtime.text import LONGEST_ERROR, cut, one_line_error, visible
 
 LONGEST_CELL = 300
 """Characters of a value in a table; `--json` has the whole value."""
@@ -55,6 +57,13 @@ class VisibleCommand(BaseCommand):
             if type(error) is not CommandError:  # a failed check lists its errors in lines
                 raise
             raise CommandError(visible(str(error)), returncode=error.returncode) from error
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run the command as typed; a wrong setting ends in one line, not in a traceback."""
+        try:
+            super().run_from_argv(argv)
+        except ImproperlyConfigured as error:
+            sys.exit(f"error: {one_line_error(error).rstrip('.?')}")
 
     def say(self, text: str) -> None:
         """Print one line, whatever line ends the text holds."""

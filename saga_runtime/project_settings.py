@@ -222,8 +222,8 @@ def _errors() -> Iterator[CheckMessage]:
     # Each once: a wrong SERVICE spoils whatever is made of it.
     found: dict[str, str] = {}
     for key in _KEYS:
-        if key == "SERVICE" and key not in given:
-            continue  # not missed where nothing is made of it
+        if key not in given and key in ("SERVICE", "BROKER_URL"):
+            continue  # not missed where nothing is made of it, and no broker is used
         try:
             broker_url() if key == "BROKER_URL" else _read(key)
         except _MissingKey as error:

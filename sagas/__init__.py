@@ -33,6 +33,7 @@ from sagas.errors import (
 
 if TYPE_CHECKING:
     from sagas.operations.sagaz_storage import DjangoSagaStorage
+    from sagas.operations.starting import start
     from sagas.worker.run_here import run_saga_sync
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "on_start",
     "run_saga_sync",
     "saga_id",
+    "start",
 ]
 
 
@@ -69,6 +71,10 @@ def __getattr__(name: str) -> Any:
         from sagas.worker.run_here import run_saga_sync
 
         return run_saga_sync
+    if name == "start":
+        from sagas.operations.starting import start
+
+        return start
     if name == "DjangoSagaStorage":
         from sagas.operations.sagaz_storage import DjangoSagaStorage
 

@@ -12,12 +12,9 @@ from uuid import UUID
 from django.db import connection, connections
 
 from saga_runtime import project_settings
-from saga_runtime.correlation import current, taken_or_made
 from saga_runtime.database_errors import AWAY
-from saga_runtime.text import is_storable
 from sagas.definition.current_step import current_place
 from sagas.definition.discovery import AnySaga, registered_type
-from sagas.definition.saga_types import SagaType
 from sagas.errors import (
     CannotRunHere,
     SagaFailed,
@@ -25,16 +22,15 @@ from sagas.errors import (
     SagaUnfinished,
     WorkerUnwell,
 )
-from sagas.journal import codec
 from sagas.journal.final_context import final_context
-from sagas.journal.new_sagas import insert_sagas, new_saga
+from sagas.journal.new_sagas import insert_sagas
 from sagas.models import ACTIVE, Saga, SagaStatus
+from sagas.operations.starting import saga_row
 from sagas.run.timing import Timing
 from sagas.worker.executor import Executor
 
 SHORTEST_LOOK = 0.01  # seconds between two looks at the saga
 LONGEST_LOOK = 0.2
-LONGEST_KEY = 255
 GRACE = 2.0  # seconds for the step that runs when time is up
 # Each worker takes five database connections (seven where calls hang), and each caller one:
 # together they leave room in a pool of 25. What finds no place waits for one, or for a consumer.
@@ -104,7 +100,7 @@ class LocalRunner:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"the timeout is {timeout!r}: give seconds from 0 on, or None")
         found = registered_type(saga)
-        row = _row(found, context, str(uuid.uuid4()) if key is None else key)
+        row = saga_row(found, context, str(uuid.uuid4()) if key is None else key)
         insert_sagas([row])
         return _result(self._wait_for_end(row.id, timeout=timeout))
 
@@ -173,19 +169,6 @@ def _check_caller() -> None:
             "run_saga_sync inside a transaction: its journal would not be durable. Call it after "
             "the commit, or enqueue a command that starts the saga"
         )
-
-
-def _row(found: SagaType, context: Mapping[str, Any], key: str) -> Saga:
-    """Build the saga's row.
-
-    Raises:
-        ValueError: the key cannot be stored.
-        UnstorableValue: the journal cannot keep the context.
-    """
-    if not key or not is_storable(key, longest=LONGEST_KEY):
-        raise ValueError(f"the key {key!r:.80} must be a text of 1 to 255 characters, without NUL")
-    correlation = taken_or_made(id=current().id, traceparent=current().traceparent)
-    return new_saga(found, key, context=codec.encode(dict(context)), correlation=correlation)
 
 
 def _look(key: UUID, *, is_last: bool) -> Saga | None:

@@ -93,14 +93,14 @@ class SagaService:
     """Run a consumer that accepts commands, and an executor that runs the sagas.
 
     Args:
-        consumer: accepts commands.
+        consumer: accepts commands; None where there are none.
         executor: runs sagas.
         end_within: seconds for both parts to end after a stop. A part that a step or a trigger
             blocks for longer is abandoned. By default what the usual timing gives.
     """
 
     def __init__(
-        self, consumer: SagaConsumer, executor: Executor, *, end_within: float | None = None
+        self, consumer: SagaConsumer | None, executor: Executor, *, end_within: float | None = None
     ) -> None:
         self._end_within = _end_within(Timing()) if end_within is None else end_within
         self._consumer = consumer
@@ -110,7 +110,7 @@ class SagaService:
     @classmethod
     def from_settings(
         cls,
-        broker: Broker,
+        broker: Broker | None,
         *,
         concurrency: int,
         alive: Callable[[], None] = lambda: None,
@@ -119,7 +119,7 @@ class SagaService:
         """Build both parts from the project's settings.
 
         Args:
-            broker: with the commands.
+            broker: with the commands; None for sagas that were started in the database alone.
             concurrency: how many sagas run at a time.
             alive: called when both loops have turned since the last call.
             timing: of the executor, in the place of the settings'.
@@ -136,24 +136,26 @@ class SagaService:
         _check_pool(journal + 2 * calls + OTHER_THREADS)
         both = _Both(alive)
         executor = Executor(
-            alive=both.second,
+            alive=both.second if broker else alive,
             concurrency=concurrency,
             timing=timing,
             max_takeovers=project_settings.max_takeovers(),
             journal_threads=journal,
             call_threads=calls,
         )
-        consumer = SagaConsumer(
-            broker,
-            topics=project_settings.command_topics(),
-            group=project_settings.consumer_group(),
-            worker=executor,
-            alive=both.first,
-        )
+        consumer = None
+        if broker is not None:
+            consumer = SagaConsumer(
+                broker,
+                topics=project_settings.command_topics(),
+                group=project_settings.consumer_group(),
+                worker=executor,
+                alive=both.first,
+            )
         return cls(consumer, executor, end_within=_end_within(timing))
 
     def run(self, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
-        """Run both until `stop` is set.
+        """Run the parts until `stop` is set.
 
         If a part dies the other part stops, and the dead part's error is raised. The caller's event
         is left unset: so the caller can tell such an end from a requested end.
@@ -163,16 +165,15 @@ class SagaService:
             ready: called once, as soon as commands are received and sagas are claimed.
         """
         halt = threading.Event()
-        parts = [
-            self._part(self._consumer.run, halt, "inbox"),
-            self._part(self._executor.run, halt, "executor"),
-        ]
+        parts = [self._part(self._executor.run, halt, "executor")]
+        if self._consumer is not None:
+            parts.insert(0, self._part(self._consumer.run, halt, "inbox"))
         for part in parts:
             part.start()
         try:
             is_ready = False
             while not stop.wait(LOOK_EVERY) and not self._errors:
-                if not is_ready and self._consumer.is_joined and self._executor.has_claimed:
+                if not is_ready and self._is_ready():
                     is_ready = True
                     ready()
         finally:
@@ -180,6 +181,10 @@ class SagaService:
             self._join(parts)
         if self._errors:
             raise self._errors[0]
+
+    def _is_ready(self) -> bool:
+        has_joined = self._consumer is None or self._consumer.is_joined
+        return has_joined and self._executor.has_claimed
 
     def _part(
         self, run: Callable[[threading.Event], None], halt: threading.Event, name: str

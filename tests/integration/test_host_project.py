@@ -1,6 +1,8 @@
 """A host project with our packages beside its apps: its own `manage.py test`, by Django's runner,
 on PostgreSQL. The runner drops its database, which nobody may be connected to then."""
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -9,6 +11,7 @@ import psycopg
 import pytest
 
 from tests import processes
+from tests.e2e.service import until
 
 pytestmark = [pytest.mark.postgres]
 
@@ -97,6 +100,19 @@ class WithCommits(TransactionTestCase):
 POOL = {"min_size": 1, "max_size": 20}
 
 
+WITHOUT_A_BROKER = 'SAGA_OUTBOX = {"SERVICE": "shop", "LEASE": 1.0}'
+START = """
+from django.db import transaction
+import sagas
+from shop.models import Customer
+from shop.sagas import Welcome
+
+for number in range(30):
+    with transaction.atomic():
+        sagas.start(Welcome, {"name": f"C-{number}"}, key=f"C-{number}")
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     shop = tmp_path / "shop"
@@ -116,17 +132,7 @@ def project(tmp_path: Path) -> Path:
 def test_its_tests_pass_and_leave_no_database(
     options: dict[str, object], said: str, project: Path, postgres_database_url: str
 ) -> None:
-    url = urlsplit(postgres_database_url)
-    name = url.path.lstrip("/")
-    settings = SETTINGS.format(
-        host=url.hostname,
-        port=url.port or 5432,
-        user=unquote(url.username or ""),
-        password=unquote(url.password or ""),
-        name=name,
-        options=options,
-        said=said,
-    )
+    settings = settings_for(postgres_database_url, said, options)
     (project / "settings.py").write_text(settings)
     test = (sys.executable, "-W", "ignore::DeprecationWarning", "manage.py", "test", "--noinput")
     done = processes.run(project, *test, PYTHONPATH=str(processes.ROOT))
@@ -135,6 +141,66 @@ def test_its_tests_pass_and_leave_no_database(
     assert "Traceback" not in done.stderr
     with psycopg.connect(postgres_database_url) as connection:
         left = connection.execute(
-            "SELECT count(*) FROM pg_database WHERE datname = %s", [f"test_{name}"]
+            "SELECT count(*) FROM pg_database WHERE datname = %s",
+            [f"test_{urlsplit(postgres_database_url).path.lstrip('/')}"],
         ).fetchone()
     assert left == (0,)
+
+
+def settings_for(database_url: str, said: str, options: dict[str, object]) -> str:
+    url = urlsplit(database_url)
+    return SETTINGS.format(
+        host=url.hostname,
+        port=url.port or 5432,
+        user=unquote(url.username or ""),
+        password=unquote(url.password or ""),
+        name=url.path.lstrip("/"),
+        options=options,
+        said=said,
+    )
+
+
+def test_its_sagas_need_no_broker_and_survive_their_worker(
+    project: Path, postgres_database_url: str
+) -> None:
+    settings = settings_for(postgres_database_url, WITHOUT_A_BROKER, {})
+    (project / "settings.py").write_text(settings)
+
+    def command(*arguments: str) -> list[str]:
+        return [sys.executable, "manage.py", *arguments]
+
+    def manage(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return processes.run(project, *command(*arguments), PYTHONPATH=str(processes.ROOT))
+
+    def ended() -> int:
+        with psycopg.connect(postgres_database_url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM sagas_saga WHERE status = 'completed'"
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    (project / "shop" / "migrations").mkdir()
+    (project / "shop" / "migrations" / "__init__.py").touch()
+    for step in (["makemigrations", "shop"], ["migrate"], ["shell", "-c", START]):
+        done = manage(*step)
+        assert done.returncode == 0, done.stderr
+    refused = manage("run_saga_consumer")
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith('error: SAGA_OUTBOX needs the key "BROKER_URL": ')
+
+    env = processes.environment(project) | {"PYTHONPATH": str(processes.ROOT)}
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen(
+            command("run_saga_worker"), cwd=project, env=env, stdout=subprocess.PIPE, text=True
+        ) as worker:
+            assert worker.stdout is not None
+            assert any(line == "worker: ready\n" for line in worker.stdout)
+            until(ended, reaches=1 if number == signal.SIGKILL else 30, timeout=60)
+            worker.send_signal(number)
+            assert worker.wait(processes.TIMEOUT) == (-number if number == signal.SIGKILL else 0)
+    with psycopg.connect(postgres_database_url) as connection:
+        names = connection.execute("SELECT name FROM shop_customer").fetchall()
+    assert sorted(names) == sorted((f"C-{number}",) for number in range(30))

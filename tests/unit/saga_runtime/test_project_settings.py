@@ -114,11 +114,17 @@ def test_a_service_has_a_name_that_topics_and_groups_can_have(name: Any, setting
         project_settings.source()
 
 
-@pytest.mark.parametrize("key", GIVEN)
-def test_what_is_left_out_without_a_default_is_told_once(key: str, settings: Any) -> None:
-    del settings.SAGA_OUTBOX[key]
+def test_a_service_without_a_name_is_told_once(settings: Any) -> None:
+    del settings.SAGA_OUTBOX["SERVICE"]
     [line] = said()
-    assert line.startswith(f'SAGA_OUTBOX needs the key "{key}": ')
+    assert line.startswith('SAGA_OUTBOX needs the key "SERVICE": ')
+
+
+def test_a_broker_is_asked_for_where_one_is_used(settings: Any) -> None:
+    del settings.SAGA_OUTBOX["BROKER_URL"]
+    assert said() == []
+    with pytest.raises(ImproperlyConfigured, match=r'^SAGA_OUTBOX needs the key "BROKER_URL": '):
+        project_settings.broker_url()
 
 
 @pytest.mark.parametrize("key", ["BROKER_URL", "DIRECT_URL"])
