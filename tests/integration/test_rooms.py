@@ -28,7 +28,7 @@ TRESPASSES = {
         "sagas/inbox/counters.py", "sagaz", "only what declares and runs a saga imports sagaz",
     ),
     "a statement imports psycopg": (
-        "sagas/journal/statements.py", "psycopg", "only journal.libpq speaks",
+        "sagas/journal/statements.py", "psycopg", "do not speak PostgreSQL's protocol",
     ),
     "the ground floor imports a room": (
         "saga_runtime/text.py", "sagas.errors", "Data goes one way round",
