@@ -5,11 +5,10 @@ order.
 """
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import django
+import psycopg
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
 from django.db import DEFAULT_DB_ALIAS, connections, router
@@ -44,19 +43,8 @@ def _versions() -> Iterator[CheckMessage]:
             hint="Django 5.2 has what the outbox needs of connection pools and defaults.",
             id="outbox.E005",
         )
-    if connections[DEFAULT_DB_ALIAS].vendor == "postgresql":
-        yield from _psycopg()
-
-
-def _psycopg() -> Iterator[CheckMessage]:
-    """Yield what is wrong with the client library of PostgreSQL."""
-    if find_spec("psycopg") is None:
-        yield Error(
-            "psycopg 3 is not installed: the relay and the sagas speak to PostgreSQL by it",
-            hint="pip install 'psycopg[binary]'; psycopg2 may stay beside it.",
-            id="outbox.E006",
-        )
-    elif import_module("psycopg.pq").__impl__ == "python":
+    is_slow = psycopg.pq.__impl__ == "python"
+    if connections[DEFAULT_DB_ALIAS].vendor == "postgresql" and is_slow:
         yield Warning(
             "psycopg runs without its part in C: statements take several times as long",
             hint="pip install 'psycopg[binary]', or 'psycopg[c]' to build it.",

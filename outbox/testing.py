@@ -2,6 +2,7 @@
 
     from outbox.testing import assert_enqueued, messages
 
+    @pytest.mark.django_db
     def test_signing_up(client):
         client.post("/sign-up/", {"email": "a@example.com"})
         message = assert_enqueued(type="signup.placed", key="a@example.com")

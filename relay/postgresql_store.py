@@ -195,8 +195,9 @@ def _ask(query: LiteralString, parameters: list[object]) -> PendingAnswer:
         link: psycopg.Connection[Any] = cursor.connection
         stack.callback(_roll_back_failed, link)
         # Without a threshold psycopg prepares nothing at all.
-        link.prepare_threshold = 0 if is_direct else None
-        stack.callback(setattr, link, "prepare_threshold", None)
+        if is_direct:
+            stack.callback(setattr, link, "prepare_threshold", link.prepare_threshold)
+            link.prepare_threshold = 0
         stack.enter_context(link.pipeline())
         psycopg.Cursor(link).execute("BEGIN", prepare=False)
         psycopg.Cursor(link).execute(_PLAN, prepare=is_direct)

@@ -63,6 +63,8 @@ class VisibleCommand(BaseCommand):
         try:
             super().run_from_argv(argv)
         except ImproperlyConfigured as error:
+            if "--traceback" in argv:
+                raise
             sys.exit(f"error: {one_line_error(error).rstrip('.?')}")
 
     def say(self, text: str) -> None:

@@ -31,7 +31,7 @@ NO_SUCH_STATEMENT = "26000"
 # Besides: serialisation failure, deadlock.
 _CONFLICTS = ("40001", "40P01", _LOCK_NOT_AVAILABLE, NO_SUCH_STATEMENT)
 _NOT_SUPPORTED = "0A000"
-_STALE = "cached plan must not change result type"
+_STALE = "RevalidateCachedQuery"  # the function: the text is translated
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator, system
 _ENDED = ("25P03", "25006")  # idle in transaction for too long, read only after a failover
 _CANCELED = "57014"  # a statement that was cancelled, by its timeout for one
@@ -66,12 +66,17 @@ def is_stale_plan(error: BaseException) -> bool:
         error: psycopg's. Source: PostgreSQL's `RevalidateCachedQuery` and `FetchPreparedStatement`.
     """
     state = getattr(error, "sqlstate", None)
-    return state == NO_SUCH_STATEMENT or (state == _NOT_SUPPORTED and _STALE in str(error))
+    return state == NO_SUCH_STATEMENT or (state == _NOT_SUPPORTED and _where(error) == _STALE)
 
 
 def is_lock_not_available(error: Error) -> bool:
     """Tell whether a statement was refused a lock."""
     return sqlstate(error) == _LOCK_NOT_AVAILABLE
+
+
+def _where(error: BaseException) -> str | None:
+    """Return the function of PostgreSQL's source that has raised an error."""
+    return getattr(getattr(error, "diag", None), "source_function", None)
 
 
 def is_outage(error: Error) -> bool:

@@ -56,9 +56,13 @@ class _Session:
         self.names: dict[_Key, bytes] = {}
         self._made = 0
 
-    def new_name(self) -> bytes:
-        """Return a name that was never given, for a statement to be prepared; empty for none."""
-        if not self.is_direct or self._made >= MOST:
+    def new_name(self, *, held: int) -> bytes:
+        """Return a name that was never given, for a statement to be prepared; empty for none.
+
+        Args:
+            held: how many statements are prepared already.
+        """
+        if not self.is_direct or held >= MOST:
             return b""
         self._made += 1
         return b"saga_outbox_%d" % self._made
@@ -100,7 +104,7 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
         django.db.Error: a statement, or the commit of a transaction of their own, has failed.
     """
     link = _link(wrapper)
-    session = _sessions.setdefault(link, _Session())
+    session = _session(link)
     is_begun = link.pgconn.transaction_status != TransactionStatus.IDLE
     first: list[Statement] = [] if is_begun or link.autocommit else [(_begin(link), [])]
     last = [_WHO_ANSWERS] if session.is_direct is None else []
@@ -112,10 +116,9 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
             if not is_stale_plan(error):
                 raise
             # Somebody has changed a table, or let go of all that is prepared.
-            session.names.clear()
+            _forget_all(link, session, is_begun=is_begun)
             if is_begun:
                 raise StaleStatement(str(error)) from error
-            link.rollback()
             found = _exchange(link, session, together)
         finally:
             wrapper.errors_occurred = wrapper.errors_occurred or link.closed
@@ -128,10 +131,29 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
 
 def prepares(wrapper: BaseDatabaseWrapper) -> bool:
     """Tell whether statements may be prepared on a connection; see `exchange()`."""
-    session = _sessions.setdefault(_link(wrapper), _Session())
+    session = _session(_link(wrapper))
     if session.is_direct is None:
         exchange(wrapper, [])
     return bool(session.is_direct)
+
+
+def _session(link: "psycopg.Connection[Any]") -> _Session:
+    """Return what is known of a connection."""
+    session = _sessions.get(link)
+    if session is None:
+        session = _sessions[link] = _Session()
+        # psycopg's own preparing lets go of everything after some statements, ours too.
+        if link.prepare_threshold is not None:
+            session.is_direct = False
+    return session
+
+
+def _forget_all(link: "psycopg.Connection[Any]", session: _Session, *, is_begun: bool) -> None:
+    """Forget what is prepared; on the server too, where that is not spoilt by the error."""
+    session.names.clear()
+    if not is_begun:
+        link.rollback()
+        link.pgconn.exec_(b"DEALLOCATE ALL")
 
 
 def _link(wrapper: BaseDatabaseWrapper) -> "psycopg.Connection[Any]":
@@ -159,43 +181,52 @@ def _exchange(
     pgconn = link.pgconn
     pgconn.enter_pipeline_mode()
     try:
-        prepared = _send(pgconn, session, messages)
+        prepared, asked = _send(pgconn, session, messages)
         pgconn.pipeline_sync()
         results = link.wait(_answers(pgconn))
     finally:
         _leave_pipeline(pgconn)
-    for (key, name), result in zip(prepared.items(), results, strict=False):
-        if result.status in _FINE:
-            session.names[key] = name
+    for key, result in zip(asked, results, strict=False):
+        if key is not None and result.status in _FINE:
+            session.names[key] = prepared[key]
     # Also one more than there were messages: outside of a transaction they commit at the end.
     for result in results:
         if result.status not in _FINE:
             raise psycopg.errors.error_from_result(result, encoding=link.info.encoding)
     transform, found = Transformer(link), []
-    for result in results[len(prepared) :]:
-        transform.set_pgresult(result)
-        found.append(transform.load_rows(0, result.ntuples, tuple))
+    for key, result in zip(asked, results, strict=True):
+        if key is None:
+            transform.set_pgresult(result)
+            found.append(transform.load_rows(0, result.ntuples, tuple))
     return found
 
 
-def _send(pgconn: PGconn, session: _Session, messages: Sequence[_Message]) -> dict[_Key, bytes]:
-    """Send statements, behind messages that prepare those that the session does not know.
+def _send(
+    pgconn: PGconn, session: _Session, messages: Sequence[_Message]
+) -> tuple[dict[_Key, bytes], list[_Key | None]]:
+    """Send statements, each behind a message that prepares it where the session does not know it.
 
     Returns:
-        The names of what is prepared with them; the answers to that come first.
+        The names of what is prepared with them; and what each answer is to: a key for a statement
+        that is prepared, None for one that is run.
     """
     keys = [(message.text, message.types) for message in messages]
-    # Each once, however often the text comes.
-    unknown = dict.fromkeys(key for key in keys if key not in session.names)
-    new = {key: name for key in unknown if (name := session.new_name())}
-    for (text, types), name in new.items():
-        pgconn.send_prepare(name, text, types)
+    new: dict[_Key, bytes] = {}
+    sent: list[_Key | None] = []
     for key, message in zip(keys, messages, strict=True):
-        if name := session.names.get(key) or new.get(key, b""):
+        name = session.names.get(key) or new.get(key, b"")
+        held = len(session.names) + len(new)
+        # Nothing may be parsed before a BEGIN: that would be too late for an isolation level.
+        if not name and key[0][:5] != b"BEGIN" and (name := session.new_name(held=held)):
+            new[key] = name
+            pgconn.send_prepare(name, message.text, message.types)
+            sent.append(key)
+        sent.append(None)
+        if name:
             pgconn.send_query_prepared(name, message.values, message.formats)
         else:
             pgconn.send_query_params(message.text, message.values, message.types, message.formats)
-    return new
+    return new, sent
 
 
 def _answers(pgconn: PGconn) -> Generator[Any, Any, list[PGresult]]:

@@ -6,6 +6,7 @@ The settings of the first release, each with a name of its own, go on counting, 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -17,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 NAME = "SAGA_OUTBOX"
 TAG = "saga_outbox"
 _LONGEST_NAME = 100
+_LONGEST_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class _Key:
         fits: whether a value is one.
         default: builds the value for a project that gives none; None where each has to give one.
         flat: the name of the setting in the first release.
+        lenient: makes a value of what the first release took under the flat name.
         is_secret: whether a value may hold a password, and is not to be shown.
     """
 
@@ -35,6 +38,7 @@ class _Key:
     fits: Callable[[Any], bool]
     default: Callable[[], Any] | None = None
     flat: str = ""
+    lenient: Callable[[Any], Any] | None = None
     is_secret: bool = False
 
 
@@ -76,7 +80,11 @@ def _is_bool(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < _LONGEST_SECONDS  # neither infinite, nor more than a moment can hold
+    )
 
 
 _KEYS = {
@@ -101,20 +109,22 @@ _KEYS = {
         _are_texts,
         command_topics,
         "BROKER_TOPICS",
+        lenient=list,
     ),
     "CONSUMER_GROUP": _Key("a name", _is_text, _service, "SAGA_CONSUMER_GROUP"),
-    "WAKE_UP": _Key("True or False", _is_bool, lambda: True, "OUTBOX_WAKE_UP"),
+    "WAKE_UP": _Key("True or False", _is_bool, lambda: True, "OUTBOX_WAKE_UP", lenient=bool),
     "DIRECT_URL": _Key(
         "a URL of PostgreSQL, or an empty text",
         lambda value: value == "" or _is_url(value),
         lambda: "",
         "DATABASE_DIRECT_URL",
+        lenient=lambda value: value or "",
         is_secret=True,
     ),
     "PREPARED_STATEMENTS": _Key("True or False", _is_bool, lambda: True),
     "LEASE": _Key(
         "seconds, 1 or more", lambda value: _is_number(value) and value >= 1, lambda: 10.0,
-        "SAGA_LEASE",
+        "SAGA_LEASE", lenient=float,
     ),
     "MAX_TAKEOVERS": _Key(
         "a whole number from 1 on",
@@ -122,7 +132,9 @@ _KEYS = {
         lambda: 10,
         "SAGA_MAX_TAKEOVERS",
     ),
-    "COMMIT_TOGETHER": _Key("True or False", _is_bool, lambda: True, "SAGA_COMMIT_TOGETHER"),
+    "COMMIT_TOGETHER": _Key(
+        "True or False", _is_bool, lambda: True, "SAGA_COMMIT_TOGETHER", lenient=bool
+    ),
     "FIRST_BACKOFF": _Key(
         "seconds, 0 or more", lambda value: _is_number(value) and value >= 0, lambda: 0.2,
         "SAGA_FIRST_BACKOFF",
@@ -136,8 +148,10 @@ _KEYS = {
 
 def broker_url() -> str:
     """Return the broker's URL; `SAGAZ["BROKER_URL"]`, which sagaz's users know, counts first."""
-    url: str = getattr(settings, "SAGAZ", {}).get("BROKER_URL") or _read("BROKER_URL")
-    return url
+    sagaz = getattr(settings, "SAGAZ", None) or {}
+    if sagaz.get("BROKER_URL"):
+        return str(_checked('SAGAZ["BROKER_URL"]', sagaz["BROKER_URL"], _KEYS["BROKER_URL"]))
+    return str(_read("BROKER_URL"))
 
 
 def broker_options() -> dict[str, Any]:
@@ -221,9 +235,12 @@ def _errors() -> Iterator[CheckMessage]:
             yield Error(_is_unknown(key), id="saga_outbox.E002")
     # Each once: a wrong SERVICE spoils whatever is made of it.
     found: dict[str, str] = {}
-    for key in _KEYS:
-        if key not in given and key in ("SERVICE", "BROKER_URL"):
-            continue  # not missed where nothing is made of it, and no broker is used
+    for key, entry in _KEYS.items():
+        is_said = key in given or (entry.flat and hasattr(settings, entry.flat))
+        # Not missed where nothing is made of it. A project that has no dict yet is of the first
+        # release; whoever reads what it left out says so.
+        if not is_said and (entry.default is None or not given):
+            continue
         try:
             broker_url() if key == "BROKER_URL" else _read(key)
         except _MissingKey as error:
@@ -260,15 +277,31 @@ def _read(key: str) -> Any:
     entry = _KEYS[key]
     given = getattr(settings, NAME, {})
     if entry.flat and hasattr(settings, entry.flat):
-        where, value = entry.flat, getattr(settings, entry.flat)
-    elif not isinstance(given, dict):
+        return _old_value(entry)
+    if not isinstance(given, dict):
         raise ImproperlyConfigured(_is_no_dict(given))
-    elif key in given:
-        where, value = f'{NAME}["{key}"]', given[key]
-    elif entry.default is None:
+    if key in given:
+        return _checked(f'{NAME}["{key}"]', given[key], entry)
+    if entry.default is None:
         raise _MissingKey(key)
-    else:
-        return entry.default()
+    return entry.default()
+
+
+def _old_value(entry: _Key) -> Any:
+    """Return the value under the name of the first release, which looked less closely."""
+    value = getattr(settings, entry.flat)
+    if entry.lenient is not None:
+        with suppress(TypeError, ValueError):
+            return entry.lenient(value)
+    return _checked(entry.flat, value, entry)
+
+
+def _checked(where: str, value: Any, entry: _Key) -> Any:
+    """Return a value that fits.
+
+    Raises:
+        ImproperlyConfigured: it does not.
+    """
     if not entry.fits(value):
         shown = f"a value of the type {type(value).__name__}" if entry.is_secret else repr(value)
         raise ImproperlyConfigured(f"{where} is {shown}: it must be {entry.what}")

@@ -154,10 +154,11 @@ class _ChildProcess:
             seconds: that SIGTERM may take.
         """
         self._keeper.join(seconds)
-        if self._keeper.is_alive() and self._process is not None:
+        process = self._process
+        if self._keeper.is_alive() and process is not None and process.poll() is None:
             self._say(f"did not stop within {STOP_TIMEOUT:.0f} s, killed")
-            self._process.kill()
-            self._keeper.join()
+            process.kill()
+        self._keeper.join()
 
     def _keep_running(self) -> None:
         """Start the process again and again, until the end is requested."""
@@ -217,7 +218,8 @@ class _ChildProcess:
         with output:
             for line in output:
                 self._say(line.rstrip("\n"))
-                self.has_worked = self.has_worked or line.strip() == self._part.ready
+                if line.strip() == self._part.ready:
+                    self.has_worked = True
 
 
 def _stop_together(group: Sequence[_ChildProcess]) -> None:

@@ -83,7 +83,7 @@ def _finish(
     limited = limits.limit_pauses() if with_hook else []
     *_, held = sql.run_together([*limited, statements.fence(saga)])
     if not held:
-        raise LeaseLost(f"{saga.name} {saga.key} was taken over by another worker")
+        raise LeaseLost(saga.loss)
     # Read under the lock: a cancel that comes now waits for the commit, and finds the saga ended.
     if outcome.ending is Ending.COMPLETED and held[0][0]:
         raise CancelRequested

@@ -171,7 +171,7 @@ def _write_end(entry: Entry, steps: Sequence[StepEntry], *, names: Collection[st
     if ended:
         return
     if not sql.run(*statements.fence(saga)):
-        raise LeaseLost(_taken_over(saga))
+        raise LeaseLost(saga.loss)
     raise ChainBroken
 
 
@@ -191,7 +191,7 @@ def _write_local(entry: Entry, steps: Sequence[StepEntry]) -> str:
     if not held and entry.unless_cancelled and sql.run(*statements.fence(entry.saga)):
         raise CancelRequested
     if not held:
-        raise LeaseLost(_taken_over(entry.saga))
+        raise LeaseLost(entry.saga.loss)
     return str(held[0][0])
 
 
@@ -209,12 +209,8 @@ def _write_steps(
     kept = statements.keep_former_attempts(rows)
     found = sql.run_together([*kept, statements.upsert_steps(rows), *after])
     if len(found[len(kept)]) < len(rows):
-        raise LeaseLost(_taken_over(saga))
+        raise LeaseLost(saga.loss)
     return found[-1]
-
-
-def _taken_over(saga: Claimed) -> str:
-    return f"{saga.name} {saga.key} was taken over by another worker"
 
 
 @contextmanager

@@ -65,6 +65,11 @@ class Claimed:
     unreadable: str = ""
 
     @property
+    def loss(self) -> str:
+        """Say for people that another worker has the saga now."""
+        return f"{self.name} {self.key} was taken over by another worker"
+
+    @property
     def context_so_far(self) -> dict[str, Any]:
         """Return the first context with the results of the steps done, in the order of their ends.
 

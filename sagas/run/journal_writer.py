@@ -192,9 +192,7 @@ class JournalWriter:
             case Refused():
                 return verdict
             case Fenced():
-                saga = self._state.claimed
-                reason = f"{saga.name} {saga.key} was taken over by another worker"
-                raise self._state.suspended_by(reason)
+                raise self._state.suspended_by(self._state.claimed.loss)
             case _:
                 assert_never(verdict)
 

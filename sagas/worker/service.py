@@ -136,7 +136,7 @@ class SagaService:
         _check_pool(journal + 2 * calls + OTHER_THREADS)
         both = _Both(alive)
         executor = Executor(
-            alive=both.second if broker else alive,
+            alive=alive if broker is None else both.second,
             concurrency=concurrency,
             timing=timing,
             max_takeovers=project_settings.max_takeovers(),

@@ -129,6 +129,8 @@ class Command(ProcessCommand):
 
     def _say_where_connections_are_few(self, count: int) -> None:
         """Say that the processes may open more connections than the server has."""
+        if project_settings.direct_url():
+            return  # they connect to a pooler, whose limits are its own
         [(allowed,)] = run("SHOW max_connections", [])
         held = pool_size(connection.settings_dict["OPTIONS"].get("pool")) or MOST_CONNECTIONS
         wanted = count * min(held + 1, MOST_CONNECTIONS)

@@ -163,8 +163,3 @@ class TestPsycopg:
         monkeypatch.setattr("psycopg.pq.__impl__", "python")
         [found] = checks.check_database(None)
         assert (found.id, "psycopg[binary]" in str(found.hint)) == ("outbox.W001", True)
-
-    def test_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checks, "find_spec", lambda _: None)
-        [found] = checks.check_database(None)
-        assert (found.id, "psycopg[binary]" in str(found.hint)) == ("outbox.E006", True)

@@ -17,6 +17,7 @@ from django.db import (
     transaction,
 )
 from django.db.backends.signals import connection_created
+from psycopg import IsolationLevel
 
 from saga_runtime import prepared
 from saga_runtime.database_errors import is_conflict, is_outage, keeps_waiting
@@ -93,6 +94,24 @@ class TestPreparing:
         for number in range(5):
             run(INSERT, [f"n{number}", number])
         assert how_many() == 0
+
+    def test_is_not_done_beside_psycopgs_own(self) -> None:
+        """That lets go of everything after a rollback, ours too."""
+        connection.ensure_connection()
+        connection.connection.prepare_threshold = 5
+        for number in range(5):
+            run(INSERT, [f"n{number}", number])
+        assert how_many() == 0
+        connection.close()
+        connection.close_pool()  # type: ignore[attr-defined]
+
+    def test_goes_on_however_often_all_is_let_go_of(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(prepared, "MOST", 3)
+        for _ in range(5):
+            assert run(NAMES, []) == []
+            by_cursor("DEALLOCATE ALL")
+        run(NAMES, [])
+        assert how_many() == 1
 
     def test_has_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(prepared, "MOST", 3)
@@ -223,6 +242,17 @@ class TestATransaction:
                 run(INSERT, ["a", 1])
         finally:
             connection.connection.read_only = None
+
+    def test_has_its_isolation_level_before_anything_is_parsed(self) -> None:
+        run(NAMES, [])
+        run(NAMES, [])
+        connection.connection.isolation_level = IsolationLevel.SERIALIZABLE
+        try:
+            with transaction.atomic():
+                run("SELECT count(*) FROM tests_things WHERE number > %s", [1])
+                assert run("SHOW transaction_isolation", []) == [("serializable",)]
+        finally:
+            connection.connection.isolation_level = None
 
     def test_shares_savepoints_with_cursors(self) -> None:
         with transaction.atomic():
