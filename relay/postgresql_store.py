@@ -15,7 +15,6 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from relay.parking_store import ParkingStore
 from relay.store import Row, row_of
-from saga_runtime.prepared import prepares
 from saga_runtime.round_trips import run_together
 
 _POOL_SIZE = 4  # of a pool that is not told how large to be
@@ -23,15 +22,15 @@ _POOL_SIZE = 4  # of a pool that is not told how large to be
 # Planned while the table was empty, a query would turn to sequential scans on a backlog. SET LOCAL,
 # because a plain SET would leak to other clients behind a pooler. Sent with the statement, in one
 # transaction and one round trip. Where it must sort although that is off, it takes the query for so
-# costly that it would compile it first, for half a second. Planning takes longer than reading a few
-# rows, so what is prepared is planned once.
+# costly that it would compile it first, for half a second.
 _PLAN = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
     set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),
-    set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('DateStyle', 'ISO', true)
 """
+# What is prepared: planning takes longer than deleting a few rows.
+_PLAN_ONCE = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)"
 # Each field of a row. Text comes as str; varchar is a sign to `_ask` that it shall come as bytes.
 _EXPRESSIONS = {
     "id": "m.id",
@@ -142,7 +141,7 @@ class PostgreSQLStore(ParkingStore):
             [*map(_array, ids.values())],
             *self._held(epochs),
         ]
-        run_together((_PLAN, []), (_DELETE, params))
+        run_together((_PLAN, []), (_PLAN_ONCE, []), (_DELETE, params))
 
     def _held(self, epochs: Mapping[int, int]) -> list[str]:
         """Return the parameters of `_HELD`."""
@@ -184,27 +183,24 @@ def _ask(query: LiteralString, parameters: list[object]) -> PendingAnswer:
     """Send a read, and do not wait for the answer.
 
     PostgreSQL's binary format, past Django's cursor, costs half of the usual way. A pipeline is a
-    single round trip, and the server begins while the relay does something else. The server commits
-    right after writing the answer. An answer too large for the buffers at both ends of the
-    connection waits for the reader, and keeps locks so long.
+    single round trip, and the server begins while the relay does something else. Nothing is
+    prepared: what psycopg prepares it lets go of after a rollback, and with it all that
+    `run_together()` has prepared. The server commits right after writing the answer. An answer too
+    large for the buffers at both ends of the connection waits for the reader, and keeps locks so
+    long.
     """
-    is_direct = prepares(connection)
     with ExitStack() as stack:
         cursor = stack.enter_context(connection.cursor())
         stack.enter_context(connection.wrap_database_errors)
         link: psycopg.Connection[Any] = cursor.connection
         stack.callback(_roll_back_failed, link)
-        # Without a threshold psycopg prepares nothing at all.
-        if is_direct:
-            stack.callback(setattr, link, "prepare_threshold", link.prepare_threshold)
-            link.prepare_threshold = 0
         stack.enter_context(link.pipeline())
-        psycopg.Cursor(link).execute("BEGIN", prepare=False)
-        psycopg.Cursor(link).execute(_PLAN, prepare=is_direct)
+        psycopg.Cursor(link).execute("BEGIN")
+        psycopg.Cursor(link).execute(_PLAN)
         read: psycopg.Cursor[tuple[Any, ...]] = psycopg.Cursor(link)
         read.adapters.register_loader("varchar", ByteaBinaryLoader)
-        read.execute(query, parameters, prepare=is_direct, binary=True)
-        psycopg.Cursor(link).execute("COMMIT", prepare=False)
+        read.execute(query, parameters, binary=True)
+        psycopg.Cursor(link).execute("COMMIT")
         return PendingAnswer(read, stack.pop_all())
 
 

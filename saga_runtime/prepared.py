@@ -116,9 +116,10 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
             if not is_stale_plan(error):
                 raise
             # Somebody has changed a table, or let go of all that is prepared.
-            _forget_all(link, session, is_begun=is_begun)
+            session.names.clear()
             if is_begun:
                 raise StaleStatement(str(error)) from error
+            link.rollback()
             found = _exchange(link, session, together)
         finally:
             wrapper.errors_occurred = wrapper.errors_occurred or link.closed
@@ -127,14 +128,6 @@ def exchange(wrapper: BaseDatabaseWrapper, statements: Sequence[Statement]) -> l
         [[(answering,)]] = found[-1:]
         session.is_direct = answering == link.info.backend_pid
     return found[len(first) : len(found) - len(last)]
-
-
-def prepares(wrapper: BaseDatabaseWrapper) -> bool:
-    """Tell whether statements may be prepared on a connection; see `exchange()`."""
-    session = _session(_link(wrapper))
-    if session.is_direct is None:
-        exchange(wrapper, [])
-    return bool(session.is_direct)
 
 
 def _session(link: "psycopg.Connection[Any]") -> _Session:
@@ -146,14 +139,6 @@ def _session(link: "psycopg.Connection[Any]") -> _Session:
         if link.prepare_threshold is not None:
             session.is_direct = False
     return session
-
-
-def _forget_all(link: "psycopg.Connection[Any]", session: _Session, *, is_begun: bool) -> None:
-    """Forget what is prepared; on the server too, where that is not spoilt by the error."""
-    session.names.clear()
-    if not is_begun:
-        link.rollback()
-        link.pgconn.exec_(b"DEALLOCATE ALL")
 
 
 def _link(wrapper: BaseDatabaseWrapper) -> "psycopg.Connection[Any]":

@@ -4,14 +4,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from decimal import Decimal
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import pytest
+from django.db import IntegrityError
 from pytest_django import Settings
 
 from orders.errors import PaymentDeclined, PaymentUnavailable
 from orders.models import SimulatedCharge
-from orders.payments import PaymentGateway, gateway_from_url
+from orders.payments import PaymentGateway, gateway_from_url, simulated
 from orders.payments.simulated import SimulatedGateway
 from tests import stripe_server
 from tests.stripe_server import Rule
@@ -123,6 +124,21 @@ def test_charges_at_once_under_one_key_are_one(provider: Provider) -> None:
     assert len(answers) == 4
     assert len(set(answers)) == 1
     assert provider.ledger == [("ORD-1", "charged")]
+
+
+def test_the_second_of_two_at_once_may_meet_the_other_constraint_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = Simulated().gateway
+    first = gateway.charge(key="K", reference="ORD-1", amount=Decimal("1.00"))
+
+    def refuse(*_: object) -> NoReturn:
+        raise IntegrityError("orders_charged_once")
+
+    monkeypatch.setattr(simulated, "run_together", refuse)
+    assert gateway.charge(key="K", reference="ORD-1", amount=Decimal("1.00")) == first
+    with pytest.raises(IntegrityError):
+        gateway.charge(key="another", reference="ORD-1", amount=Decimal("1.00"))
 
 
 def test_too_much_is_declined_each_time(provider: Provider) -> None:
