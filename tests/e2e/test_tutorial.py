@@ -13,7 +13,7 @@ from tests import processes
 ROOT = processes.ROOT
 PAGE = ROOT / "docs/tutorial.md"
 PACKAGES = ("outbox", "brokers", "relay", "sagas", "saga_runtime")
-FASTER = {"MAIL_SECONDS = 15": "MAIL_SECONDS = 1", "SAGA_LEASE = 10.0": "SAGA_LEASE = 1.0"}
+FASTER = {"MAIL_SECONDS = 15": "MAIL_SECONDS = 1", '"SERVICE"': '"LEASE": 1.0, "SERVICE"'}
 
 
 def files() -> dict[str, str]:
