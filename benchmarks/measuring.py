@@ -159,10 +159,10 @@ def statements() -> Iterator[Callable[[], int]]:
     Yields:
         A function that returns the count so far.
     """
-    from saga_runtime import round_trips
+    from saga_runtime import prepared
 
     total = 0
-    send = round_trips.exchange
+    send = prepared.exchange
     execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
 
     def counted(cursor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -180,10 +180,10 @@ def statements() -> Iterator[Callable[[], int]]:
     def counted_message(wrapper: Any, statements: Any) -> Any:
         nonlocal total
         total += len(statements)
-        return send(wrapper, statements) if send else []
+        return send(wrapper, statements)
 
     with (
-        patch.object(round_trips, "exchange", counted_message),
+        patch.object(prepared, "exchange", counted_message),
         patch.object(psycopg.Cursor, "execute", counted),
         patch.object(psycopg.Cursor, "executemany", counted_many),
     ):

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Model
 
-from saga_runtime.round_trips import run
+from saga_runtime.round_trips import Rows, run
 
 M = TypeVar("M", bound=Model)
 
@@ -54,8 +54,7 @@ class Lookup(Generic[M]):
         """
         # By the vendor, too: a test may put another database under the same alias.
         query = self._queries.get((using, connections[using].vendor)) or self._compile(using)
-        rows = run(query.sql, [value], using=using)
-        return self._model.from_db(using, query.names, query.convert(rows[0])) if rows else None
+        return self._instance(query, run(query.sql, [value], using=using), using)
 
     def update(
         self, value: Any, columns: Mapping[str, Any], *, using: str = DEFAULT_DB_ALIAS
@@ -74,7 +73,10 @@ class Lookup(Generic[M]):
         meta: Any = self._model._meta  # noqa: SLF001
         table, where = quoted(meta.db_table), quoted(meta.get_field(self._field).column)
         text = f"UPDATE {table} SET {sets} WHERE {where} = %s RETURNING {query.columns}"  # noqa: S608
-        rows = run(text, [*columns.values(), value], using=using)
+        return self._instance(query, run(text, [*columns.values(), value], using=using), using)
+
+    def _instance(self, query: _Query, rows: Rows, using: str) -> M | None:
+        """Make an instance of the row found, if any."""
         return self._model.from_db(using, query.names, query.convert(rows[0])) if rows else None
 
     def _compile(self, using: str) -> _Query:

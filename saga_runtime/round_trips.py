@@ -1,6 +1,6 @@
 """Run statements in turn, on PostgreSQL in a single round trip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,19 +8,13 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
+from saga_runtime import prepared
 from saga_runtime.hang_watch import Watch, current_watch
+from saga_runtime.prepared import Rows, Statement
 
-exchange: Callable[[BaseDatabaseWrapper, Sequence["Statement"]], list["Rows"]] | None
-try:
-    from saga_runtime.prepared import exchange
-except ImportError:  # without psycopg 3
-    exchange = None
+__all__ = ["Rows", "Statement", "is_aborted", "run", "run_planned", "run_together", "this_moment"]
 
 _IN_ERROR = 3  # libpq's PQTRANS_INERROR
-
-Statement = tuple[str, Sequence[Any]]
-"""SQL with `%s` for each parameter, and the parameters."""
-Rows = list[tuple[Any, ...]]
 
 
 def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[Rows]:
@@ -43,10 +37,10 @@ def run_together(*statements: Statement, using: str = DEFAULT_DB_ALIAS) -> list[
     wrapper = connections[using]
     if wrapper.vendor != "postgresql":
         return [_run(wrapper, *statement) for statement in statements]
-    if exchange is not None and not _is_listened_to(wrapper):
+    if not _is_listened_to(wrapper):
         watch = current_watch.get()
         with nullcontext() if watch is None else watch.statement():
-            return exchange(wrapper, statements)
+            return prepared.exchange(wrapper, statements)
     with wrapper.cursor() as cursor:
         cursor.execute(
             "; ".join(text for text, _ in statements),

@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from saga_runtime.text import storable
 from sagas.definition.identity import step_key
-from sagas.journal import codec, sql
-from sagas.models import Intervention, Saga, SagaAttempt, SagaStatus, SagaStep, StepKind, StepStatus
+from sagas.journal import codec, sql, statements
+from sagas.models import Intervention, Saga, SagaStatus, SagaStep, StepKind, StepStatus
 
 _OPEN = (StepStatus.STARTED, StepStatus.FAILED, StepStatus.UNKNOWN)
 _LONGEST = 255
@@ -88,18 +88,10 @@ def settle_step(
         return None
     if row.status in (StepStatus.DONE, StepStatus.SKIPPED):
         return StepStatus(row.status)
-    _keep_attempt(row)
+    # The last attempt, which the person's word is about to replace.
+    sql.run(statements.keep_former_from("", "former.id = %s"), [row.pk])
     SagaStep.objects.filter(pk=row.pk).update(**values)
     return None
-
-
-def _keep_attempt(step: SagaStep) -> None:
-    """Keep a step's last attempt, which a person's word is about to replace."""
-    kept = ("saga_id", "step", "kind", "attempt", "status", "error", "traceback", "worker")
-    values = {name: getattr(step, name) for name in (*kept, "started_at")}
-    attempt = SagaAttempt(at=step.finished_at or step.started_at, **values)
-    # There already, where a worker of the first release has written the attempt.
-    SagaAttempt.objects.bulk_create([attempt], ignore_conflicts=True)
 
 
 def begin_pivot(saga: Saga) -> None:

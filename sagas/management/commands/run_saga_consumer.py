@@ -15,7 +15,6 @@ from brokers import await_broker, broker_from_url, require_shared
 from saga_runtime import project_settings
 from saga_runtime.cores import usable_cores
 from saga_runtime.processes import (
-    ProcessCommand,
     is_supervised,
     oldest_sign_of_life,
     positive,
@@ -23,17 +22,17 @@ from saga_runtime.processes import (
     stop_on_signals,
     this_program,
 )
-from saga_runtime.prometheus import COUNTERS_DIRECTORY, add_metrics_arguments, metrics_served
+from saga_runtime.prometheus import COUNTERS_DIRECTORY, metrics_served
 from saga_runtime.round_trips import run
 from saga_runtime.supervision import Part, Supervisor
-from sagas.errors import WorkerUnwell
+from sagas.management.worker_command import WorkerCommand
 from sagas.worker.metrics import consumer_registry, summed_registry
 from sagas.worker.service import MOST_CONNECTIONS, SagaService, pool_size
 
 READY = "consumer: ready"
 
 
-class Command(ProcessCommand):
+class Command(WorkerCommand):
     """Run a `SagaService` until a signal: in this process, or in several that this one supervises.
 
     The supervisor finds a user's mistakes before it starts a process. Each process runs this
@@ -41,6 +40,8 @@ class Command(ProcessCommand):
     """
 
     help = "Accepts saga commands from SAGAZ_BROKER_URL and runs sagas until SIGTERM or Ctrl-C."
+    concurrency_help = "sagas at a time in each process (default 20)"
+    alive_help = "touched while all processes work"
     _command_line: list[str] | None = None  # without the program; None under `call_command()`
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -50,14 +51,7 @@ class Command(ProcessCommand):
             type=positive,
             help="consumer processes (default: one for each core that may be used; 1 on SQLite)",
         )
-        parser.add_argument(
-            "--concurrency",
-            type=positive,
-            default=20,
-            help="sagas at a time in each process (default 20)",
-        )
-        parser.add_argument("--alive-file", type=Path, help="touched while all processes work")
-        add_metrics_arguments(parser)
+        super().add_arguments(parser)
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command, and keep its command line for the processes that it may start."""
@@ -90,7 +84,9 @@ class Command(ProcessCommand):
         )
         if count == 1:
             with metrics_served(consumer_registry(), port=metrics_port, address=metrics_address):
-                self._run(service)
+                self.run_service(
+                    service, started="consumer: started, joining its group", ready=READY
+                )
         else:  # the service has shown that the settings are right; others run
             self._say_where_connections_are_few(count)
             connection.close()
@@ -139,15 +135,6 @@ class Command(ProcessCommand):
                 f"consumer: {count} processes open {wanted} connections at most, and the server "
                 f"allows {allowed}: raise its max_connections, or give --processes"
             )
-
-    def _run(self, service: SagaService) -> None:
-        """Run a consumer in this process."""
-        stop = stop_on_signals()
-        self.say("consumer: started, joining its group")
-        try:
-            service.run(stop, ready=lambda: self.say(READY))
-        except WorkerUnwell as error:
-            raise CommandError(str(error)) from error
 
     def _supervise(self, parts: Sequence[Part], directory: Path, alive_file: Path | None) -> None:
         """Keep the processes running, and pass their signs of life on."""

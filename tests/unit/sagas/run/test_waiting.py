@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from saga_runtime import round_trips
+from saga_runtime import prepared
 from saga_runtime.backoff import Backoff
 from sagas import StepRejected, call_in_thread, idempotency_key
 from sagas.journal import claims, sql
@@ -288,12 +288,11 @@ def statements_counted() -> Iterator[list[str]]:
     """Those of all threads but this one."""
     here = threading.get_ident()
     seen: list[str] = []
-    real, real_exchange = CursorWrapper.execute, round_trips.exchange
+    real, real_exchange = CursorWrapper.execute, prepared.exchange
 
     def exchange(wrapper: Any, statements: Any) -> Any:
         if threading.get_ident() != here:
             seen.extend(sql for sql, _ in statements)
-        assert real_exchange is not None
         return real_exchange(wrapper, statements)
 
     def execute(self: CursorWrapper, sql: Any, params: Any = None) -> Any:
@@ -303,7 +302,7 @@ def statements_counted() -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CursorWrapper, "execute", execute)
-        patch.setattr(round_trips, "exchange", exchange)
+        patch.setattr(prepared, "exchange", exchange)
         yield seen
 
 
